@@ -1,0 +1,69 @@
+# make demo: from a fresh clone to the report of the `quick` experiment. `make help` lists the rest.
+PYTHON ?= python3
+CORES ?= all
+EXPERIMENT ?= quick
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed.stamp
+TOOLS := $(VENV)/tools.stamp
+SNAKEMAKE := $(BIN)/snakemake
+
+.PHONY: help demo install report test test-fast lint format bench lock clean
+.SECONDEXPANSION:
+.DELETE_ON_ERROR:
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: install ## run the `quick` experiment (or EXPERIMENT=name) and its report, print the overview
+	$(SNAKEMAKE) --cores $(CORES) --quiet rules progress -- $(EXPERIMENT)
+	@$(MAKE) --no-print-directory results/$(EXPERIMENT)/report.html
+	@echo; cat results/$(EXPERIMENT)/tables/overview.md
+	@echo "report: results/$(EXPERIMENT)/report.html"
+
+report: results/$(EXPERIMENT)/report.html ## (re)make the HTML report of EXPERIMENT
+
+results/%/report.html: $$(wildcard results/$$*/tables/*.html results/$$*/figures/*.svg) | $(INSTALLED)
+	$(SNAKEMAKE) --quiet all --report $@ -- $*
+
+install: $(INSTALLED) ## make .venv from the lock
+
+$(INSTALLED): envs/requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: creditflow needs Python 3.11 or newer; try: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r envs/requirements.txt
+	@touch $@
+
+$(TOOLS): envs/requirements-dev.txt $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r envs/requirements-dev.txt
+	@touch $@
+
+test: $(TOOLS) ## the whole test suite
+	$(BIN)/pytest
+
+test-fast: $(TOOLS) ## the tests that take seconds
+	$(BIN)/pytest -m "not slow"
+
+lint: $(TOOLS) ## formatting, types, workflow lint, dry-run of every experiment
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check .
+	$(SNAKEMAKE) --lint
+	for file in config/experiments/*.yaml; do $(SNAKEMAKE) --quiet all -n -- $$(basename $$file .yaml) || exit 1; done
+
+format: $(TOOLS) ## format Python and Snakemake files
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt .
+
+bench: $(INSTALLED) ## time of a training step under each rule, as a ratio to backpropagation
+	$(BIN)/python benchmarks/feedback_step.py
+
+lock: $(TOOLS) ## resolve pyproject.toml anew into envs/
+	$(BIN)/python envs/lock.py
+
+clean: ## remove the results of EXPERIMENT; data and other experiments stay
+	rm -rf results/$(EXPERIMENT)

@@ -1,0 +1,53 @@
+"""From data to the report: fetch, prepare, pretrain, finetune, evaluate, attack, collect, tables, figures."""
+
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+
+configfile: "config/config.yaml"
+
+
+report: "rules/captions/workflow.rst"
+
+
+include: "rules/common.smk"
+
+
+wildcard_constraints:
+    experiment=one_of(EXPERIMENTS),
+    source=one_of(plugins.names("dataset")),
+    dataset=one_of(views()),
+    backbone=one_of(plugins.names("backbone")),
+    rule=one_of(plugins.names("rule")),
+    attack=one_of(plugins.names("attack")),
+    gradient="exact|feedback|none",
+    table=one_of(plugins.names("table")),
+    figure=one_of(plugins.names("figure")),
+    seed=r"[0-9]+",
+
+
+rule all:
+    """The default experiment (`default_experiment` in config/config.yaml)."""
+    default_target: True
+    input:
+        products(config["default_experiment"]),
+
+
+# One target per experiment: `snakemake --cores 8 <experiment>`.
+for name in EXPERIMENTS:
+
+    rule:
+        name:
+            name
+        input:
+            products(name),
+
+
+include: "rules/data.smk"
+include: "rules/train.smk"
+include: "rules/measure.smk"
+include: "rules/report.smk"
+
+
+check_targets()

@@ -1,0 +1,36 @@
+rule fetch:
+    """Raw files of a dataset, from the first source that has them, verified by SHA-256."""
+    input:
+        script="src/fetch.py",
+        library=library("data/datasets/{source}.py"),
+    output:
+        raw=directory("results/data/{source}/raw"),
+    log:
+        "results/data/logs/fetch/{source}.log",
+    benchmark:
+        "results/data/benchmarks/fetch/{source}.tsv"
+    localrule: True
+    conda:
+        "../envs/environment.yaml"
+    params:
+        search_paths=search_paths,
+    shell:
+        "python {input.script:q} --dataset {wildcards.source} {params.search_paths:q} --output {output.raw:q} > {log:q} 2>&1"
+
+
+rule prepare:
+    """A dataset in its canonical form: uint8 images N,C,H,W and labels."""
+    input:
+        script="src/prepare.py",
+        library=library("data", "data/datasets/{source}.py"),
+        raw=rules.fetch.output.raw,
+    output:
+        data="results/data/{source}/prepared.safetensors",
+    log:
+        "results/data/logs/prepare/{source}.log",
+    benchmark:
+        "results/data/benchmarks/prepare/{source}.tsv"
+    conda:
+        "../envs/environment.yaml"
+    shell:
+        "python {input.script:q} --dataset {wildcards.source} --raw {input.raw:q} --output {output.data:q} > {log:q} 2>&1"

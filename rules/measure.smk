@@ -1,0 +1,58 @@
+rule evaluate:
+    """Clean accuracy of a fine-tuned model on the whole test split."""
+    input:
+        script="src/evaluate.py",
+        data=prepared("dataset"),
+        model=rules.finetune.output.model,
+        sidecar=rules.finetune.output.sidecar,
+    output:
+        record="results/{experiment}/evaluate/{dataset}/{backbone}/{rule}/seed{seed}.json",
+        outcomes="results/{experiment}/evaluate/{dataset}/{backbone}/{rule}/seed{seed}.safetensors",
+    log:
+        "results/{experiment}/logs/evaluate/{dataset}/{backbone}/{rule}/seed{seed}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/evaluate/{dataset}/{backbone}/{rule}/seed{seed}.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: threads_of
+    params:
+        classes=classes("dataset"),
+        device=config["device"],
+    shell:
+        "python {input.script:q} --model {input.model:q} --data {input.data:q} {params.classes}"
+        " --experiment {wildcards.experiment} --dataset-name {wildcards.dataset} --seed {wildcards.seed}"
+        " --device {params.device} --threads {threads} --record {output.record:q} > {log:q} 2>&1"
+
+
+rule attack:
+    """One attack on one model at all epsilons, through one attacker gradient; the outcome of every image is kept."""
+    input:
+        script="src/attack.py",
+        library=library("attacks", "attacks/methods/{attack}.py"),
+        data=prepared("dataset"),
+        model=rules.finetune.output.model,
+        feedback=rules.finetune.output.feedback,
+        sidecar=rules.finetune.output.sidecar,
+    output:
+        record="results/{experiment}/attack/{dataset}/{backbone}/{rule}/{attack}/{gradient}/seed{seed}.json",
+        outcomes="results/{experiment}/attack/{dataset}/{backbone}/{rule}/{attack}/{gradient}/seed{seed}.safetensors",
+    log:
+        "results/{experiment}/logs/attack/{dataset}/{backbone}/{rule}/{attack}/{gradient}/seed{seed}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/attack/{dataset}/{backbone}/{rule}/{attack}/{gradient}/seed{seed}.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: threads_of
+    params:
+        classes=classes("dataset"),
+        epsilons=of_attack("epsilons"),
+        images=of_attack("images"),
+        batch_size=of_attack("batch_size"),
+        settings=settings("attacks", "{attack}", "settings"),
+        device=config["device"],
+    shell:
+        "python {input.script:q} --model {input.model:q} --data {input.data:q} {params.classes}"
+        " --experiment {wildcards.experiment} --dataset-name {wildcards.dataset} --attack {wildcards.attack}"
+        " --gradient {wildcards.gradient} --epsilons {params.epsilons} --images {params.images}"
+        " --batch-size {params.batch_size} --settings {params.settings:q} --seed {wildcards.seed}"
+        " --device {params.device} --threads {threads} --record {output.record:q} > {log:q} 2>&1"

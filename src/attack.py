@@ -1,0 +1,75 @@
+"""Attack one model at all epsilons and write a record with the outcome of every image."""
+
+from dataclasses import asdict
+
+from creditflow import plugins, runtime
+from creditflow.attacks import choose_images, get_attack, run_attack
+from creditflow.cli import add_compute_options, epsilon, json_object, positive, run_stage, stage_parser
+from creditflow.data.prepared import load_prepared
+from creditflow.errors import UserError
+from creditflow.evaluation import add_model_options, attack_metrics, attacker_view, loaded_model, record_keys
+from creditflow.records import write_record
+from creditflow.settings import parse
+
+
+def main() -> None:
+    parser = stage_parser(__doc__)
+    add_model_options(parser)
+    parser.add_argument("--attack", required=True, help=f"one of: {', '.join(plugins.names('attack'))}")
+    parser.add_argument(
+        "--gradient", choices=["exact", "feedback", "none"], default="exact",
+        help="weights the attacker's gradient runs through: forward or feedback ones; none for an attack without gradients",
+    )  # fmt: skip
+    parser.add_argument("--epsilons", type=epsilon, nargs="+", required=True, help="perturbation sizes, pixels in [0, 1]")
+    parser.add_argument("--settings", type=json_object, default={}, help='parameters of the attack, such as {"steps": 5}')
+    parser.add_argument("--images", type=positive, default=1000, help="number of test images; the same ones for every model")
+    parser.add_argument("--batch-size", type=positive, default=250, help="images attacked at once")
+    add_compute_options(parser)
+    args = parser.parse_args()
+
+    device = runtime.setup(args.device, args.threads)
+    watch = runtime.Stopwatch(device)
+    attack = get_attack(args.attack)
+    if attack.uses_gradient == (args.gradient == "none"):
+        fitting = "exact or feedback" if attack.uses_gradient else "none"
+        raise UserError(f"--gradient {args.gradient} does not fit the attack {args.attack}; use {fitting}")
+    parameters = parse(attack.settings, args.settings, f"settings of attack {args.attack}")
+    model, sidecar = loaded_model(args, device)
+    data = load_prepared(args.data, "test", args.classes).to(device)
+    chosen = choose_images(data, args.images)
+    result = run_attack(
+        attack, parameters, attacker_view(args.model, model, args.gradient), data, chosen, args.epsilons,
+        batch_size=args.batch_size, seed=args.seed,
+    )  # fmt: skip
+    settings = {
+        "stage": "attack",
+        "attack": args.attack,
+        "gradient": args.gradient,
+        "norm": attack.norm,
+        "parameters": asdict(parameters),
+        "epsilons": args.epsilons,
+        "images": args.images,
+        "batch_size": args.batch_size,
+        "classes": args.classes,
+        "seed": args.seed,
+        "model": sidecar["sha256"],
+    }
+    arrays = {"correct": result.correct, "perturbation": result.perturbation, "example": chosen}
+    if result.distance is not None:
+        arrays["distance"] = result.distance
+    write_record(
+        args.record,
+        record_keys(args, sidecar, attack=args.attack, gradient=args.gradient),
+        attack_metrics(result, args.epsilons),
+        {name: tensor.numpy() for name, tensor in arrays.items()},
+        checks={"failed_starts": result.failed, "clean_accuracy": float(result.clean_correct.double().mean())},
+        settings=settings,
+        provenance=runtime.provenance(settings, device),
+        run=watch.run_facts(),
+    )
+    for size, correct in zip(args.epsilons, result.correct, strict=True):
+        print(f"epsilon {size}: robust accuracy {float(correct.double().mean()):.1%}")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,26 @@
+"""creditflow: learning rules that replace backpropagation's feedback path, and what robustness they really buy.
+
+The names below are the public interface; they are loaded on first use so that the workflow can read its
+configuration without paying for `import torch`.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME_OF = {
+    "apply_rule": "creditflow.learning",
+    "feedback_state": "creditflow.learning",
+    "load_feedback": "creditflow.models",
+    "load_model": "creditflow.models",
+    "save_model": "creditflow.models",
+}
+
+__all__ = ["__version__", "apply_rule", "feedback_state", "load_feedback", "load_model", "save_model"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        return getattr(import_module(_HOME_OF[name]), name)
+    raise AttributeError(f"module 'creditflow' has no attribute {name!r}")

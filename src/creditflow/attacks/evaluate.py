@@ -1,0 +1,168 @@
+"""The entry point: attack a model at all epsilons, and judge what the attack proposes."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import foolbox
+import torch
+from torch import Tensor, nn
+
+from creditflow import plugins, runtime
+from creditflow.attacks.attack import Attack, Norm, Pool, Problem
+from creditflow.attacks.foolbox_adapter import wrap
+from creditflow.data.prepared import Subset, to_unit_interval
+from creditflow.errors import UserError
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """Outcomes of one attack on one model, on the CPU.
+
+    Attributes:
+        correct: bool (K, N), the true label survives at epsilon k.
+        perturbation: float32 (K, N), size of what was tried, in the attack's norm.
+        distance: float32 (N,) smallest successful perturbation, for attacks that look for it.
+        clean_correct: bool (N,), before the attack.
+        failed: images that the attack could not start on (they count as correct if they were).
+        queries_per_image: forward passes per image that the attack itself made.
+    """
+
+    correct: Tensor
+    perturbation: Tensor
+    distance: Tensor | None
+    clean_correct: Tensor
+    failed: int
+    queries_per_image: float
+
+
+def get_attack(name: str) -> Attack:
+    """Returns the attack with this id (a file in `attacks/methods`). Raises UserError if there is none."""
+    attack: Attack = plugins.load("attack", name).ATTACK
+    return attack
+
+
+def choose_images(data: Subset, n_images: int) -> Tensor:
+    """Returns the indices (n_images,) of the images to attack: the same for every rule and seed, so results pair.
+
+    Raises UserError if there are fewer images.
+    """
+    if n_images > len(data.labels):
+        raise UserError(f"{n_images} images to attack, but the test split has {len(data.labels)}; lower `images`")
+    order = torch.randperm(len(data.labels), generator=runtime.generator("attacked images"))
+    return order[:n_images].sort().values
+
+
+def run_attack(
+    attack: Attack, settings: Any, model: nn.Module, data: Subset, chosen: Tensor, epsilons: Sequence[float], *, batch_size: int, seed: int
+) -> AttackResult:
+    """Attacks the chosen images in batches, at all epsilons.
+
+    The model runs in eval mode; its parameters collect no gradient, and their flags and the model's mode are restored.
+
+    Raises:
+        RuntimeError: an attack broke its bounds (norm, pixel range, finite values), or foolbox and we disagree on
+            the clean accuracy: the numbers would mean nothing.
+    """
+    results = []
+    with _frozen(model), _count_queries(model) as counter, runtime.global_seed("attack", seed):
+        pool = None if attack.uses_gradient else _pool(model, data)
+        for part in chosen.to(data.images.device).split(batch_size):
+            problem = Problem(model, to_unit_interval(data.images[part]), data.labels[part], pool)
+            counter.n_images = 0
+            results.append(_attack_batch(attack, settings, problem, epsilons, counter))
+    return _join(results)
+
+
+@torch.no_grad()
+def _pool(model: nn.Module, data: Subset) -> Pool:
+    images = to_unit_interval(data.images)
+    return Pool(images, torch.cat([model(part).argmax(1) for part in images.split(1000)]))
+
+
+def _attack_batch(attack: Attack, settings: Any, problem: Problem, epsilons: Sequence[float], counter: "_Counter") -> AttackResult:
+    candidates = attack.propose(problem, epsilons, settings)
+    queries = counter.n_images / len(problem.labels)
+    clean = _judge(problem, problem.images)
+    theirs = foolbox.accuracy(wrap(problem.model, problem.images), problem.images, problem.labels)
+    if abs(theirs - float(clean.float().mean())) > 1e-6:
+        raise RuntimeError(f"foolbox measures clean accuracy {theirs}, we {float(clean.float().mean())}")
+    sizes = [perturbation_size(images - problem.images, attack.norm) for images in candidates.images]
+    for images, size, epsilon in zip(candidates.images, sizes, epsilons, strict=True):
+        _check_bounds(images, size, epsilon)
+    return AttackResult(
+        correct=torch.stack([_judge(problem, images) for images in candidates.images]).cpu(),
+        perturbation=torch.stack(sizes).cpu(),
+        distance=candidates.distance,
+        clean_correct=clean.cpu(),
+        failed=candidates.failed,
+        queries_per_image=queries,
+    )
+
+
+def perturbation_size(delta: Tensor, norm: Norm) -> Tensor:
+    """Returns the norm (N,) of perturbations (N, ...), over all entries of each."""
+    size: Tensor = torch.linalg.vector_norm(delta.flatten(1), ord=float("inf") if norm == "linf" else 2, dim=1)
+    return size
+
+
+@torch.no_grad()
+def _judge(problem: Problem, images: Tensor) -> Tensor:
+    prediction: Tensor = problem.model(images).argmax(1) == problem.labels
+    return prediction
+
+
+def _check_bounds(images: Tensor, size: Tensor, epsilon: float) -> None:
+    if not bool(images.isfinite().all()) or float(images.min()) < 0 or float(images.max()) > 1:
+        raise RuntimeError(f"the attack proposed pixels outside [0, 1] at epsilon {epsilon}")
+    # Adding and subtracting float32 pixels rounds at about 1e-7 per pixel.
+    if float(size.max()) > epsilon * (1 + 1e-5) + 1e-6:
+        raise RuntimeError(f"the attack exceeded epsilon {epsilon}: {float(size.max())}")
+
+
+def _join(results: Sequence[AttackResult]) -> AttackResult:
+    sizes = [len(result.clean_correct) for result in results]
+    distances = [result.distance for result in results if result.distance is not None]
+    return AttackResult(
+        correct=torch.cat([result.correct for result in results], dim=1),
+        perturbation=torch.cat([result.perturbation for result in results], dim=1),
+        distance=torch.cat(distances) if distances else None,
+        clean_correct=torch.cat([result.clean_correct for result in results]),
+        failed=sum(result.failed for result in results),
+        queries_per_image=sum(n * result.queries_per_image for n, result in zip(sizes, results, strict=True)) / sum(sizes),
+    )
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Eval mode, and parameters that need no gradient: none is computed for them, none is left in `.grad`."""
+    modes = {module: module.training for module in model.modules()}
+    flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    model.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        for parameter, flag in flags.items():
+            parameter.requires_grad_(flag)
+
+
+@dataclass
+class _Counter:
+    n_images: int = 0
+
+
+@contextmanager
+def _count_queries(model: nn.Module) -> Iterator[_Counter]:
+    counter = _Counter()
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        counter.n_images += len(output)
+
+    handle = model.register_forward_hook(count)
+    try:
+        yield counter
+    finally:
+        handle.remove()

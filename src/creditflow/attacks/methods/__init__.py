@@ -1,0 +1,1 @@
+"""Attack methods: one file each, which defines `ATTACK`; the file name is the attack's id."""

@@ -1,0 +1,24 @@
+"""FGSM (Goodfellow et al., 2015): x + epsilon sign(grad), one step, L-infinity."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import foolbox
+
+from creditflow.attacks.attack import Attack, Candidates, Problem
+from creditflow.attacks.foolbox_adapter import fixed_epsilon
+
+
+@dataclass(frozen=True)
+class Settings:
+    """random_start: begin at a uniformly random point of the epsilon ball."""
+
+    random_start: bool = False
+
+
+def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> Candidates:
+    """Ascends the cross-entropy of the true label."""
+    return fixed_epsilon(foolbox.attacks.LinfFastGradientAttack(random_start=settings.random_start), problem, epsilons)
+
+
+ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose)

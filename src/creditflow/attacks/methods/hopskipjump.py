@@ -1,0 +1,36 @@
+"""HopSkipJump (Chen et al., 2020): gradient direction estimated at the decision boundary from decisions; L2."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import foolbox
+
+from creditflow.attacks.attack import Attack, Candidates, Problem
+from creditflow.attacks.foolbox_adapter import smallest_l2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Iterations and queries: iteration t spends min(initial_evaluations sqrt(t + 1), max_evaluations) on its direction."""
+
+    steps: int = 64
+    initial_evaluations: int = 100
+    max_evaluations: int = 10000
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.initial_evaluations, self.max_evaluations) < 1:
+            raise ValueError("steps, initial_evaluations and max_evaluations must be at least 1")
+
+
+def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> Candidates:
+    """Needs only the model's decisions."""
+    attack = foolbox.attacks.HopSkipJumpAttack(
+        steps=settings.steps,
+        initial_gradient_eval_steps=settings.initial_evaluations,
+        max_gradient_eval_steps=settings.max_evaluations,
+        constraint="l2",
+    )
+    return smallest_l2(attack, problem, epsilons)
+
+
+ATTACK = Attack(norm="l2", uses_gradient=False, settings=Settings, propose=propose)

@@ -1,0 +1,89 @@
+"""What all stage scripts share: their common options, and how they end when something goes wrong."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from creditflow.errors import UserError
+
+
+def stage_parser(description: str | None) -> argparse.ArgumentParser:
+    """Returns a parser whose help shows the script's own docstring."""
+    return argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+
+
+def add_compute_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --device, --threads and --seed."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=positive, default=1, help="CPU threads; results may depend on it in the last bits")
+    parser.add_argument("--seed", type=natural, default=0, help="every random number of the job derives from it")
+
+
+def positive(text: str) -> int:
+    """argparse type: an integer of at least 1."""
+    return _at_least(text, 1)
+
+
+def natural(text: str) -> int:
+    """argparse type: an integer of at least 0."""
+    return _at_least(text, 0)
+
+
+def _at_least(text: str, minimum: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = minimum - 1
+    if number < minimum:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least {minimum}")
+    return number
+
+
+def epsilon(text: str) -> float:
+    """argparse type: a perturbation size, finite and not negative."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a perturbation size (a finite number >= 0)")
+    return number
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """argparse type: a JSON object such as {"steps": 5}."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON ({error.msg})") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a JSON object")
+    return value
+
+
+def existing_file(text: str) -> Path:
+    """argparse type: a path that can be read."""
+    path = Path(text)
+    if not path.exists():
+        raise argparse.ArgumentTypeError(f"{text} does not exist")
+    return path
+
+
+def run_stage(main: Callable[[], None]) -> None:
+    """Runs a stage; a UserError or a full disk ends in one line and exit code 2, Ctrl-C in exit code 130."""
+    try:
+        main()
+    except UserError as error:
+        _end(f"error: {error}", 2)
+    except OSError as error:
+        _end(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2)
+    except KeyboardInterrupt:
+        _end("interrupted; run the same command again to go on", 130)
+
+
+def _end(message: str, code: int) -> None:
+    print(message, file=sys.stderr, flush=True)
+    sys.exit(code)

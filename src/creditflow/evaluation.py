@@ -1,0 +1,65 @@
+"""What the stages that measure a model share: their options, the model they look at, the record's keys and metrics."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from creditflow.attacks.evaluate import AttackResult
+from creditflow.cli import existing_file, natural
+from creditflow.learning import apply_rule
+from creditflow.models import ImageClassifier, load_feedback, load_model, read_sidecar
+from creditflow.records import Keys, Metric
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say what is measured, and where the record goes."""
+    parser.add_argument("--model", type=existing_file, required=True, help="model file that finetune.py or pretrain.py wrote")
+    parser.add_argument("--data", type=existing_file, required=True, help="dataset that prepare.py wrote")
+    parser.add_argument("--classes", type=natural, nargs="+", help="labels to use, renumbered 0, 1, ...; all if absent")
+    parser.add_argument("--experiment", default="manual", help="name under which the record is filed")
+    parser.add_argument("--dataset-name", help="name of the data in the record; the data file's folder if absent")
+    parser.add_argument("--record", type=Path, required=True, help="record to write (.json, outcomes beside it)")
+
+
+def loaded_model(args: argparse.Namespace, device: torch.device) -> tuple[ImageClassifier, dict[str, Any]]:
+    """Returns the plain model on the device, and its sidecar. Raises UserError as `load_model` does."""
+    return load_model(args.model).to(device), read_sidecar(args.model)
+
+
+def attacker_view(path: Path, model: ImageClassifier, gradient: str) -> nn.Module:
+    """Returns the model as the attacker differentiates it: plain, or with the feedback weights it was trained with."""
+    if gradient != "feedback":
+        return model
+    rule, state = load_feedback(path)
+    return apply_rule(model, rule, state=state)
+
+
+def record_keys(args: argparse.Namespace, sidecar: dict[str, Any], *, attack: str, gradient: str) -> Keys:
+    """Returns the identifying keys of a measurement on this model."""
+    return Keys(
+        experiment=args.experiment,
+        task="classification",
+        dataset=args.dataset_name or args.data.parent.name,
+        backbone=sidecar["spec"]["backbone"],
+        rule=sidecar["rule"],
+        seed=sidecar["seed"],
+        attack=attack,
+        gradient=gradient,
+    )
+
+
+def attack_metrics(result: AttackResult, epsilons: Sequence[float]) -> list[Metric]:
+    """Returns robust accuracy at each epsilon, queries, and the median distance of attacks that measure one."""
+    n = len(result.clean_correct)
+    metrics = [
+        Metric("robust_accuracy", size, float(correct.double().mean()), n) for size, correct in zip(epsilons, result.correct, strict=True)
+    ]
+    metrics.append(Metric("queries_per_image", None, result.queries_per_image, n))
+    if result.distance is not None and bool(result.distance.isfinite().any()):
+        found = result.distance[result.distance.isfinite()]
+        metrics.append(Metric("median_distance", None, float(found.double().median()), len(found)))
+    return metrics

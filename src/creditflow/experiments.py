@@ -1,0 +1,187 @@
+"""Experiments: loading, validation, and the files that they are made of. Imports nothing heavy, for the workflow's sake."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError, best_match
+
+from creditflow import plugins
+from creditflow.errors import UserError, one_line
+from creditflow.plugins import suggestion
+
+#: results/data holds the datasets, which all experiments share.
+RESERVED = ("data",)
+
+#: What lies in the folder of an experiment.
+_STAGE_OUTPUTS = {"pretrain", "finetune", "evaluate", "attack", "records.parquet", "summary.parquet", "tables", "figures"}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A validated experiment: its name and its keys, as `config/schema.yaml` describes them."""
+
+    name: str
+    keys: Mapping[str, Any]
+
+    def chains(self) -> Iterator[tuple[str, str, str, int]]:
+        """Yields (dataset, backbone, rule, seed) of every fine-tuned model."""
+        for dataset in self.keys["finetune"]["datasets"]:
+            for backbone in self.keys["backbones"]:
+                for rule in self.keys["rules"]:
+                    for seed in self.keys["seeds"]:
+                        yield dataset, backbone, rule, seed
+
+    def conditions(self) -> Iterator[tuple[str, str]]:
+        """Yields (attack, gradient) of every attack; the gradient is "none" for attacks that use none."""
+        for attack in self.keys["attacks"]:
+            if plugins.declared("attack", attack, "uses_gradient"):
+                yield from ((attack, gradient) for gradient in self.keys["gradients"])
+            else:
+                yield attack, "none"
+
+    def record_paths(self, results: Path) -> list[Path]:
+        """Returns all records of the experiment, below a results folder."""
+        paths = []
+        for dataset, backbone, rule, seed in self.chains():
+            model = f"{dataset}/{backbone}/{rule}"
+            paths.append(results / self.name / f"evaluate/{model}/seed{seed}.json")
+            for attack, gradient in self.conditions():
+                paths.append(results / self.name / f"attack/{model}/{attack}/{gradient}/seed{seed}.json")
+        return paths
+
+    def products(self, results: Path) -> list[Path]:
+        """Returns what the experiment is for: collected records, tables and figures."""
+        folder = results / self.name
+        tables = [folder / f"tables/{name}.csv" for name in self.keys["tables"]]
+        figures = [folder / f"figures/{name}.pdf" for name in self.keys["figures"]]
+        return [folder / "records.parquet", *tables, *figures]
+
+
+def load_experiments(folder: Path, schema: Path) -> dict[str, Experiment]:
+    """Loads and validates every `*.yaml` of a folder; the file name is the experiment's name.
+
+    Raises UserError, naming file and key, for the first mistake found.
+    """
+    raw = {path.stem: _read_yaml(path) for path in sorted(folder.glob("*.yaml"))}
+    if not raw:
+        raise UserError(f"{folder} has no experiments (*.yaml)")
+    experiments = {}
+    for name in raw:
+        where = f"{folder / name}.yaml"
+        if name in RESERVED:
+            raise UserError(f"{where}: an experiment cannot be called {name!r}; rename the file")
+        keys = _extend(name, raw, folder, ())
+        _validate(keys, schema, "experiment", where)
+        _check_names(keys, where)
+        experiments[name] = Experiment(name, keys)
+    return experiments
+
+
+def check_workflow(config: Mapping[str, Any], experiments: Mapping[str, Experiment], schema: Path) -> None:
+    """Validates the workflow's own configuration. Raises UserError."""
+    _validate(dict(config), schema, "workflow", "configuration")
+    find(experiments, config["default_experiment"], "configuration: default_experiment")
+
+
+def find(experiments: Mapping[str, Experiment], name: str, where: str = "") -> Experiment:
+    """Returns an experiment. Raises UserError with the closest name if there is none."""
+    if name not in experiments:
+        raise UserError(f"{f'{where}: ' if where else ''}unknown experiment {name!r}{suggestion(name, sorted(experiments))}")
+    return experiments[name]
+
+
+def check_target(target: str, experiments: Mapping[str, Experiment], rule_names: list[str]) -> None:
+    """Explains a target that cannot be made, before Snakemake does so in general terms. Raises UserError."""
+    parts = Path(target).parts
+    if len(parts) == 1 and not Path(target).suffix:
+        if target not in rule_names:
+            known = sorted([*experiments, *rule_names])
+            raise UserError(f"{target!r} is neither an experiment nor a rule{suggestion(target, known)}")
+    elif len(parts) > 2 and parts[0] == "results" and parts[1] not in RESERVED:
+        experiment = find(experiments, parts[1], target)
+        if parts[2] not in _STAGE_OUTPUTS:
+            raise UserError(f"{target}: no rule makes {parts[2]!r}{suggestion(parts[2], sorted(_STAGE_OUTPUTS))}")
+        known = sorted(experiment.keys.get(parts[2], ()))
+        if parts[2] in ("tables", "figures") and Path(target).stem not in known:
+            raise UserError(f"{target}: experiment {experiment.name!r} makes no such file{suggestion(Path(target).stem, known)}")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML ({one_line(error)})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected keys and values, such as `description: ...`")
+    return content
+
+
+def _extend(name: str, raw: Mapping[str, dict[str, Any]], folder: Path, seen: tuple[str, ...]) -> dict[str, Any]:
+    keys = raw[name]
+    base = keys.get("extends")
+    if base is None:
+        return keys
+    if base in (*seen, name):
+        raise UserError(f"{folder / name}.yaml: extends: {base!r} leads back to itself")
+    if base not in raw:
+        raise UserError(f"{folder / name}.yaml: extends: unknown experiment {base!r}{suggestion(str(base), sorted(raw))}")
+    return _merge(_extend(base, raw, folder, (*seen, name)), keys)
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
+        merged[key] = _merge(base[key], value) if both else value
+    return merged
+
+
+@cache
+def _validator(schema: Path, definition: str) -> Draft202012Validator:
+    content = yaml.safe_load(schema.read_text())
+    return Draft202012Validator({"$ref": f"#/$defs/{definition}", "$defs": content["$defs"]})
+
+
+def _validate(keys: dict[str, Any], schema: Path, definition: str, where: str) -> None:
+    error = best_match(_validator(schema, definition).iter_errors(keys))
+    if error is not None:
+        raise UserError(f"{where}: {_explain(error)}")
+
+
+def _explain(error: ValidationError) -> str:
+    place = ".".join(str(part) for part in error.absolute_path)
+    prefix = f"{place}: " if place else ""
+    if error.validator == "additionalProperties" and isinstance(error.schema, Mapping) and isinstance(error.instance, Mapping):
+        known = sorted(error.schema.get("properties", {}))
+        unknown = next(key for key in error.instance if key not in known)
+        return f"{prefix}unknown key {unknown!r}{suggestion(str(unknown), known)}"
+    if error.validator in ("minItems", "minProperties"):
+        return f"{prefix}must not have fewer than {error.validator_value} entries"
+    return prefix + " ".join(error.message.split())
+
+
+def _check_names(keys: Mapping[str, Any], where: str) -> None:
+    """Checks every id against the plugins, and every reference between sections."""
+    used = {
+        "backbones": ("backbone", keys["backbones"]),
+        "rules": ("rule", keys["rules"]),
+        "attacks": ("attack", keys["attacks"]),
+        "tables": ("table", keys["tables"]),
+        "figures": ("figure", keys["figures"]),
+        "datasets": ("dataset", [view["source"] for view in keys["datasets"].values()]),
+    }
+    for section, (kind, ids) in used.items():
+        for name in ids:
+            try:
+                plugins.check(kind, name)
+            except UserError as error:
+                raise UserError(f"{where}: {section}: {error}") from None
+    for section, names in (("pretrain.dataset", [keys["pretrain"]["dataset"]]), ("finetune.datasets", keys["finetune"]["datasets"])):
+        for name in names:
+            if name not in keys["datasets"]:
+                raise UserError(f"{where}: {section}: {name!r} is not under `datasets`{suggestion(name, sorted(keys['datasets']))}")

@@ -1,0 +1,60 @@
+"""What a feedback rule is: how the feedback weight V of a layer follows its forward weight W."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from creditflow.errors import UserError
+
+#: What a rule remembers of one layer: named tensors, saved beside the model.
+State = dict[str, Tensor]
+
+
+def no_state(weight: Tensor, generator: torch.Generator | None) -> State:
+    """The initial state of a rule that remembers nothing."""
+    return {}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule that replaces the feedback path of Linear and Conv2d layers.
+
+    In the backward pass the error goes down through V instead of W (V has W's shape, so the paper's matrix "V" is
+    our V transposed): delta_{l-1} = V_l^T delta_l * f'(a_{l-1}), while dW_l = delta_l h_{l-1}^T keeps its form.
+
+    Attributes:
+        feedback_weight: (W, state) -> V of W's shape; W is detached.
+        initial_state: (W, generator) -> state, drawn once when the rule is put on a model.
+        after_update: (W, state, generator) -> state, called once after each change of W; None if nothing changes.
+        exact: True only for backpropagation, which leaves the layers alone.
+    """
+
+    feedback_weight: Callable[[Tensor, State], Tensor]
+    initial_state: Callable[[Tensor, torch.Generator | None], State] = no_state
+    after_update: Callable[[Tensor, State, torch.Generator | None], State] | None = None
+    exact: bool = False
+
+
+def xavier_sigma(weight: Tensor) -> float:
+    """Returns Glorot and Bengio's (2010) standard deviation, sqrt(2 / (fan_in + fan_out)), for a weight's shape.
+
+    A fan is the number of channels times the kernel area; for a grouped convolution the weight's own second
+    dimension (channels per group) counts.
+    """
+    area = math.prod(weight.shape[2:])
+    return math.sqrt(2.0 / ((weight.shape[0] + weight.shape[1]) * area))
+
+
+def xavier_uniform(weight: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draws U(-a, a) of the weight's shape, a = sqrt(3) sigma, so that the standard deviation is `xavier_sigma`.
+
+    Raises UserError without a generator: random numbers never come from torch's global state here.
+    """
+    if generator is None:
+        raise UserError("this rule draws random numbers: pass generator=torch.Generator().manual_seed(...)")
+    bound = math.sqrt(3.0) * xavier_sigma(weight)
+    uniform = torch.rand(weight.shape, generator=generator, device=generator.device, dtype=torch.float32)
+    return ((2 * uniform - 1) * bound).to(device=weight.device, dtype=weight.dtype)

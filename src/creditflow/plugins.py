@@ -1,0 +1,80 @@
+"""Extension points: a rule, dataset, backbone, attack, table or figure is one file, and its file name is its id.
+
+Names are read from the folder, without importing anything, so the workflow can check a configuration in
+milliseconds. Loading imports the one file that is asked for.
+"""
+
+import ast
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from creditflow.errors import UserError
+
+_PACKAGE = Path(__file__).parent
+
+#: What can be extended, and the folder (below the package) where its files live.
+ROOMS = {
+    "rule": "learning/rules",
+    "dataset": "data/datasets",
+    "backbone": "models/backbones",
+    "attack": "attacks/methods",
+    "table": "reporting/tables",
+    "figure": "reporting/figures",
+}
+
+
+def names(kind: str) -> list[str]:
+    """Returns the sorted ids of all plugins of one kind (a key of `ROOMS`)."""
+    folder = _PACKAGE / ROOMS[kind]
+    return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+
+
+def check(kind: str, name: str) -> None:
+    """Raises UserError, with the closest match, unless `name` is a plugin of this kind."""
+    known = names(kind)
+    if name not in known:
+        raise UserError(f"unknown {kind} {name!r}{suggestion(name, known)}")
+
+
+def suggestion(name: str, known: list[str]) -> str:
+    """Returns '; did you mean ...' or '; choose from ...' for an unknown name."""
+    close = get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; choose from: {', '.join(known)}"
+
+
+def load(kind: str, name: str) -> ModuleType:
+    """Imports the plugin `name` of this kind. Raises UserError if there is none."""
+    check(kind, name)
+    return import_module(f"creditflow.{ROOMS[kind].replace('/', '.')}.{name}")
+
+
+def docstring(kind: str, name: str) -> str:
+    """Returns a plugin's docstring, read without importing it."""
+    return ast.get_docstring(_parsed(kind, name)) or name
+
+
+def declared(kind: str, name: str, argument: str) -> Any:
+    """Returns a literal keyword argument of the call that a plugin's upper-case variable is made with.
+
+    For example, `uses_gradient` of `ATTACK = Attack(..., uses_gradient=True)`, read without importing the file.
+    Raises UserError if the file declares no such literal.
+    """
+    for statement in _parsed(kind, name).body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Call):
+            for keyword in statement.value.keywords:
+                if keyword.arg == argument and isinstance(keyword.value, ast.Constant):
+                    return keyword.value.value
+    raise UserError(f"{kind} {name!r}: {path(kind, name)} must declare {argument}= with a literal value")
+
+
+def path(kind: str, name: str) -> Path:
+    """Returns the file of a plugin."""
+    return _PACKAGE / ROOMS[kind] / f"{name}.py"
+
+
+def _parsed(kind: str, name: str) -> ast.Module:
+    check(kind, name)
+    return ast.parse(path(kind, name).read_text())

@@ -1,0 +1,86 @@
+"""Collects records into the two frames that every table and figure is made from."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from creditflow.errors import UserError, one_line
+from creditflow.records import Metric, Record
+from creditflow.reporting.statistics import INTERVAL, two_way_interval
+
+_KEYS = ["experiment", "task", "dataset", "backbone", "rule", "seed", "attack", "gradient"]
+
+#: Columns of `records.parquet`, one row per record, metric and epsilon.
+RECORD_COLUMNS = [*_KEYS, "epsilon", "metric", "value", "n"]
+
+_CELL = [key for key in _KEYS if key != "seed"]
+
+#: Columns of `summary.parquet`, one row per condition and epsilon, over all seeds.
+SUMMARY_COLUMNS = [*_CELL, "epsilon", "metric", "value", "low", "high", "n_images", "n_seeds", "interval"]
+
+#: Metrics that are the mean of a row of `outcomes["correct"]`.
+_ACCURACIES = ("accuracy", "robust_accuracy")
+
+
+def long_form(records: Sequence[Record]) -> pd.DataFrame:
+    """Returns all metrics of all records, sorted by their keys; the columns are `RECORD_COLUMNS`."""
+    rows = [asdict(record.keys) | asdict(metric) for record in records for metric in record.metrics]
+    types = {"epsilon": "float64", "value": "float64", "seed": "int64", "n": "int64"}
+    frame = pd.DataFrame(rows, columns=RECORD_COLUMNS).astype(types)
+    return frame.sort_values(RECORD_COLUMNS[:10], kind="stable", ignore_index=True)
+
+
+def summarize(records: Iterable[Record]) -> pd.DataFrame:
+    """Returns each accuracy's mean over seeds and images with its interval; the columns are `SUMMARY_COLUMNS`.
+
+    Raises UserError if the seeds of a condition were not measured on the same images at the same epsilons.
+    """
+    cells: dict[tuple[str, ...], list[Record]] = {}
+    for record in records:
+        keys = asdict(record.keys)
+        cells.setdefault(tuple(keys[key] for key in _CELL), []).append(record)
+    rows = [row for cell, members in sorted(cells.items()) for row in _summarize_cell(cell, members)]
+    return pd.DataFrame(rows, columns=SUMMARY_COLUMNS).astype({"epsilon": "float64"})
+
+
+def _summarize_cell(cell: tuple[str, ...], records: list[Record]) -> list[dict[str, object]]:
+    first = _accuracies(records[0])
+    for record in records[1:]:
+        if [m.epsilon for m in _accuracies(record)] != [m.epsilon for m in first] or not _same_images(record, records[0]):
+            raise UserError(f"{record.path} and {records[0].path} differ in epsilons or images; delete both and run the same command again")
+    correct = np.stack([record.outcomes["correct"] for record in records])
+    rows = []
+    for index, metric in enumerate(first):
+        low, high = two_way_interval(correct[:, index])
+        row: dict[str, object] = dict(zip(_CELL, cell, strict=True))
+        row |= {"epsilon": metric.epsilon, "metric": metric.metric, "value": float(correct[:, index].mean()), "low": low, "high": high}
+        row |= {"n_images": correct.shape[2], "n_seeds": len(records), "interval": INTERVAL}
+        rows.append(row)
+    return rows
+
+
+def _accuracies(record: Record) -> list[Metric]:
+    found = [metric for metric in record.metrics if metric.metric in _ACCURACIES]
+    if len(found) != len(record.outcomes.get("correct", ())):
+        raise UserError(f"{record.path}: its outcomes do not belong to its metrics; delete it and run the same command again")
+    return found
+
+
+def _same_images(one: Record, other: Record) -> bool:
+    if one.outcomes["correct"].shape != other.outcomes["correct"].shape:
+        return False
+    return np.array_equal(one.outcomes.get("example", np.empty(0)), other.outcomes.get("example", np.empty(0)))
+
+
+def read_summary(path: Path) -> pd.DataFrame:
+    """Reads `summary.parquet`. Raises UserError if it is not one."""
+    try:
+        frame = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not a summary ({one_line(error)}); delete it and run the same command again") from error
+    if list(frame.columns) != SUMMARY_COLUMNS:
+        raise UserError(f"{path} is not a summary of this version; delete it and run the same command again")
+    return frame

@@ -1,0 +1,64 @@
+"""What a figure is, and how all figures look and are saved."""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure as Canvas
+
+from creditflow import files
+
+#: Okabe and Ito's palette, which colour-blind readers can tell apart, and markers that a black-and-white print keeps.
+RULE_STYLES = {
+    "bp": {"color": "#000000", "marker": "o"},
+    "usf": {"color": "#0072B2", "marker": "s"},
+    "frsf": {"color": "#D55E00", "marker": "^"},
+    "brsf": {"color": "#009E73", "marker": "D"},
+    "fa": {"color": "#CC79A7", "marker": "v"},
+}
+_SPARE_STYLES = (
+    {"color": "#E69F00", "marker": "P"},
+    {"color": "#56B4E9", "marker": "X"},
+    {"color": "#F0E442", "marker": "*"},
+)
+
+_LOOK: Any = {
+    "figure.dpi": 150,
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "svg.hashsalt": "creditflow",
+    "pdf.fonttype": 42,
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure: dataclass of its parameters, and (summary, settings) -> matplotlib figure."""
+
+    settings: type[Any]
+    draw: Callable[[pd.DataFrame, Any], Canvas]
+
+
+def rule_style(rule: str, all_rules: list[str]) -> dict[str, str]:
+    """Returns colour and marker of a rule; rules without one of their own share the spare ones in order."""
+    if rule in RULE_STYLES:
+        return RULE_STYLES[rule]
+    spare = [name for name in all_rules if name not in RULE_STYLES]
+    return _SPARE_STYLES[spare.index(rule) % len(_SPARE_STYLES)]
+
+
+def write_figure(figure: Figure, summary: pd.DataFrame, settings: Any, stem: Path) -> None:
+    """Draws and writes `<stem>.pdf`, `.svg` and `.png`; equal numbers give equal files."""
+    with matplotlib.rc_context(_LOOK):
+        canvas = figure.draw(summary, settings)
+        for suffix, metadata in (("pdf", {"CreationDate": None}), ("svg", {"Date": None}), ("png", {})):
+            buffer = io.BytesIO()
+            canvas.savefig(buffer, format=suffix, metadata=metadata, bbox_inches="tight")
+            files.write_atomically(stem.with_suffix(f".{suffix}"), buffer.getvalue())

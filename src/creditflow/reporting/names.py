@@ -1,0 +1,38 @@
+"""Display names: how tables and figures write the ids. An id without an entry is shown as it is."""
+
+_NAMES = {
+    "bp": "BP",
+    "fa": "FA",
+    "usf": "uSF",
+    "frsf": "frSF",
+    "brsf": "brSF",
+    "lenet5": "LeNet-5",
+    "small_cnn": "small CNN",
+    "fashion_0_4": "Fashion-MNIST 0-4",
+    "fashion_5_9": "Fashion-MNIST 5-9",
+    "clean": "none",
+    "fgsm": "FGSM",
+    "pgd": "PGD",
+    "boundary": "Boundary",
+    "hopskipjump": "HopSkipJump",
+    "none": "",
+    "dataset": "Dataset",
+    "backbone": "Backbone",
+    "attack": "Attack",
+    "gradient": "Attacker's gradient",
+    "epsilon": "Epsilon",
+}
+
+#: The papers' order; other rules follow in alphabetical order.
+_RULE_ORDER = ("bp", "usf", "frsf", "brsf", "fa")
+
+
+def display(name: str) -> str:
+    """Returns how an id is written."""
+    return _NAMES.get(name, name)
+
+
+def rule_order(rules: "set[str] | list[str]") -> list[str]:
+    """Returns rule ids in the papers' order."""
+    known = [rule for rule in _RULE_ORDER if rule in rules]
+    return known + sorted(set(rules) - set(known))

@@ -1,0 +1,10 @@
+"""Clean accuracy in percent for each backbone and dataset (the form of the sign-symmetry paper's Table 1)."""
+
+from creditflow.reporting.table import Table
+from creditflow.settings import NoSettings
+
+TABLE = Table(
+    settings=NoSettings,
+    select=lambda summary, settings: summary[summary.attack == "clean"],
+    rows=("backbone", "dataset"),
+)

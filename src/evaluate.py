@@ -1,0 +1,36 @@
+"""Measure a model's clean accuracy on the test split and write a record."""
+
+from creditflow import runtime
+from creditflow.cli import add_compute_options, run_stage, stage_parser
+from creditflow.data.prepared import load_prepared
+from creditflow.evaluation import add_model_options, loaded_model, record_keys
+from creditflow.records import Metric, write_record
+from creditflow.training import correct_predictions
+
+
+def main() -> None:
+    parser = stage_parser(__doc__)
+    add_model_options(parser)
+    add_compute_options(parser)
+    args = parser.parse_args()
+
+    device = runtime.setup(args.device, args.threads)
+    watch = runtime.Stopwatch(device)
+    model, sidecar = loaded_model(args, device)
+    data = load_prepared(args.data, "test", args.classes).to(device)
+    correct = correct_predictions(model, data)
+    settings = {"stage": "evaluate", "classes": args.classes, "model": sidecar["sha256"]["weights"]}
+    write_record(
+        args.record,
+        record_keys(args, sidecar, attack="clean", gradient="none"),
+        [Metric("accuracy", None, float(correct.double().mean()), len(correct))],
+        {"correct": correct[None].numpy()},
+        settings=settings,
+        provenance=runtime.provenance(settings, device),
+        run=watch.run_facts(),
+    )
+    print(f"{args.model}: clean accuracy {float(correct.double().mean()):.2%} of {len(correct)} images")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,28 @@
+"""Train a backbone with backpropagation from a random start."""
+
+from creditflow import plugins, runtime
+from creditflow.cli import run_stage
+from creditflow.data.prepared import load_prepared
+from creditflow.models import ModelSpec, build_model
+from creditflow.training.stage import finish, train_stage, training_parser, training_settings
+
+
+def main() -> None:
+    parser = training_parser(__doc__)
+    parser.add_argument("--backbone", required=True, help=f"one of: {', '.join(plugins.names('backbone'))}")
+    args = parser.parse_args()
+
+    device = runtime.setup(args.device, args.threads)
+    watch = runtime.Stopwatch(device)
+    data = load_prepared(args.data, "train", args.classes)
+    test = load_prepared(args.data, "test", args.classes)
+    spec = ModelSpec(args.backbone, data.image_shape, len(data.class_names), data.mean, data.std)
+    model = build_model(spec, "pretrain", args.seed).to(device)
+    settings = training_settings(args)
+    identity = {"stage": "pretrain", "spec": spec.to_json()}
+    result = train_stage(args, model, "bp", data.to(device), test.to(device), settings, identity)
+    finish(args, model, "bp", result, watch)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,83 @@
+"""Small models, data and projects for the tests."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from creditflow.data.prepared import Subset
+from creditflow.models import ImageClassifier, ModelSpec, build_model
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TINY_TRAINING = '{"epochs": 3, "batch_size": 32, "learning_rate": 0.002, "head_learning_rate": 0.02}'
+
+
+def subset(n: int = 60, n_classes: int = 3, size: int = 12, seed: int = 0) -> Subset:
+    """Noisy images whose brightest corner tells the class: easy to learn, easy to attack."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % n_classes
+    images = torch.randint(0, 120, (n, 1, size, size), generator=generator, dtype=torch.uint8)
+    for index, label in enumerate(labels.tolist()):
+        row, column = divmod(label, 2)
+        images[index, 0, row * size // 2 : (row + 1) * size // 2, column * size // 2 : (column + 1) * size // 2] += 100
+    return Subset(images, labels, tuple("abcdefgh"[:n_classes]), (0.3,), (0.2,))
+
+
+def small_model(n_classes: int = 3, size: int = 12, seed: int = 0) -> ImageClassifier:
+    spec = ModelSpec("small_cnn", (1, size, size), n_classes, (0.3,), (0.2,))
+    return build_model(spec, "test", seed)
+
+
+class Awkward(nn.Module):
+    """Every kind of Linear and Conv2d geometry in one network; inputs (N, 4, 11, 11), outputs (N, 3)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(4, 6, 3, stride=2, padding=1, padding_mode="reflect", groups=2),
+            nn.BatchNorm2d(6),
+            nn.ReLU(),
+            nn.Conv2d(6, 6, (3, 2), dilation=(1, 2), padding=(2, 1), bias=False),
+            nn.Tanh(),
+            nn.Conv2d(6, 8, 2, padding="same", padding_mode="circular"),
+            nn.Tanh(),
+            nn.Conv2d(8, 4, 3, padding="same", dilation=2, groups=4),
+            nn.Softplus(),
+            nn.Conv2d(4, 4, 2, padding=1, padding_mode="replicate", stride=(1, 2)),
+        )
+        self.tokens = nn.Linear(4, 5)
+        self.head = nn.Linear(5, 3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.layers(x).flatten(2).transpose(1, 2)  # (N, positions, channels): a 3-d input for Linear
+        return self.head(torch.tanh(self.tokens(maps)).mean(1))
+
+
+def project(folder: Path, **experiments: str) -> Path:
+    """Copies the workflow, without results, into a folder, with experiments of its own beside `quick`."""
+    for name in ("Snakefile", "rules", "src", "config", "profiles", "envs"):
+        source = ROOT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, folder / name)
+    for name, text in experiments.items():
+        (folder / "config/experiments" / f"{name}.yaml").write_text(text)
+    return folder
+
+
+def snakemake(folder: Path, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    """Runs Snakemake as a user does; stdout and stderr come back as one text."""
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+    return subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False)
+
+
+def stage(name: str, *arguments: str | Path, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs a stage script by hand."""
+    command = [sys.executable, str(ROOT / "src" / f"{name}.py"), *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=300, check=False, env=os.environ | {"COLUMNS": "200"}
+    )

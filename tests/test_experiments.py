@@ -1,0 +1,176 @@
+"""The configuration: what is accepted, and the one line for what is not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from creditflow import plugins
+from creditflow.errors import UserError
+from creditflow.experiments import check_target, check_workflow, load_experiments
+from helpers import ROOT
+
+SCHEMA = ROOT / "config/schema.yaml"
+QUICK: dict[str, Any] = yaml.safe_load((ROOT / "config/experiments/quick.yaml").read_text())
+
+
+def load(folder: Path, **experiments: Any) -> dict[str, Any]:
+    for name, keys in experiments.items():
+        (folder / f"{name}.yaml").write_text(keys if isinstance(keys, str) else yaml.safe_dump(keys))
+    return load_experiments(folder, SCHEMA)
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """`quick` with one key at a dotted path replaced."""
+    keys: dict[str, Any] = yaml.safe_load(yaml.safe_dump(QUICK))
+    *parents, last = path.split(".")
+    place = keys
+    for part in parents:
+        place = place[part]
+    place[last] = value
+    return keys
+
+
+def test_every_experiment_of_the_project_is_valid() -> None:
+    assert "quick" in load_experiments(ROOT / "config/experiments", SCHEMA)
+
+
+def test_quick_is_what_the_issue_of_its_name_promises() -> None:
+    quick = load_experiments(ROOT / "config/experiments", SCHEMA)["quick"]
+    models, conditions = len(list(quick.chains())), list(quick.conditions())
+    assert models == 5 * 3
+    assert conditions == [
+        ("fgsm", "exact"),
+        ("fgsm", "feedback"),
+        ("pgd", "exact"),
+        ("pgd", "feedback"),
+        ("boundary", "none"),
+        ("hopskipjump", "none"),
+    ]
+    assert len(quick.record_paths(Path("results"))) == models * (1 + len(conditions))
+    for attack in ("fgsm", "pgd"):
+        assert quick.keys["attacks"][attack]["epsilons"] == [0, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5]
+        assert quick.keys["attacks"][attack]["images"] >= 1000
+    for attack in ("boundary", "hopskipjump"):
+        assert quick.keys["attacks"][attack]["images"] >= 32
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("rules", ["bp", "frfs"], "rules: unknown rule 'frfs'; did you mean 'frsf'"),
+        ("backbones", ["resnet"], "backbones: unknown backbone 'resnet'"),
+        ("datasets.fashion_0_4.source", "fashion", "datasets: unknown dataset 'fashion'; did you mean 'fashion_mnist'"),
+        ("attacks.pgdd", {"epsilons": [0.1], "images": 1, "batch_size": 1}, "attacks: unknown attack 'pgdd'; did you mean 'pgd'"),
+        ("figures.figure7", {}, "figures: unknown figure 'figure7'"),
+        ("finetune.settings.epoch", 3, "finetune.settings: unknown key 'epoch'; did you mean 'epochs'"),
+        ("sedes", [1], "unknown key 'sedes'; did you mean 'seeds'"),
+        ("attacks.pgd.epsilons", [0.1, -0.1], "attacks.pgd.epsilons.1: -0.1 is less than the minimum of 0"),
+        ("attacks.pgd.epsilons", [], "attacks.pgd.epsilons: must not have fewer than 1 entries"),
+        ("attacks.pgd.epsilons", [0.1, 0.1], "attacks.pgd.epsilons: [0.1, 0.1] has non-unique elements"),
+        ("seeds", [], "seeds: must not have fewer than 1 entries"),
+        ("rules", [], "rules: must not have fewer than 1 entries"),
+        ("seeds", ["a"], "seeds.0: 'a' is not of type 'integer'"),
+        ("finetune.settings.learning_rate", 0, "finetune.settings.learning_rate: 0 is less than or equal to the minimum of 0"),
+        ("finetune.datasets", ["fashion"], "finetune.datasets: 'fashion' is not under `datasets`"),
+        ("pretrain.dataset", "fashion_04", "pretrain.dataset: 'fashion_04' is not under `datasets`; did you mean 'fashion_0_4'"),
+        ("gradients", ["exakt"], "gradients.0: 'exakt' is not one of"),
+        ("extends", "nothing", "extends: unknown experiment 'nothing'"),
+        ("extends", "wrong", "extends: 'wrong' leads back to itself"),
+        ("threads", 0, "threads: 0 is less than the minimum of 1"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named_with_file_and_key(path: str, value: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        load(tmp_path, wrong=changed(path, value))
+    text = str(caught.value)
+    assert text.startswith(f"{tmp_path}/wrong.yaml: {message}"), text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [", "not valid YAML"), ("- a", "expected keys and values"), ("", "expected keys and values"), ("description: x", "required")],
+)
+def test_files_that_are_no_experiment(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        load(tmp_path, wrong=text)
+
+
+def test_no_experiment_at_all_and_a_reserved_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no experiments"):
+        load(tmp_path)
+    with pytest.raises(UserError, match="cannot be called 'data'"):
+        load(tmp_path, data=QUICK)
+
+
+def test_extends_merges_mappings_and_replaces_lists(tmp_path: Path) -> None:
+    over = {"extends": "base", "seeds": [7], "attacks": {"pgd": {"settings": {"steps": 9}}}}
+    found = load(tmp_path, base=QUICK, over=over, more={"extends": "over", "rules": ["bp"]})
+    keys = found["more"].keys
+    assert (keys["seeds"], keys["rules"]) == ([7], ["bp"])
+    assert keys["attacks"]["pgd"]["settings"] == QUICK["attacks"]["pgd"]["settings"] | {"steps": 9}
+    assert keys["attacks"]["fgsm"] == QUICK["attacks"]["fgsm"]
+    assert found["base"].keys == QUICK
+
+
+def test_the_workflows_own_configuration(tmp_path: Path) -> None:
+    found = load(tmp_path, quick=QUICK)
+    good = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    check_workflow(good, found, SCHEMA)
+    for change, message in [
+        ({"default_experiment": "quik"}, "unknown experiment 'quik'; did you mean 'quick'"),
+        ({"device": "gpu"}, "device: 'gpu' does not match"),
+        ({"data": {}}, "'search_paths' is a required property"),
+        ({"devise": "cpu"}, "unknown key 'devise'; did you mean 'device'"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            check_workflow(good | change, found, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("quik", "'quik' is neither an experiment nor a rule; did you mean 'quick'"),
+        ("results/quik/figures/figure2.pdf", "unknown experiment 'quik'; did you mean 'quick'"),
+        ("results/quick/figures/figure3.pdf", "experiment 'quick' makes no such file; did you mean 'figure2'"),
+        ("results/quick/table/table1.csv", "no rule makes 'table'; did you mean 'tables'"),
+    ],
+)
+def test_targets_that_nothing_makes_are_explained(target: str, message: str, tmp_path: Path) -> None:
+    found = load(tmp_path, quick=QUICK)
+    with pytest.raises(UserError, match=message):
+        check_target(target, found, ["all", "quick"])
+
+
+@pytest.mark.parametrize("target", ["quick", "all", "results/quick/figures/figure2.pdf", "results/data/digits/raw", "report.html"])
+def test_targets_that_can_be_made_pass(target: str, tmp_path: Path) -> None:
+    check_target(target, load(tmp_path, quick=QUICK), ["all", "quick"])
+
+
+leaves = st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=True) | st.text(max_size=5)
+values = st.recursive(
+    leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=5
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(key=st.sampled_from(sorted(QUICK)), value=values)
+def test_any_value_under_any_key_is_accepted_or_explained(key: str, value: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("fuzz")
+    try:
+        load(folder, fuzz=QUICK | {key: value})
+    except UserError as error:
+        assert "\n" not in str(error)
+        assert "fuzz.yaml" in str(error)
+
+
+def test_plugins_are_read_without_importing_them() -> None:
+    assert plugins.declared("attack", "pgd", "uses_gradient") is True
+    assert plugins.declared("attack", "boundary", "uses_gradient") is False
+    assert plugins.docstring("figure", "figure2").startswith("Robust accuracy")
+    with pytest.raises(UserError, match="must declare nothing="):
+        plugins.declared("attack", "pgd", "nothing")

@@ -1,0 +1,168 @@
+"""Training: hyper-parameters against torch's own optimiser, resuming bit for bit, mistakes."""
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from creditflow import files, plugins, runtime
+from creditflow.data.prepared import to_unit_interval
+from creditflow.errors import UserError
+from creditflow.models import load_model, replace_head
+from creditflow.training import Resume, TrainingSettings, correct_predictions, train
+from helpers import ROOT, TINY_TRAINING, small_model, stage, subset
+
+SETTINGS = TrainingSettings(epochs=4, batch_size=16, learning_rate=0.003, head_learning_rate=0.03, weight_decay=5e-4)
+
+
+class InterruptedRunError(Exception):
+    pass
+
+
+def test_the_loop_is_adam_on_shuffled_batches() -> None:
+    data, model = subset(), small_model()
+    twin = copy.deepcopy(model)
+    train(model, "bp", data, data, SETTINGS, seed=5, stream="test")
+
+    rest = [p for name, p in twin.named_parameters() if not name.startswith("head")]
+    groups = [{"params": rest, "lr": 0.003}, {"params": list(twin.head.parameters()), "lr": 0.03}]
+    adam = torch.optim.Adam(groups, betas=(0.9, 0.999), weight_decay=5e-4, fused=True)
+    order = runtime.generator("test", "order", 5)
+    twin.train()
+    for _ in range(4):
+        for batch in torch.randperm(60, generator=order).split(16):
+            adam.zero_grad()
+            F.cross_entropy(twin(to_unit_interval(data.images[batch])), data.labels[batch]).backward()
+            adam.step()
+    for mine, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("rule", plugins.names("rule"))
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_an_interrupted_run_ends_bit_for_bit_like_an_undisturbed_one(rule: str, stop_after: int, tmp_path: Path) -> None:
+    data = subset()
+    whole = small_model()
+    expected = train(whole, rule, data, data, SETTINGS, seed=1, stream="test")
+
+    def stop(row: dict[str, float]) -> None:
+        if row["epoch"] == stop_after:
+            raise InterruptedRunError
+
+    resume = Resume(tmp_path / "run.checkpoint", "job")
+    with pytest.raises(InterruptedRunError):
+        train(small_model(), rule, data, data, SETTINGS, seed=1, stream="test", resume=resume, on_epoch=stop)
+    epochs: list[float] = []
+    resumed = small_model(seed=99)  # its weights come from the checkpoint
+    found = train(
+        resumed, rule, data, data, SETTINGS, seed=1, stream="test", resume=resume, on_epoch=lambda row: epochs.append(row["epoch"])
+    )
+    assert epochs == list(range(stop_after + 1, 5))
+    assert found[1] == expected[1]
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+    assert found[0].keys() == expected[0].keys()
+    assert all(torch.equal(found[0][name], expected[0][name]) for name in expected[0])
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[:-10], lambda content: content[:100] + b"x" + content[101:], lambda content: b""]
+)
+def test_a_damaged_or_foreign_checkpoint_is_not_used(damage, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "checkpoint"
+    runtime.save_checkpoint(path, "job", {"epoch": torch.ones(3)})
+    assert torch.equal(runtime.load_checkpoint(path, "job", files.warn)["epoch"], torch.ones(3))  # type: ignore[index]
+    assert runtime.load_checkpoint(path, "another job", files.warn) is None
+    assert "other settings" in capsys.readouterr().err
+    path.write_bytes(damage(path.read_bytes()))
+    assert runtime.load_checkpoint(path, "job", files.warn) is None
+    assert "damaged checkpoint" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_no_number_ends_training() -> None:
+    data, model = subset(), small_model()
+    with torch.no_grad():
+        model.head.bias[0] = float("nan")
+    with pytest.raises(UserError, match=r"loss became nan in epoch 1; lower the learning rate"):
+        train(model, "bp", data, data, SETTINGS, seed=0, stream="test")
+
+
+def test_a_fresh_head_keeps_the_backbone() -> None:
+    model = small_model(3)
+    fresh = replace_head(model, 7, "finetune", 0)
+    assert fresh.head.out_features == 7
+    for mine, theirs in zip(fresh.backbone.parameters(), model.backbone.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert torch.equal(fresh.head.weight, replace_head(model, 7, "finetune", 0).head.weight)
+    assert not torch.equal(fresh.head.weight, replace_head(model, 7, "finetune", 1).head.weight)
+
+
+def test_accuracy_is_measured_in_eval_mode_and_mode_is_restored() -> None:
+    model, data = small_model().train(), subset()
+    before = model.backbone[1].running_mean.clone()
+    correct = correct_predictions(model, data, batch_size=7)
+    assert model.training
+    assert torch.equal(model.backbone[1].running_mean, before)
+    with torch.no_grad():
+        expected = model.eval()(to_unit_interval(data.images)).argmax(1) == data.labels
+    assert torch.equal(correct, expected)
+
+
+def finetune(digits: Path, pretrained: Path, rule: str, output: Path, *more: str | Path) -> list[str]:
+    arguments = ["--data", digits, "--classes", "5", "6", "7", "8", "9", "--pretrained", pretrained, "--rule", rule]
+    return [*map(str, arguments), "--output", str(output), *map(str, more)]
+
+
+@pytest.mark.parametrize("rule", ["bp", "brsf"])
+def test_kill_9_in_the_middle_then_the_same_command(digits: Path, pretrained: Path, rule: str, tmp_path: Path) -> None:
+    longer = json.dumps(json.loads(TINY_TRAINING) | {"epochs": 12})
+    undisturbed, killed = tmp_path / "undisturbed.safetensors", tmp_path / "killed.safetensors"
+    options = ["--settings", longer, "--seed", "2"]
+    done = stage("finetune", *finetune(digits, pretrained, rule, undisturbed, *options))
+    assert done.returncode == 0, done.stderr
+
+    checkpoint = tmp_path / "resume" / "checkpoint"
+    arguments = finetune(digits, pretrained, rule, killed, *options, "--checkpoint", checkpoint)
+    process = subprocess.Popen([sys.executable, ROOT / "src/finetune.py", *arguments], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not killed.exists()
+    done = stage("finetune", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1:" not in done.stdout  # it went on, it did not start again
+    for suffix in (".safetensors", ".feedback.safetensors"):
+        assert killed.with_suffix(suffix).read_bytes() == undisturbed.with_suffix(suffix).read_bytes()
+    assert not checkpoint.exists()
+    sidecars = [json.loads(path.with_suffix(".json").read_text()) for path in (undisturbed, killed)]
+    for sidecar in sidecars:
+        del sidecar["run"]
+    assert sidecars[0] == sidecars[1]
+    assert load_model(killed).spec.n_classes == 5
+
+
+def test_ctrl_c_says_how_to_go_on(digits: Path, pretrained: Path, tmp_path: Path) -> None:
+    longer = json.dumps(json.loads(TINY_TRAINING) | {"epochs": 100})
+    checkpoint = tmp_path / "checkpoint"
+    arguments = finetune(digits, pretrained, "bp", tmp_path / "model.safetensors", "--settings", longer, "--checkpoint", checkpoint)
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "src/finetune.py", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ
+    )
+    while not checkpoint.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip().splitlines()[-1] == "interrupted; run the same command again to go on"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint"]
