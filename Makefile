@@ -17,7 +17,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: install ## run the `quick` experiment (or EXPERIMENT=name) and its report, print the overview
-	$(SNAKEMAKE) --cores $(CORES) --quiet rules progress -- $(EXPERIMENT)
+	$(SNAKEMAKE) --cores $(CORES) --quiet rules host -- $(EXPERIMENT)
 	@$(MAKE) --no-print-directory results/$(EXPERIMENT)/report.html
 	@echo; cat results/$(EXPERIMENT)/tables/overview.md
 	@echo "report: results/$(EXPERIMENT)/report.html"

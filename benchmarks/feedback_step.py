@@ -52,9 +52,8 @@ def ratios(backbone: str) -> dict[str, float]:
         each = [mine / bp for mine, bp in zip(measured, times["bp"], strict=True)]
         found[f"{backbone}_{rule}_over_bp"] = round(statistics.median(each), 3)
         milliseconds = 1000 * statistics.median(measured) / STEPS
-        print(
-            f"{backbone:10} {rule:5} {milliseconds:7.2f} ms/step, {statistics.median(each):.2f} x BP (min {min(each):.2f}, max {max(each):.2f})"
-        )
+        spread = f"(min {min(each):.2f}, max {max(each):.2f})"
+        print(f"{backbone:10} {rule:5} {milliseconds:7.2f} ms/step, {statistics.median(each):.2f} x BP {spread}")
     return found
 
 

@@ -37,9 +37,8 @@ def test_conda_and_pip_install_the_same() -> None:
 
 def test_what_runs_here_is_what_is_locked() -> None:
     frozen = subprocess.run([sys.executable, "-m", "pip", "freeze", "--all"], capture_output=True, text=True, check=True).stdout
-    installed = {
-        name.lower().replace("_", "-"): version.partition("+")[0] for name, _, version in (line.partition("==") for line in frozen.split())
-    }
+    lines = [line.partition("==") for line in frozen.split()]
+    installed = {name.lower().replace("_", "-"): version.partition("+")[0] for name, _, version in lines}
     for name, version in (pins("requirements.txt") | pins("requirements-dev.txt")).items():
         assert installed.get(name) == version, name
 
@@ -70,3 +69,18 @@ def test_every_stage_explains_itself() -> None:
         done = stage(script, "--help")
         assert done.returncode == 0, done.stderr
         assert "usage:" in done.stdout
+
+
+def test_a_wrong_option_ends_in_one_line() -> None:
+    for script, arguments, message in [
+        ("attack", ["--attack", "pgd"], "the following arguments are required: --model"),
+        ("evaluate", ["--model", "nowhere"], "argument --model: nowhere does not exist"),
+        ("attack", ["--epsilons", "-1"], "'-1' is not a perturbation size"),
+        ("attack", ["--settings", "{"], "'{' is not JSON"),
+        ("pretrain", ["--threads", "0"], "'0' is not an integer of at least 1"),
+    ]:
+        done = stage(script, *arguments)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1

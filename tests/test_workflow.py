@@ -58,7 +58,7 @@ def planned(folder: Path, *arguments: str) -> set[str]:
     """Names of the rules that a dry-run would run, without targets."""
     done = snakemake(folder, "-n", "--quiet", "host", "--", *arguments)
     assert done.returncode == 0, done.stdout
-    return {name for name in re.findall(r"^(?:local)?rule (\w+):$", done.stdout, re.MULTILINE)} - {"all", "tiny"}
+    return set(re.findall(r"^(?:local)?rule (\w+):$", done.stdout, re.MULTILINE)) - {"all", "tiny"}
 
 
 def edit(folder: Path, old: str, new: str) -> None:
@@ -228,11 +228,7 @@ def test_a_damaged_model_is_named_by_the_job_that_reads_it(copy: Path) -> None:
 def long_job(copy: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
     """A Snakemake in the middle of fine-tuning: the first checkpoint is there."""
     edit(copy, "weight_decay: 5.0e-4", "weight_decay: 4.0e-4")
-    edit(
-        copy,
-        "settings: {epochs: 2, batch_size: 32, learning_rate: 2.0e-3, head",
-        "settings: {epochs: 8, batch_size: 32, learning_rate: 2.0e-3, head",
-    )
+    edit(copy, "finetune: {datasets: [high], settings: {epochs: 2", "finetune: {datasets: [high], settings: {epochs: 8")
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "tiny"]
     with (copy / "first.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=copy, stdout=log, stderr=log, start_new_session=True)
@@ -255,10 +251,9 @@ def test_an_interrupted_workflow_goes_on_with_the_same_command(long_job: tuple[P
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(timeout=60)
     (checkpoint,) = folder.glob("results/tiny/checkpoints/**/*.checkpoint")
-    log = folder / "results/tiny/logs/finetune" / checkpoint.relative_to(folder / "results/tiny/checkpoints/finetune").with_suffix(".log")
-    model = (
-        folder / "results/tiny/finetune" / checkpoint.relative_to(folder / "results/tiny/checkpoints/finetune").with_suffix(".safetensors")
-    )
+    results = folder / "results/tiny"
+    name = checkpoint.relative_to(results / "checkpoints")
+    log, model = (results / "logs" / name).with_suffix(".log"), (results / name).with_suffix(".safetensors")
     assert not model.exists()
     done = snakemake(folder, "tiny")  # no --unlock, no cleaning
     assert done.returncode == 0, done.stdout

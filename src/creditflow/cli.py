@@ -5,14 +5,20 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from creditflow.errors import UserError
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Ends in one line, without the usage: it would bury the line in a workflow's log."""
+        self.exit(2, f"error: {message}; `python {self.prog} --help` lists all options\n")
+
+
 def stage_parser(description: str | None) -> argparse.ArgumentParser:
     """Returns a parser whose help shows the script's own docstring."""
-    return argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    return _Parser(prog=sys.argv[0], description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
 
 
 def add_compute_options(parser: argparse.ArgumentParser) -> None:

@@ -145,8 +145,8 @@ def _markdown(index: pd.DataFrame, rules: list[str], cells: list[list[_Cell]], n
 def _html(index: pd.DataFrame, rules: list[str], cells: list[list[_Cell]], note: str) -> str:
     frame = _frame(index, rules, cells, {"best": "<b>{}</b>", "second": "<u>{}</u>", "": "{}"})
     style = (
-        "body{font:15px sans-serif;margin:2em;color:#222}table{border-collapse:collapse}p{max-width:60em}"
-        "th,td{padding:.35em .8em;border-bottom:1px solid #ccc;text-align:left;white-space:nowrap}thead{border-bottom:2px solid #222}"
+        "body{font:13px sans-serif;margin:2em;color:#222}table{border-collapse:collapse}p{max-width:60em}"
+        "th,td{padding:.3em .6em;border-bottom:1px solid #ccc;text-align:left;white-space:nowrap}thead{border-bottom:2px solid #222}"
     )
     table = frame.to_html(index=False, escape=False, border=0)
     return f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><style>{style}</style>{table}<p>{note}</p></html>\n'
