@@ -2,6 +2,7 @@ rule evaluate:
     """Clean accuracy of a fine-tuned model on the whole test split."""
     input:
         script="src/evaluate.py",
+        library=library("evaluation.py", "records.py", "runtime.py", "training/accuracy.py", "models", "data/prepared.py"),
         data=prepared("dataset"),
         model=rules.finetune.output.model,
         sidecar=rules.finetune.output.sidecar,
@@ -18,17 +19,27 @@ rule evaluate:
     params:
         classes=classes("dataset"),
         device=config["device"],
+        threads=threads_of,
     shell:
         "python {input.script:q} --model {input.model:q} --data {input.data:q} {params.classes}"
         " --experiment {wildcards.experiment} --dataset-name {wildcards.dataset} --seed {wildcards.seed}"
-        " --device {params.device} --threads {threads} --record {output.record:q} > {log:q} 2>&1"
+        " --device {params.device} --threads {params.threads} --record {output.record:q} > {log:q} 2>&1"
 
 
 rule attack:
     """One attack on one model at all epsilons, through one attacker gradient; the outcome of every image is kept."""
     input:
         script="src/attack.py",
-        library=library("attacks", "attacks/methods/{attack}.py"),
+        library=library(
+            "attacks",
+            "attacks/methods/{attack}.py",
+            "evaluation.py",
+            "records.py",
+            "runtime.py",
+            "learning",
+            "models",
+            "data/prepared.py",
+        ),
         data=prepared("dataset"),
         model=rules.finetune.output.model,
         feedback=rules.finetune.output.feedback,
@@ -50,9 +61,10 @@ rule attack:
         batch_size=of_attack("batch_size"),
         settings=settings("attacks", "{attack}", "settings"),
         device=config["device"],
+        threads=threads_of,
     shell:
         "python {input.script:q} --model {input.model:q} --data {input.data:q} {params.classes}"
         " --experiment {wildcards.experiment} --dataset-name {wildcards.dataset} --attack {wildcards.attack}"
         " --gradient {wildcards.gradient} --epsilons {params.epsilons} --images {params.images}"
         " --batch-size {params.batch_size} --settings {params.settings:q} --seed {wildcards.seed}"
-        " --device {params.device} --threads {threads} --record {output.record:q} > {log:q} 2>&1"
+        " --device {params.device} --threads {params.threads} --record {output.record:q} > {log:q} 2>&1"

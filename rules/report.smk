@@ -2,7 +2,7 @@ rule collect:
     """All records of an experiment in one table, and their means over seeds with intervals."""
     input:
         script="src/collect.py",
-        library=library("reporting/collection.py", "reporting/statistics.py"),
+        library=library("reporting/collection.py", "reporting/statistics.py", "records.py"),
         records=records,
     output:
         records="results/{experiment}/records.parquet",
@@ -23,7 +23,7 @@ rule make_table:
     """One table as CSV, Markdown, LaTeX and HTML."""
     input:
         script="src/make_table.py",
-        library=library("reporting/table.py", "reporting/names.py", "reporting/tables/{table}.py"),
+        library=library("reporting", "reporting/tables/{table}.py"),
         summary=rules.collect.output.summary,
     output:
         csv="results/{experiment}/tables/{table}.csv",
@@ -55,7 +55,7 @@ rule plot_figure:
     """One figure as PDF, SVG and PNG."""
     input:
         script="src/plot_figure.py",
-        library=library("reporting/figure.py", "reporting/names.py", "reporting/figures/{figure}.py"),
+        library=library("reporting", "reporting/figures/{figure}.py"),
         summary=rules.collect.output.summary,
     output:
         pdf="results/{experiment}/figures/{figure}.pdf",

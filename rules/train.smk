@@ -2,7 +2,7 @@ rule pretrain:
     """A backbone trained with backpropagation from a random start."""
     input:
         script="src/pretrain.py",
-        library=library("training", "models", "models/backbones/{backbone}.py"),
+        library=library("training", "runtime.py", "models", "models/backbones/{backbone}.py", "data/prepared.py"),
         data=prepared(pretrain_view),
     output:
         model="results/{experiment}/pretrain/{backbone}/seed{seed}.safetensors",
@@ -20,9 +20,10 @@ rule pretrain:
         settings=settings("pretrain", "settings"),
         checkpoint="results/{experiment}/checkpoints/pretrain/{backbone}/seed{seed}.checkpoint",
         device=config["device"],
+        threads=threads_of,
     shell:
         "python {input.script:q} --data {input.data:q} {params.classes} --backbone {wildcards.backbone}"
-        " --settings {params.settings:q} --seed {wildcards.seed} --device {params.device} --threads {threads}"
+        " --settings {params.settings:q} --seed {wildcards.seed} --device {params.device} --threads {params.threads}"
         " --checkpoint {params.checkpoint:q} --output {output.model:q} > {log:q} 2>&1"
 
 
@@ -30,7 +31,15 @@ rule finetune:
     """All parameters of a pretrained model and a fresh head, trained under one learning rule."""
     input:
         script="src/finetune.py",
-        library=library("training", "learning", "models", "learning/rules/{rule}.py", "models/backbones/{backbone}.py"),
+        library=library(
+            "training",
+            "runtime.py",
+            "learning",
+            "learning/rules/{rule}.py",
+            "models",
+            "models/backbones/{backbone}.py",
+            "data/prepared.py",
+        ),
         data=prepared("dataset"),
         pretrained=rules.pretrain.output.model,
         sidecar=rules.pretrain.output.sidecar,
@@ -50,7 +59,8 @@ rule finetune:
         settings=settings("finetune", "settings"),
         checkpoint="results/{experiment}/checkpoints/finetune/{dataset}/{backbone}/{rule}/seed{seed}.checkpoint",
         device=config["device"],
+        threads=threads_of,
     shell:
         "python {input.script:q} --data {input.data:q} {params.classes} --pretrained {input.pretrained:q}"
         " --rule {wildcards.rule} --settings {params.settings:q} --seed {wildcards.seed} --device {params.device}"
-        " --threads {threads} --checkpoint {params.checkpoint:q} --output {output.model:q} > {log:q} 2>&1"
+        " --threads {params.threads} --checkpoint {params.checkpoint:q} --output {output.model:q} > {log:q} 2>&1"

@@ -5,9 +5,9 @@ from dataclasses import asdict
 from creditflow import plugins, runtime
 from creditflow.attacks import choose_images, get_attack, run_attack
 from creditflow.cli import add_compute_options, epsilon, json_object, positive, run_stage, stage_parser
-from creditflow.data.prepared import load_prepared
 from creditflow.errors import UserError
-from creditflow.evaluation import add_model_options, attack_metrics, attacker_view, loaded_model, record_keys
+from creditflow.evaluation import add_model_options, attack_metrics, attacker_view, loaded, record_keys
+from creditflow.files import file_sha256
 from creditflow.records import write_record
 from creditflow.settings import parse
 
@@ -34,8 +34,7 @@ def main() -> None:
         fitting = "exact or feedback" if attack.uses_gradient else "none"
         raise UserError(f"--gradient {args.gradient} does not fit the attack {args.attack}; use {fitting}")
     parameters = parse(attack.settings, args.settings, f"settings of attack {args.attack}")
-    model, sidecar = loaded_model(args, device)
-    data = load_prepared(args.data, "test", args.classes).to(device)
+    model, sidecar, data = loaded(args, device)
     chosen = choose_images(data, args.images)
     result = run_attack(
         attack, parameters, attacker_view(args.model, model, args.gradient), data, chosen, args.epsilons,
@@ -51,6 +50,7 @@ def main() -> None:
         "images": args.images,
         "batch_size": args.batch_size,
         "classes": args.classes,
+        "data": file_sha256(args.data),
         "seed": args.seed,
         "model": sidecar["sha256"],
     }

@@ -1,9 +1,11 @@
 """Measure a model's clean accuracy on the test split and write a record."""
 
+import torch
+
 from creditflow import runtime
 from creditflow.cli import add_compute_options, run_stage, stage_parser
-from creditflow.data.prepared import load_prepared
-from creditflow.evaluation import add_model_options, loaded_model, record_keys
+from creditflow.evaluation import add_model_options, loaded, record_keys
+from creditflow.files import file_sha256
 from creditflow.records import Metric, write_record
 from creditflow.training import correct_predictions
 
@@ -16,15 +18,14 @@ def main() -> None:
 
     device = runtime.setup(args.device, args.threads)
     watch = runtime.Stopwatch(device)
-    model, sidecar = loaded_model(args, device)
-    data = load_prepared(args.data, "test", args.classes).to(device)
+    model, sidecar, data = loaded(args, device)
     correct = correct_predictions(model, data)
-    settings = {"stage": "evaluate", "classes": args.classes, "model": sidecar["sha256"]["weights"]}
+    settings = {"stage": "evaluate", "classes": args.classes, "data": file_sha256(args.data), "model": sidecar["sha256"]["weights"]}
     write_record(
         args.record,
         record_keys(args, sidecar, attack="clean", gradient="none"),
         [Metric("accuracy", None, float(correct.double().mean()), len(correct))],
-        {"correct": correct[None].numpy()},
+        {"correct": correct[None].numpy(), "example": torch.arange(len(correct)).numpy()},
         settings=settings,
         provenance=runtime.provenance(settings, device),
         run=watch.run_facts(),

@@ -3,8 +3,9 @@
 from creditflow import files, plugins, runtime
 from creditflow.cli import existing_file, run_stage
 from creditflow.data.prepared import load_prepared
+from creditflow.errors import UserError
 from creditflow.models import load_model, replace_head
-from creditflow.training.stage import finish, train_stage, training_parser, training_settings
+from creditflow.training.stage import train_stage, training_parser
 
 
 def main() -> None:
@@ -18,11 +19,12 @@ def main() -> None:
     data = load_prepared(args.data, "train", args.classes)
     test = load_prepared(args.data, "test", args.classes)
     # The head's seed does not name the rule: all rules start from the same weights and see the same batches.
-    model = replace_head(load_model(args.pretrained), len(data.class_names), "finetune", args.seed).to(device)
-    settings = training_settings(args)
+    pretrained = load_model(args.pretrained)
+    if pretrained.spec.image_shape != data.image_shape:
+        raise UserError(f"{args.pretrained} takes images {pretrained.spec.image_shape}, {args.data} has {data.image_shape}")
+    model = replace_head(pretrained, len(data.class_names), "finetune", args.seed).to(device)
     identity = {"stage": "finetune", "pretrained": files.file_sha256(args.pretrained), "rule": args.rule}
-    result = train_stage(args, model, args.rule, data.to(device), test.to(device), settings, identity)
-    finish(args, model, args.rule, result, watch)
+    train_stage(args, model, args.rule, data.to(device), test.to(device), identity, watch)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from creditflow import plugins, runtime
 from creditflow.cli import run_stage
 from creditflow.data.prepared import load_prepared
 from creditflow.models import ModelSpec, build_model
-from creditflow.training.stage import finish, train_stage, training_parser, training_settings
+from creditflow.training.stage import train_stage, training_parser
 
 
 def main() -> None:
@@ -18,10 +18,8 @@ def main() -> None:
     test = load_prepared(args.data, "test", args.classes)
     spec = ModelSpec(args.backbone, data.image_shape, len(data.class_names), data.mean, data.std)
     model = build_model(spec, "pretrain", args.seed).to(device)
-    settings = training_settings(args)
     identity = {"stage": "pretrain", "spec": spec.to_json()}
-    result = train_stage(args, model, "bp", data.to(device), test.to(device), settings, identity)
-    finish(args, model, "bp", result, watch)
+    train_stage(args, model, "bp", data.to(device), test.to(device), identity, watch)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import eagerpy as ep
 import foolbox
 import pytest
 import torch
@@ -161,6 +162,26 @@ def test_decision_attacks_find_adversarial_images_without_gradients(trained, nam
     assert torch.equal(result.distance == 0, ~result.clean_correct)
     assert bool((result.distance[result.clean_correct] < 6).all())  # as close as the nearest other image, or closer
     assert 20 < result.queries_per_image < 1000
+
+
+def test_hopskipjumps_direction_has_unit_length_for_each_image_of_a_batch(trained) -> None:  # type: ignore[no-untyped-def]
+    from creditflow.attacks.methods.hopskipjump import _PerImage
+
+    model, _, data = trained
+    images, labels = ep.astensor(to_unit_interval(data.images)), data.labels
+
+    def fooled(x: ep.Tensor) -> ep.Tensor:
+        return ep.astensor(model.eval()(x.raw).argmax(1) != labels)
+
+    directions = []
+    for kind in (_PerImage, foolbox.attacks.HopSkipJumpAttack):
+        torch.manual_seed(0)
+        with torch.no_grad():
+            directions.append(kind(constraint="l2").approximate_gradients(fooled, images, 20, ep.ones(images, len(labels))).raw.flatten(1))
+    ours, theirs = directions
+    torch.testing.assert_close(ours.norm(dim=1), torch.ones(len(labels)))
+    torch.testing.assert_close(nn.functional.cosine_similarity(ours, theirs), torch.ones(len(labels)))
+    assert theirs.norm().item() == pytest.approx(1, rel=1e-4)  # one norm for the whole batch: why ours exists
 
 
 def test_an_image_without_starting_point_is_counted_and_stays_correct() -> None:

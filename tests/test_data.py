@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import socket
 import struct
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -56,9 +58,30 @@ def test_mirrors_are_tried_in_turn_and_their_content_is_verified(tmp_path: Path)
     assert fetch("toy", SUMS, [mirrors], [], out) == "download"
     assert (out / "raw-file").read_bytes() == CONTENT
 
+    (bad / "raw-file.gz").write_bytes(b"<html>a page instead of the file</html>")
+    assert fetch("toy", SUMS, [mirrors], [], out) == "download"
+
     (good / "raw-file.gz").write_bytes(gzip.compress(CONTENT + b"!"))
     with pytest.raises(UserError, match="SHA-256"):
         fetch("toy", SUMS, [mirrors], [], out)
+
+
+@pytest.mark.parametrize("reply", [b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\ncut"])
+def test_a_server_that_talks_nonsense_is_one_more_reason(reply: bytes, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(reply)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(UserError, match="no source has it"):
+            fetch("toy", SUMS, [Download(lambda: [address])], [], tmp_path)
+        thread.join()
 
 
 def test_when_no_source_has_it_every_reason_is_given(tmp_path: Path) -> None:

@@ -80,6 +80,9 @@ def test_quick_is_what_the_issue_of_its_name_promises() -> None:
         ("gradients", ["exakt"], "gradients.0: 'exakt' is not one of"),
         ("extends", "nothing", "extends: unknown experiment 'nothing'"),
         ("extends", "wrong", "extends: 'wrong' leads back to itself"),
+        ("extends", ["quick"], "extends: ['quick'] is not the name of an experiment"),
+        ("attacks.pgd.epsilons", [0.1, float("nan")], "attacks.pgd.epsilons.1: nan is not a finite number"),
+        ("finetune.settings.learning_rate", float("inf"), "finetune.settings.learning_rate: inf is not a finite number"),
         ("threads", 0, "threads: 0 is less than the minimum of 1"),
     ],
 )  # fmt: skip
@@ -103,8 +106,11 @@ def test_files_that_are_no_experiment(text: str, message: str, tmp_path: Path) -
 def test_no_experiment_at_all_and_a_reserved_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no experiments"):
         load(tmp_path)
-    with pytest.raises(UserError, match="cannot be called 'data'"):
-        load(tmp_path, data=QUICK)
+    for name in ("data", "attack", "my exp-2"):
+        folder = tmp_path / name
+        folder.mkdir()
+        with pytest.raises(UserError, match=f"cannot be called '{name}'"):
+            load(folder, **{name: QUICK})
 
 
 def test_extends_merges_mappings_and_replaces_lists(tmp_path: Path) -> None:
@@ -135,9 +141,13 @@ def test_the_workflows_own_configuration(tmp_path: Path) -> None:
     ("target", "message"),
     [
         ("quik", "'quik' is neither an experiment nor a rule; did you mean 'quick'"),
+        ("figure2.pdf", "'figure2.pdf' is neither an experiment nor a rule"),
         ("results/quik/figures/figure2.pdf", "unknown experiment 'quik'; did you mean 'quick'"),
-        ("results/quick/figures/figure3.pdf", "experiment 'quick' makes no such file; did you mean 'figure2'"),
-        ("results/quick/table/table1.csv", "no rule makes 'table'; did you mean 'tables'"),
+        ("results/quick/figures/figure3.pdf", "makes no such file; the nearest it makes is results/quick/figures/figure2.pdf"),
+        ("results/quick/figures/figure2.jpg", "makes no such file; the nearest it makes is results/quick/figures/figure2.p"),
+        ("results/quick/table/table1.csv", "makes no such file; the nearest it makes is results/quick/tables/table1.csv"),
+        ("results/quick", "makes no such file"),
+        ("results/quick/pretrain/lenet5/seed9.json", "makes no such file; the nearest it makes is results/quick/pretrain/lenet5/seed"),
     ],
 )
 def test_targets_that_nothing_makes_are_explained(target: str, message: str, tmp_path: Path) -> None:
@@ -146,7 +156,19 @@ def test_targets_that_nothing_makes_are_explained(target: str, message: str, tmp
         check_target(target, found, ["all", "quick"])
 
 
-@pytest.mark.parametrize("target", ["quick", "all", "results/quick/figures/figure2.pdf", "results/data/digits/raw", "report.html"])
+POSSIBLE = [
+    "quick",
+    "all",
+    "results/quick/figures/figure2.svg",
+    "results/quick/tables/table1.tex",
+    "results/quick/records.parquet",
+    "results/quick/attack/fashion_5_9/lenet5/frsf/pgd/feedback/seed2.json",
+    "results/quick/finetune/fashion_5_9/lenet5/brsf/seed0.feedback.safetensors",
+    "results/data/digits/raw",
+]
+
+
+@pytest.mark.parametrize("target", POSSIBLE)
 def test_targets_that_can_be_made_pass(target: str, tmp_path: Path) -> None:
     check_target(target, load(tmp_path, quick=QUICK), ["all", "quick"])
 
@@ -158,7 +180,7 @@ values = st.recursive(
 
 
 @settings(max_examples=150, deadline=None)
-@given(key=st.sampled_from(sorted(QUICK)), value=values)
+@given(key=st.sampled_from([*sorted(QUICK), "extends"]), value=values)
 def test_any_value_under_any_key_is_accepted_or_explained(key: str, value: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
     try:

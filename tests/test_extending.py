@@ -26,7 +26,7 @@ finetune: {datasets: [stripes], settings: {epochs: 2, batch_size: 20, learning_r
 gradients: [exact, feedback]
 attacks:
   noise: {epsilons: [0.1, 0.5], images: 20, batch_size: 10, settings: {draws: 3}}
-tables: {noise: {epsilon: 0.5}}
+tables: {noise: {epsilon: 0.5}, overview: {epsilon_linf: 0.5, epsilon_l2: 1}}
 figures: {clean: {}}
 """
 

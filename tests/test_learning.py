@@ -185,6 +185,29 @@ def test_autocast_gives_the_types_and_values_of_the_plain_layer(make: object) ->
         torch.testing.assert_close(plain, ours, rtol=0.02, atol=0.02)
 
 
+def test_autocast_leaves_float64_alone() -> None:
+    layer = nn.Linear(3, 2).double()
+    x = torch.randn(4, 3, dtype=torch.float64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert apply_rule(nn.Sequential(layer), TRANSPORT)(x).dtype == layer(x).dtype == torch.float64
+
+
+def test_brsf_continues_from_its_state_in_whatever_order_layers_are_visited() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    view = apply_rule(model, "brsf", generator=gen())
+    saved = feedback_state(view)
+    again = apply_rule(model, "brsf", state=saved)  # no generator
+    for update in range(3):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1)
+        forwards = [layer.feedback_weight() for _, layer in feedback_layers(view)]
+        backwards = [layer.feedback_weight() for _, layer in reversed(list(feedback_layers(again)))][::-1]
+        assert all(torch.equal(one, other) for one, other in zip(forwards, backwards, strict=True)), update
+    assert not torch.equal(forwards[0].abs(), saved["0.magnitude"])
+    assert forwards[0].abs().max() <= math.sqrt(3) * math.sqrt(2 / 7)
+
+
 def test_the_users_model_stays_as_it_is_and_shares_its_weights() -> None:
     model = Awkward()
     types = [type(module) for module in model.modules()]
@@ -218,6 +241,7 @@ def test_mistakes_end_in_a_clear_line() -> None:
         (plain, "frfs", {}, "did you mean 'frsf'"),
         (plain, "frsf", {}, "pass generator="),
         (nn.TransformerEncoderLayer(4, 2), "usf", {}, "MultiheadAttention"),
+        (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))), "usf", {}, "layer '0' of type ParametrizedLinear"),
         (apply_rule(plain, "usf"), "usf", {}, "already"),
         (plain, "frsf", {"state": {}}, "no '0.magnitude'"),
         (plain, "usf", {"state": {"1.magnitude": torch.ones(2, 2)}}, "'1.magnitude'"),

@@ -95,3 +95,13 @@ def test_a_file_that_is_no_model_ends_the_stage_in_one_line(digits: Path, tmp_pa
     assert done.stderr.count("\n") == 1
     assert str(digits.with_suffix(".json")) in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("change", [{"sha256": {}}, {"sha256": 1}, {"spec": {"backbone": "small_cnn"}}, {"spec": 3}, {"format": 2}])
+def test_a_sidecar_that_does_not_describe_a_model_is_refused(change: dict[str, object], tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_model(str(path), small_model())
+    sidecar = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps(sidecar | change))
+    with pytest.raises(UserError, match=str(tmp_path)):
+        load_model(path)

@@ -84,7 +84,9 @@ def records() -> list[Record]:
                 metrics = [Metric(name, e, float(row.mean()), 40) for e, row in zip(epsilons, correct, strict=True)]
                 extra = [Metric("queries_per_image", None, 3.0, 40)] if attack != "clean" else []
                 outcomes = {"correct": correct, "example": np.arange(40)}
-                found.append(Record(Path(f"{rule}{seed}{attack}{gradient}.json"), keys, (*metrics, *extra), outcomes, {}))
+                norm = {"clean": "", "fgsm": "linf", "pgd": "linf"}.get(attack, "l2")
+                content = {"settings": {"norm": norm}}
+                found.append(Record(Path(f"{rule}{seed}{attack}{gradient}.json"), keys, (*metrics, *extra), outcomes, content))
     return found
 
 
@@ -122,7 +124,7 @@ def test_seeds_measured_on_other_images_are_not_mixed() -> None:
         summarize(everything)
 
 
-SETTINGS = {"overview": {"epsilon": 0.1, "epsilon_l2": 2}, "table3": {"epsilon": 2}, "table4": {"epsilon": 2}}
+SETTINGS = {"overview": {"epsilon_linf": 0.1, "epsilon_l2": 2}, "table3": {"epsilon": 2}, "table4": {"epsilon": 2}}
 
 
 @pytest.mark.parametrize("name", plugins.names("table"))
@@ -167,6 +169,15 @@ def test_the_figure_draws_what_the_summary_says_and_equal_numbers_give_equal_fil
         for line, rule in zip(axes.lines, ("bp", "frsf", "new_rule"), strict=True):
             rows = summary[(summary.attack == attack) & (summary.gradient == gradient) & (summary.rule == rule)].sort_values("epsilon")
             np.testing.assert_allclose(line.get_ydata(), 100 * rows.value)
+
+
+def test_every_point_stands_over_its_own_epsilon(summary: pd.DataFrame) -> None:
+    figure: Figure = plugins.load("figure", "figure2").FIGURE
+    # FGSM was not run at 0: its one point belongs over the second tick.
+    partial = summary[~((summary.attack == "fgsm") & (summary.epsilon == 0))]
+    axes = figure.draw(partial, figure.settings()).axes
+    assert [label.get_text() for label in axes[2].get_xticklabels()] == ["0", "0.1"]
+    assert list(axes[0].lines[0].get_xdata()) == [1]
 
 
 def test_rules_look_different_from_each_other() -> None:

@@ -2,7 +2,7 @@
 
 import copy
 import json
-import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +17,9 @@ from creditflow import files, plugins, runtime
 from creditflow.data.prepared import to_unit_interval
 from creditflow.errors import UserError
 from creditflow.models import load_model, replace_head
+from creditflow.settings import parse
 from creditflow.training import Resume, TrainingSettings, correct_predictions, train
-from helpers import ROOT, TINY_TRAINING, small_model, stage, subset
+from helpers import ROOT, TINY_TRAINING, interruptible, small_model, stage, subset
 
 SETTINGS = TrainingSettings(epochs=4, batch_size=16, learning_rate=0.003, head_learning_rate=0.03, weight_decay=5e-4)
 
@@ -87,6 +88,17 @@ def test_a_damaged_or_foreign_checkpoint_is_not_used(damage, tmp_path: Path, cap
     assert "damaged checkpoint" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"epochs": 0}, {"batch_size": 0}, {"learning_rate": -1.0}, {"learning_rate": float("nan")}, {"beta2": 1.0}, {"weight_decay": -1.0}],
+)
+def test_impossible_hyper_parameters_are_refused(wrong: dict[str, float]) -> None:
+    good = {"epochs": 1, "batch_size": 1, "learning_rate": 0.1}
+    parse(TrainingSettings, good, "here")
+    with pytest.raises(UserError, match="here: "):
+        parse(TrainingSettings, good | wrong, "here")
+
+
 def test_a_loss_that_is_no_number_ends_training() -> None:
     data, model = subset(), small_model()
     with torch.no_grad():
@@ -145,8 +157,8 @@ def test_kill_9_in_the_middle_then_the_same_command(digits: Path, pretrained: Pa
         assert killed.with_suffix(suffix).read_bytes() == undisturbed.with_suffix(suffix).read_bytes()
     assert not checkpoint.exists()
     sidecars = [json.loads(path.with_suffix(".json").read_text()) for path in (undisturbed, killed)]
-    for sidecar in sidecars:
-        del sidecar["run"]
+    assert sidecars[0].pop("run")["epochs_of_this_run"] == 12
+    assert sidecars[1].pop("run")["epochs_of_this_run"] < 12
     assert sidecars[0] == sidecars[1]
     assert load_model(killed).spec.n_classes == 5
 
@@ -155,9 +167,8 @@ def test_ctrl_c_says_how_to_go_on(digits: Path, pretrained: Path, tmp_path: Path
     longer = json.dumps(json.loads(TINY_TRAINING) | {"epochs": 100})
     checkpoint = tmp_path / "checkpoint"
     arguments = finetune(digits, pretrained, "bp", tmp_path / "model.safetensors", "--settings", longer, "--checkpoint", checkpoint)
-    process = subprocess.Popen(
-        [sys.executable, ROOT / "src/finetune.py", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ
-    )
+    command = [sys.executable, ROOT / "src/finetune.py", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible)
     while not checkpoint.exists():
         assert process.poll() is None
         time.sleep(0.01)
@@ -165,4 +176,39 @@ def test_ctrl_c_says_how_to_go_on(digits: Path, pretrained: Path, tmp_path: Path
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.strip().splitlines()[-1] == "interrupted; run the same command again to go on"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "checkpoint.lock"]
+
+
+def test_a_second_process_does_not_touch_a_job_that_still_runs(digits: Path, pretrained: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    arguments = finetune(digits, pretrained, "bp", tmp_path / "model.safetensors", "--settings", TINY_TRAINING, "--checkpoint", checkpoint)
+    with files.only_one_writer(checkpoint):
+        done = stage("finetune", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: another process works on {checkpoint}; wait until it ends")
+    assert not (tmp_path / "model.safetensors").exists()
+    assert stage("finetune", *arguments).returncode == 0
+
+
+def test_other_code_does_not_go_on_from_a_checkpoint(digits: Path, pretrained: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(ROOT / "src", tmp_path / "src")
+    checkpoint = tmp_path / "checkpoint"
+    longer = json.dumps(json.loads(TINY_TRAINING) | {"epochs": 30})
+    arguments = finetune(digits, pretrained, "usf", tmp_path / "model.safetensors", "--settings", longer, "--checkpoint", checkpoint)
+    process = subprocess.Popen([sys.executable, source / "finetune.py", *arguments], stdout=subprocess.DEVNULL)
+    while not checkpoint.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    rule = source / "creditflow/learning/rules/usf.py"
+    rule.write_text(rule.read_text().replace("xavier_sigma(weight) *", "2 * xavier_sigma(weight) *"))
+    done = subprocess.run([sys.executable, source / "finetune.py", *arguments], capture_output=True, text=True, check=True)
+    assert "belongs to other settings or inputs" in done.stderr
+    assert "epoch 1:" in done.stdout
+
+
+def test_model_and_data_must_fit(digits: Path, pretrained: Path, tmp_path: Path) -> None:
+    done = stage("evaluate", "--model", pretrained, "--data", digits, "--record", tmp_path / "r.json")
+    assert done.returncode == 2
+    assert "takes images (1, 8, 8) of 5 classes, the data has (1, 8, 8) of 10; check --data and --classes" in done.stderr

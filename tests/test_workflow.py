@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from creditflow.records import read_record
-from helpers import ROOT, project, snakemake
+from helpers import ROOT, interruptible, project, snakemake
 
 pytestmark = pytest.mark.slow
 
@@ -119,6 +119,7 @@ AFTERWARDS = {"collect", "make_table", "plot_figure"}
         ("steps: 20", "steps: 21", {"attack"}, {"boundary"}),
         ("epsilons: [0, 0.1]", "epsilons: [0, 0.2]", {"attack"}, {"fgsm"}),
         ("table3: {epsilon: 1}", "table3: {epsilon: 1.0}", {"make_table"}, set()),
+        ("threads: 1", "threads: 2", {"pretrain", "finetune", "evaluate", "attack"}, {"fgsm", "boundary"}),
         ("weight_decay: 5.0e-4", "weight_decay: 6.0e-4", {"finetune", "evaluate", "attack"}, {"fgsm", "boundary"}),
     ],
 )  # fmt: skip
@@ -143,7 +144,24 @@ def test_one_figure_is_made_from_cached_records_within_20_seconds(copy: Path) ->
     assert (copy / target).read_bytes() == before
 
 
-def test_editing_a_library_file_makes_again_what_it_computes(copy: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("attacks/methods/boundary.py", {"attack"} | AFTERWARDS),
+        ("evaluation.py", {"evaluate", "attack"} | AFTERWARDS),
+        ("training/loop.py", {"pretrain", "finetune", "evaluate", "attack"} | AFTERWARDS),
+        ("learning/rule.py", {"finetune", "evaluate", "attack"} | AFTERWARDS),
+        ("reporting/table.py", {"make_table", "plot_figure"}),
+        ("reporting/figures/figure2.py", {"plot_figure"}),
+    ],
+)
+def test_editing_a_library_file_makes_again_what_it_computes(copy: Path, file: str, expected: set[str]) -> None:
+    path = copy / "src/creditflow" / file
+    path.write_text(path.read_text() + "\n# an edit\n")
+    assert planned(copy, "tiny") == expected
+
+
+def test_editing_one_rule_leaves_the_others_alone(copy: Path) -> None:
     path = copy / "src/creditflow/learning/rules/brsf.py"
     path.write_text(path.read_text() + "\n# an edit\n")
     done = snakemake(copy, "-n", "--quiet", "host", "--", "tiny")
@@ -231,7 +249,7 @@ def long_job(copy: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
     edit(copy, "finetune: {datasets: [high], settings: {epochs: 2", "finetune: {datasets: [high], settings: {epochs: 8")
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "tiny"]
     with (copy / "first.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=copy, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(command, cwd=copy, stdout=log, stderr=log, start_new_session=True, preexec_fn=interruptible)
         deadline = time.monotonic() + 120
         while not list(copy.glob("results/tiny/checkpoints/**/*.checkpoint")):
             assert process.poll() is None, (copy / "first.log").read_text()

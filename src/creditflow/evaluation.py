@@ -10,6 +10,8 @@ from torch import nn
 
 from creditflow.attacks.evaluate import AttackResult
 from creditflow.cli import existing_file, natural
+from creditflow.data.prepared import Subset, load_prepared
+from creditflow.errors import UserError
 from creditflow.learning import apply_rule
 from creditflow.models import ImageClassifier, load_feedback, load_model, read_sidecar
 from creditflow.records import Keys, Metric
@@ -25,9 +27,18 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--record", type=Path, required=True, help="record to write (.json, outcomes beside it)")
 
 
-def loaded_model(args: argparse.Namespace, device: torch.device) -> tuple[ImageClassifier, dict[str, Any]]:
-    """Returns the plain model on the device, and its sidecar. Raises UserError as `load_model` does."""
-    return load_model(args.model).to(device), read_sidecar(args.model)
+def loaded(args: argparse.Namespace, device: torch.device) -> tuple[ImageClassifier, dict[str, Any], Subset]:
+    """Returns the plain model, its sidecar and the test split, on the device.
+
+    Raises UserError as `load_model` and `load_prepared` do, and if model and data do not fit each other.
+    """
+    model, data = load_model(args.model), load_prepared(args.data, "test", args.classes)
+    ours, theirs = (model.spec.image_shape, model.spec.n_classes), (data.image_shape, len(data.class_names))
+    if ours != theirs:
+        raise UserError(
+            f"{args.model} takes images {ours[0]} of {ours[1]} classes, the data has {theirs[0]} of {theirs[1]}; check --data and --classes"
+        )
+    return model.to(device), read_sidecar(args.model), data.to(device)
 
 
 def attacker_view(path: Path, model: ImageClassifier, gradient: str) -> nn.Module:
@@ -46,7 +57,7 @@ def record_keys(args: argparse.Namespace, sidecar: dict[str, Any], *, attack: st
         dataset=args.dataset_name or args.data.parent.name,
         backbone=sidecar["spec"]["backbone"],
         rule=sidecar["rule"],
-        seed=sidecar["seed"],
+        seed=sidecar.get("seed", args.seed),
         attack=attack,
         gradient=gradient,
     )

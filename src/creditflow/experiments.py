@@ -1,7 +1,10 @@
 """Experiments: loading, validation, and the files that they are made of. Imports nothing heavy, for the workflow's sake."""
 
+import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,11 +17,10 @@ from creditflow import plugins
 from creditflow.errors import UserError, one_line
 from creditflow.plugins import suggestion
 
-#: results/data holds the datasets, which all experiments share.
-RESERVED = ("data",)
+#: results/data holds the datasets, which all experiments share; the others are rules of the workflow.
+RESERVED = ("data", "all", "fetch", "prepare", "pretrain", "finetune", "evaluate", "attack", "collect", "make_table", "plot_figure")
 
-#: What lies in the folder of an experiment.
-_STAGE_OUTPUTS = {"pretrain", "finetune", "evaluate", "attack", "records.parquet", "summary.parquet", "tables", "figures"}
+_NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,20 @@ class Experiment:
                 paths.append(results / self.name / f"attack/{model}/{attack}/{gradient}/seed{seed}.json")
         return paths
 
+    def files(self, results: Path) -> list[Path]:
+        """Returns every file that the experiment can make, below a results folder."""
+        folder = results / self.name
+        models = [folder / f"finetune/{dataset}/{backbone}/{rule}/seed{seed}" for dataset, backbone, rule, seed in self.chains()]
+        models += [folder / f"pretrain/{backbone}/seed{seed}" for backbone in self.keys["backbones"] for seed in self.keys["seeds"]]
+        families = [
+            (models, (".safetensors", ".feedback.safetensors", ".json")),
+            (self.record_paths(results), (".json", ".safetensors")),
+            ([folder / f"tables/{name}" for name in self.keys["tables"]], (".csv", ".md", ".tex", ".html")),
+            ([folder / f"figures/{name}" for name in self.keys["figures"]], (".pdf", ".svg", ".png")),
+            ([folder / "records", folder / "summary"], (".parquet",)),
+        ]
+        return [path.with_suffix(suffix) for paths, suffixes in families for path in paths for suffix in suffixes]
+
     def products(self, results: Path) -> list[Path]:
         """Returns what the experiment is for: collected records, tables and figures."""
         folder = results / self.name
@@ -73,8 +89,8 @@ def load_experiments(folder: Path, schema: Path) -> dict[str, Experiment]:
     experiments = {}
     for name in raw:
         where = f"{folder / name}.yaml"
-        if name in RESERVED:
-            raise UserError(f"{where}: an experiment cannot be called {name!r}; rename the file")
+        if name in RESERVED or not _NAME.fullmatch(name):
+            raise UserError(f"{where}: an experiment cannot be called {name!r}; rename the file (lower-case words joined by _)")
         keys = _extend(name, raw, folder, ())
         _validate(keys, schema, "experiment", where)
         _check_names(keys, where)
@@ -97,18 +113,16 @@ def find(experiments: Mapping[str, Experiment], name: str, where: str = "") -> E
 
 def check_target(target: str, experiments: Mapping[str, Experiment], rule_names: list[str]) -> None:
     """Explains a target that cannot be made, before Snakemake does so in general terms. Raises UserError."""
-    parts = Path(target).parts
-    if len(parts) == 1 and not Path(target).suffix:
-        if target not in rule_names:
-            known = sorted([*experiments, *rule_names])
-            raise UserError(f"{target!r} is neither an experiment nor a rule{suggestion(target, known)}")
-    elif len(parts) > 2 and parts[0] == "results" and parts[1] not in RESERVED:
-        experiment = find(experiments, parts[1], target)
-        if parts[2] not in _STAGE_OUTPUTS:
-            raise UserError(f"{target}: no rule makes {parts[2]!r}{suggestion(parts[2], sorted(_STAGE_OUTPUTS))}")
-        known = sorted(experiment.keys.get(parts[2], ()))
-        if parts[2] in ("tables", "figures") and Path(target).stem not in known:
-            raise UserError(f"{target}: experiment {experiment.name!r} makes no such file{suggestion(Path(target).stem, known)}")
+    path = Path(target)
+    if len(path.parts) == 1 and target not in rule_names:
+        raise UserError(f"{target!r} is neither an experiment nor a rule{suggestion(target, sorted([*experiments, *rule_names]))}")
+    if len(path.parts) < 2 or path.parts[0] != "results" or path.parts[1] == "data":
+        return
+    experiment = find(experiments, path.parts[1], target)
+    known = {str(path) for path in experiment.files(Path("results"))}
+    if str(path) not in known:
+        close = get_close_matches(str(path), known, n=1, cutoff=0)
+        raise UserError(f"{target}: experiment {experiment.name!r} makes no such file; the nearest it makes is {close[0]}")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -126,10 +140,12 @@ def _extend(name: str, raw: Mapping[str, dict[str, Any]], folder: Path, seen: tu
     base = keys.get("extends")
     if base is None:
         return keys
+    if not isinstance(base, str):
+        raise UserError(f"{folder / name}.yaml: extends: {base!r} is not the name of an experiment")
     if base in (*seen, name):
         raise UserError(f"{folder / name}.yaml: extends: {base!r} leads back to itself")
     if base not in raw:
-        raise UserError(f"{folder / name}.yaml: extends: unknown experiment {base!r}{suggestion(str(base), sorted(raw))}")
+        raise UserError(f"{folder / name}.yaml: extends: unknown experiment {base!r}{suggestion(base, sorted(raw))}")
     return _merge(_extend(base, raw, folder, (*seen, name)), keys)
 
 
@@ -148,9 +164,19 @@ def _validator(schema: Path, definition: str) -> Draft202012Validator:
 
 
 def _validate(keys: dict[str, Any], schema: Path, definition: str, where: str) -> None:
+    _refuse_not_finite(keys, where, "")
     error = best_match(_validator(schema, definition).iter_errors(keys))
     if error is not None:
         raise UserError(f"{where}: {_explain(error)}")
+
+
+def _refuse_not_finite(value: Any, where: str, place: str) -> None:
+    """NaN passes every comparison of a schema, and infinity every minimum."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where}: {place}: {value} is not a finite number")
+    if isinstance(value, Mapping | list):
+        for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            _refuse_not_finite(inner, where, f"{place}.{key}".lstrip("."))
 
 
 def _explain(error: ValidationError) -> str:

@@ -1,8 +1,11 @@
 """Files that are whole or absent, and their hashes."""
 
+import fcntl
+import glob
 import hashlib
 import json
 import os
+import platform
 import shutil
 import sys
 from collections.abc import Iterator
@@ -16,7 +19,7 @@ from creditflow.errors import UserError, one_line
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file so that at any moment `path` holds all of the content or what it held before."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
+    part = _part(path)
     try:
         with part.open("wb") as file:
             file.write(content)
@@ -26,6 +29,35 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def _part(path: Path) -> Path:
+    """Returns a scratch name beside `path` that no other process uses, and removes those of processes that died."""
+    prefix = f".{path.name}.{platform.node()}-"
+    for old in path.parent.glob(f"{glob.escape(prefix)}*.part"):
+        pid = old.name.removeprefix(prefix).removesuffix(".part")
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
+    return path.with_name(f"{prefix}{os.getpid()}.part")
+
+
+@contextmanager
+def only_one_writer(path: Path) -> Iterator[None]:
+    """Holds a kernel lock beside `path`. Raises UserError if another process holds it.
+
+    A workflow that was killed may leave a job running; its successor must not work on the same checkpoint.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f"{path.name}.lock")
+    with lock.open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process works on {path}; wait until it ends, or stop it, then run the same command again") from None
+        except OSError:
+            warn(f"this file system has no locks: make sure that no other process works on {path}")
+        yield
+        lock.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -45,8 +77,7 @@ def read_json(path: Path, what: str) -> Any:
 def folder_atomically(path: Path) -> Iterator[Path]:
     """Yields a scratch folder that takes the place of `path` when the block ends well, and vanishes otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    part = _part(path)
     part.mkdir()
     try:
         yield part

@@ -156,6 +156,7 @@ def provenance(settings: Any, device: torch.device) -> dict[str, Any]:
     return {
         "creditflow": creditflow.__version__,
         "git_commit": git_commit(),
+        "source_hash": source_hash(),
         "config_hash": fingerprint(settings),
         "device": device.type,
         "threads": torch.get_num_threads(),
@@ -164,20 +165,35 @@ def provenance(settings: Any, device: torch.device) -> dict[str, Any]:
     }
 
 
+#: What decides a result, beside the data: a change here, also a new file, makes a commit "dirty".
+_CODE = ("Snakefile", "rules", "src", "config")
+
+
 @cache
 def git_commit() -> str | None:
-    """Returns the commit of the code that runs, with `-dirty` if tracked files differ; None outside a repository."""
+    """Returns the commit of the code that runs, with `-dirty` if the code differs from it; None outside its repository."""
     root = Path(__file__).resolve().parents[2]
-    if not (root / "Snakefile").exists():
-        return None  # an installed copy: the repository around it, if any, is somebody else's
+    top = _git(root, "rev-parse", "--show-toplevel")
+    if top is None or Path(top) != root or not (root / "Snakefile").exists():
+        return None  # an installed copy or an unpacked archive: a repository around it is somebody else's
+    commit, changes = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain", "--", *_CODE)
+    return f"{commit}-dirty" if changes else commit
+
+
+def _git(root: Path, *arguments: str) -> str | None:
     try:
-        described = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"],
-            capture_output=True, text=True, check=True, timeout=30,
-        )  # fmt: skip
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=30)
     except (OSError, subprocess.SubprocessError):
         return None
-    return described.stdout.strip()
+    return done.stdout.strip()
+
+
+@cache
+def source_hash() -> str:
+    """Returns a short hash of the library's and the stages' files as they are on disk."""
+    source = Path(__file__).resolve().parents[1]
+    paths = sorted([*source.glob("*.py"), *source.glob("creditflow/**/*.py")])
+    return fingerprint([[str(path.relative_to(source)), path.read_text()] for path in paths])
 
 
 @cache

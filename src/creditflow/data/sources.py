@@ -1,15 +1,15 @@
 """Where raw files come from: a local folder, a download, a Debian package, a file inside a Python package.
 
-A source yields the decompressed content of one named file, or raises NotAvailableError. Nothing is trusted before its
-SHA-256 is known to be right.
+A source yields the decompressed, verified content of one named file, or raises NotAvailableError: nothing is trusted
+before its SHA-256 is known to be right.
 """
 
 import gzip
+import http.client
 import os
 import shutil
 import subprocess
 import tempfile
-import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -34,19 +34,20 @@ class Source(Protocol):
 
     def __str__(self) -> str: ...
 
-    def open(self, name: str) -> bytes:
-        """Returns the decompressed content of the file, unverified. Raises NotAvailableError."""
+    def open(self, name: str, expected: str) -> bytes:
+        """Returns the file's decompressed content, whose SHA-256 is `expected`. Raises NotAvailableError."""
         ...
 
 
-def decompress(content: bytes, origin: str) -> bytes:
-    """Returns gzip content decompressed, other content as it is. Raises NotAvailableError if the archive is broken."""
-    if content[:2] != b"\x1f\x8b":
-        return content
+def verified(content: bytes, expected: str, origin: str) -> bytes:
+    """Returns the content, decompressed if it is gzip. Raises NotAvailableError if it is not what it should be."""
     try:
-        return gzip.decompress(content)
+        content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
     except (EOFError, OSError, zlib.error) as error:
         raise NotAvailableError(f"{origin} is truncated or corrupt ({one_line(error)})") from error
+    if files.sha256(content) != expected:
+        raise NotAvailableError(f"{origin} is truncated or corrupt (its SHA-256 is not {expected[:12]}...)")
+    return content
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,11 @@ class Folder:
         """Says whether the folder holds the file, in either form."""
         return self._find(name) is not None
 
-    def open(self, name: str) -> bytes:
+    def open(self, name: str, expected: str) -> bytes:
         found = self._find(name)
         if found is None:
             raise NotAvailableError(f"{self.path} has no {name} or {name}.gz")
-        return decompress(found.read_bytes(), str(found))
+        return verified(found.read_bytes(), expected, str(found))
 
     def _find(self, name: str) -> Path | None:
         return next((path for path in (self.path / name, self.path / f"{name}.gz") if path.is_file()), None)
@@ -81,14 +82,14 @@ class Download:
     def __str__(self) -> str:
         return "download"
 
-    def open(self, name: str) -> bytes:
+    def open(self, name: str, expected: str) -> bytes:
         reasons = []
         for address in self.addresses():
             url = f"{address.rstrip('/')}/{name}.gz"
             try:
                 with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:
-                    return decompress(response.read(_MAX_DOWNLOAD), url)
-            except (OSError, urllib.error.URLError, ValueError, NotAvailableError) as error:
+                    return verified(response.read(_MAX_DOWNLOAD), expected, url)
+            except (OSError, http.client.HTTPException, ValueError, NotAvailableError) as error:
                 reasons.append(f"{url}: {one_line(error)}")
         raise NotAvailableError("; ".join(reasons) or "no mirror is known")
 
@@ -103,10 +104,13 @@ class DebianPackage:
     def __str__(self) -> str:
         return f"Debian package {self.package}"
 
-    def open(self, name: str) -> bytes:
+    def open(self, name: str, expected: str) -> bytes:
         if self._unpacked is None:
-            self._unpacked = self._download()
-        return Folder(Path(self._unpacked.name) / "root" / self.folder).open(name)
+            try:
+                self._unpacked = self._download()
+            except (OSError, subprocess.SubprocessError) as error:
+                raise NotAvailableError(one_line(error)) from error
+        return Folder(Path(self._unpacked.name) / "root" / self.folder).open(name, expected)
 
     def _download(self) -> "tempfile.TemporaryDirectory[str]":
         if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
@@ -137,12 +141,12 @@ class PackageFile:
     def __str__(self) -> str:
         return f"Python package {self.package}"
 
-    def open(self, name: str) -> bytes:
+    def open(self, name: str, expected: str) -> bytes:
         try:
             content = (resources.files(self.package) / f"{name}.gz").read_bytes()
         except (ModuleNotFoundError, FileNotFoundError) as error:
             raise NotAvailableError(one_line(error)) from error
-        return decompress(content, f"{self.package}/{name}.gz")
+        return verified(content, expected, f"{self.package}/{name}.gz")
 
 
 def fetch(dataset: str, checksums: Mapping[str, str], sources: Sequence[Source], search_paths: Sequence[Path], folder: Path) -> str:
@@ -181,7 +185,4 @@ def fetch(dataset: str, checksums: Mapping[str, str], sources: Sequence[Source],
 
 def _copy(source: Source, checksums: Mapping[str, str], folder: Path) -> None:
     for name, expected in checksums.items():
-        content = source.open(name)
-        if files.sha256(content) != expected:
-            raise NotAvailableError(f"{source}: {name} is truncated or corrupt (its SHA-256 is not {expected[:12]}...)")
-        (folder / name).write_bytes(content)
+        (folder / name).write_bytes(source.open(name, expected))

@@ -29,12 +29,16 @@ def apply_rule(
 ) -> nn.Module:
     """Returns a view of the model whose Linear and Conv2d layers send the error through the rule's feedback weights.
 
+    Other layers keep their exact backward, also those with weights (batch normalisation, Conv1d, transposed
+    convolutions). Refused are layers that read a Linear's weight in ways of their own, where the rule would hold in
+    part only: attention, and subclasses of Linear and Conv2d, weight normalisation included.
+
     The view shares every parameter and buffer with `model`, so training the view trains the model, while `model`
-    itself keeps its exact gradients: attack the one or the other to choose the attacker's gradient. All other layers
-    (batch normalisation, pooling, activations) keep their exact backward. Move the model to its device first.
+    itself keeps its exact gradients: attack the one or the other to choose the attacker's gradient. Move the model to
+    its device first.
 
     Args:
-        model: any module without attention layers; not changed.
+        model: any module; not changed.
         rule: the id of a rule, or a Rule.
         generator: source of the rule's random numbers; on CUDA models a CUDA generator spares a copy per redraw.
         state: what `feedback_state` returned for a model of this shape; drawn from `generator` if None.
@@ -52,7 +56,7 @@ def apply_rule(
         layer_state = _initial(rule, layer, generator) if known is None else _take(known, name, layer)
         layer.__class__ = FEEDBACK_TYPES[type(layer)]
         assert isinstance(layer, FeedbackLayer)
-        layer.put_rule(rule, layer_state, generator)
+        layer.put_rule(rule, layer_state)
         try:
             layer.feedback_weight()
         except KeyError as error:
@@ -72,8 +76,7 @@ def feedback_layers(view: nn.Module) -> Iterator[tuple[str, FeedbackLayer]]:
 def feedback_state(view: nn.Module) -> dict[str, Tensor]:
     """Returns the state of all layers as {"<layer>.<tensor>": tensor}, up to date with the present weights.
 
-    A redraw that a parameter update has made due is done first, so saving here and going on later gives the same
-    numbers as never having stopped.
+    A redraw that a parameter update has made due is done first.
     """
     collected = {}
     for name, layer in feedback_layers(view):
@@ -114,8 +117,10 @@ def _take(state: dict[str, Tensor], layer_name: str, layer: nn.Module) -> State:
     prefix = f"{layer_name}."
     taken = {}
     for key in [key for key in state if key.startswith(prefix) and "." not in key[len(prefix) :]]:
-        tensor = state.pop(key).to(device=weight.device, dtype=weight.dtype)
-        if tensor.shape != weight.shape:
-            raise UserError(f"the feedback state's {key!r} has shape {list(tensor.shape)}, the layer {list(weight.shape)}")
+        tensor = state.pop(key)
+        if tensor.dim() > 0:
+            tensor = tensor.to(device=weight.device, dtype=weight.dtype)
+            if tensor.shape != weight.shape:
+                raise UserError(f"the feedback state's {key!r} has shape {list(tensor.shape)}, the layer {list(weight.shape)}")
         taken[key[len(prefix) :]] = tensor
     return taken

@@ -69,12 +69,11 @@ class FeedbackLayer(nn.Module):
     weight: Tensor
     rule: Rule
     state: State
-    generator: torch.Generator | None
     _seen: Tensor | None
 
-    def put_rule(self, rule: Rule, state: State, generator: torch.Generator | None) -> None:
+    def put_rule(self, rule: Rule, state: State) -> None:
         """Attaches a rule and its state for this layer."""
-        self.rule, self.state, self.generator = rule, state, generator
+        self.rule, self.state = rule, state
         self._seen = self.weight.detach().clone() if rule.after_update is not None else None
 
     @torch.no_grad()
@@ -82,7 +81,7 @@ class FeedbackLayer(nn.Module):
         """Returns V, of W's shape, for the present W."""
         weight = self.weight.detach()
         if self.rule.after_update is not None and self._seen is not None and not torch.equal(weight, self._seen):
-            self.state = self.rule.after_update(weight, self.state, self.generator)
+            self.state = self.rule.after_update(weight, self.state)
             self._seen = weight.clone()
         return self.rule.feedback_weight(weight, self.state)
 
@@ -92,7 +91,11 @@ class FeedbackLayer(nn.Module):
         if not torch.is_autocast_enabled(x.device.type):
             return x, self.weight, bias, feedback
         dtype = torch.get_autocast_dtype(x.device.type)
-        return x.to(dtype), self.weight.to(dtype), None if bias is None else bias.to(dtype), feedback.to(dtype)
+        return _cast(x, dtype), _cast(self.weight, dtype), None if bias is None else _cast(bias, dtype), _cast(feedback, dtype)
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.to(dtype)  # autocast leaves float64 alone
 
 
 class FeedbackLinear(FeedbackLayer, nn.Linear):

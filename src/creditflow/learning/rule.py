@@ -25,16 +25,19 @@ class Rule:
     In the backward pass the error goes down through V instead of W (V has W's shape, so the paper's matrix "V" is
     our V transposed): delta_{l-1} = V_l^T delta_l * f'(a_{l-1}), while dW_l = delta_l h_{l-1}^T keeps its form.
 
+    A state holds tensors of W's shape and, if need be, scalars; all that a rule will ever draw follows from it, so
+    that a saved state continues as if never interrupted, in whatever order layers are visited.
+
     Attributes:
         feedback_weight: (W, state) -> V of W's shape; W is detached.
         initial_state: (W, generator) -> state, drawn once when the rule is put on a model.
-        after_update: (W, state, generator) -> state, called once after each change of W; None if nothing changes.
+        after_update: (W, state) -> state, called once after each change of W; None if nothing changes.
         exact: True only for backpropagation, which leaves the layers alone.
     """
 
     feedback_weight: Callable[[Tensor, State], Tensor]
     initial_state: Callable[[Tensor, torch.Generator | None], State] = no_state
-    after_update: Callable[[Tensor, State, torch.Generator | None], State] | None = None
+    after_update: Callable[[Tensor, State], State] | None = None
     exact: bool = False
 
 
@@ -58,3 +61,13 @@ def xavier_uniform(weight: Tensor, generator: torch.Generator | None) -> Tensor:
     bound = math.sqrt(3.0) * xavier_sigma(weight)
     uniform = torch.rand(weight.shape, generator=generator, device=generator.device, dtype=torch.float32)
     return ((2 * uniform - 1) * bound).to(device=weight.device, dtype=weight.dtype)
+
+
+def random_magnitude(weight: Tensor, generator: torch.Generator | None) -> State:
+    """Draws M = |xavier_uniform|, that is U(0, sqrt(3) sigma), of the weight's shape."""
+    return {"magnitude": xavier_uniform(weight, generator).abs()}
+
+
+def sign_concordant(weight: Tensor, state: State) -> Tensor:
+    """Returns M * sign(W); sign(0) = 0."""
+    return state["magnitude"] * weight.sign()

@@ -29,8 +29,11 @@ def sidecar_path(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def save_model(path: Path, model: ImageClassifier, *, rule: str = "bp", feedback: Mapping[str, Tensor] | None = None, **facts: Any) -> None:
+def save_model(
+    path: str | Path, model: ImageClassifier, *, rule: str = "bp", feedback: Mapping[str, Tensor] | None = None, **facts: Any
+) -> None:
     """Writes the plain weights, the rule's feedback state and the sidecar; `facts` go into the sidecar as they are."""
+    path = Path(path)
     weights = _dump(model.state_dict())
     state = _dump(feedback or {})
     sidecar = {
@@ -56,7 +59,7 @@ def load_model(path: str | Path) -> ImageClassifier:
     try:
         model = build_model(ModelSpec.from_json(sidecar["spec"]))
         model.load_state_dict(tensors)
-    except (KeyError, TypeError, RuntimeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
         raise UserError(f"{path} does not hold the model that its sidecar describes ({one_line(error)})") from error
     return model.eval()
 
@@ -73,8 +76,9 @@ def load_feedback(path: str | Path) -> tuple[str, dict[str, Tensor]]:
 
 def read_sidecar(path: Path) -> dict[str, Any]:
     """Returns a model's sidecar. Raises UserError if it is missing or not one."""
-    sidecar = files.read_json(sidecar_path(path), "the sidecar of a creditflow model")
-    if not isinstance(sidecar, dict) or not {"format", "spec", "rule", "sha256"} <= sidecar.keys():
+    sidecar: dict[str, Any] = files.read_json(sidecar_path(path), "the sidecar of a creditflow model")
+    hashes = sidecar.get("sha256") if isinstance(sidecar, dict) else None
+    if not isinstance(hashes, dict) or not {"format", "spec", "rule"} <= sidecar.keys() or not {"weights", "feedback"} <= hashes.keys():
         raise UserError(f"{sidecar_path(path)} is not the sidecar of a creditflow model; name a .safetensors that a stage wrote")
     if sidecar["format"] != _FORMAT:
         raise UserError(f"{sidecar_path(path)} has format {sidecar['format']}, this version reads {_FORMAT}; train the model again")

@@ -19,7 +19,7 @@ RECORD_COLUMNS = [*_KEYS, "epsilon", "metric", "value", "n"]
 _CELL = [key for key in _KEYS if key != "seed"]
 
 #: Columns of `summary.parquet`, one row per condition and epsilon, over all seeds.
-SUMMARY_COLUMNS = [*_CELL, "epsilon", "metric", "value", "low", "high", "n_images", "n_seeds", "interval"]
+SUMMARY_COLUMNS = [*_CELL, "norm", "epsilon", "metric", "value", "low", "high", "n_images", "n_seeds", "interval"]
 
 #: Metrics that are the mean of a row of `outcomes["correct"]`.
 _ACCURACIES = ("accuracy", "robust_accuracy")
@@ -56,7 +56,8 @@ def _summarize_cell(cell: tuple[str, ...], records: list[Record]) -> list[dict[s
     for index, metric in enumerate(first):
         low, high = two_way_interval(correct[:, index])
         row: dict[str, object] = dict(zip(_CELL, cell, strict=True))
-        row |= {"epsilon": metric.epsilon, "metric": metric.metric, "value": float(correct[:, index].mean()), "low": low, "high": high}
+        row |= {"norm": records[0].content.get("settings", {}).get("norm", ""), "epsilon": metric.epsilon, "metric": metric.metric}
+        row |= {"value": float(correct[:, index].mean()), "low": low, "high": high}
         row |= {"n_images": correct.shape[2], "n_seeds": len(records), "interval": INTERVAL}
         rows.append(row)
     return rows

@@ -21,6 +21,9 @@ _NAMES = {
     "attack": "Attack",
     "gradient": "Attacker's gradient",
     "epsilon": "Epsilon",
+    "norm": "Norm",
+    "linf": "L-inf",
+    "l2": "L2",
 }
 
 #: The papers' order; other rules follow in alphabetical order.

@@ -1,5 +1,6 @@
 """The training loop: Adam on two parameter groups, a history per epoch, a checkpoint per epoch."""
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -40,6 +41,15 @@ class TrainingSettings:
     beta1: float = 0.9
     beta2: float = 0.999
 
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1:
+            raise ValueError("epochs and batch_size must be at least 1")
+        head_rate = self.learning_rate if self.head_learning_rate is None else self.head_learning_rate
+        if not (0 < self.learning_rate < math.inf and 0 < head_rate < math.inf):
+            raise ValueError("learning rates must be positive and finite")
+        if not (0 <= self.weight_decay < math.inf and 0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
+            raise ValueError("weight_decay must be at least 0, beta1 and beta2 in [0, 1)")
+
 
 @dataclass(frozen=True)
 class Resume:
@@ -57,17 +67,14 @@ class _Run:
     view: nn.Module
     optimizer: torch.optim.Optimizer
     order: torch.Generator
-    feedback: torch.Generator
     history: list[dict[str, float]] = field(default_factory=list)
 
     def state(self) -> dict[str, Any]:
-        # Feedback first: bringing it up to date may draw from its generator.
-        feedback = feedback_state(self.view)
         return {
-            "feedback": feedback,
+            "feedback": feedback_state(self.view),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "generators": {"order": self.order.get_state(), "feedback": self.feedback.get_state()},
+            "order": self.order.get_state(),
             "history": self.history,
         }
 
@@ -128,10 +135,9 @@ def _start(
     order = runtime.generator(stream, "order", seed)
     if saved is not None:
         model.load_state_dict(saved["model"])
-        feedback.set_state(saved["generators"]["feedback"])
-        order.set_state(saved["generators"]["order"])
+        order.set_state(saved["order"])
     view = apply_rule(model, rule, generator=feedback, state=saved["feedback"] if saved else None)
-    run = _Run(model, view, _optimizer(model, settings), order, feedback)
+    run = _Run(model, view, _optimizer(model, settings), order)
     if saved is not None:
         run.optimizer.load_state_dict(saved["optimizer"])
         run.history = saved["history"]

@@ -5,17 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from creditflow import files, runtime
 from creditflow.cli import add_compute_options, existing_file, json_object, natural, stage_parser
 from creditflow.data.prepared import Subset
 from creditflow.models import ImageClassifier, save_model
 from creditflow.settings import parse
 from creditflow.training.loop import Resume, TrainingSettings, train
-
-#: Feedback state, history, and the settings that the configuration hash covers.
-Result = tuple[dict[str, Tensor], list[dict[str, float]], dict[str, Any]]
 
 
 def training_parser(description: str | None) -> argparse.ArgumentParser:
@@ -30,48 +25,53 @@ def training_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def training_settings(args: argparse.Namespace) -> TrainingSettings:
-    """Returns the checked hyper-parameters. Raises UserError."""
-    return parse(TrainingSettings, args.settings, "--settings")
-
-
 def train_stage(
     args: argparse.Namespace,
     model: ImageClassifier,
     rule: str,
     data: Subset,
     test: Subset,
-    settings: TrainingSettings,
     identity: dict[str, Any],
-) -> Result:
-    """Trains with progress on the terminal and a resume point that fits only this very job."""
+    watch: runtime.Stopwatch,
+) -> None:
+    """Trains with progress on the terminal and a resume point that fits only this very job, then saves the model.
+
+    `identity` says which job this is, beyond what the common options say. Raises UserError.
+    """
+    settings = parse(TrainingSettings, args.settings, "--settings")
     identity = identity | {
         "settings": asdict(settings),
         "classes": args.classes,
         "data": files.file_sha256(args.data),
         "seed": args.seed,
     }
-    resume = Resume(args.checkpoint, files.fingerprint(identity)) if args.checkpoint else None
-    state, history = train(model, rule, data, test, settings, seed=args.seed, stream=identity["stage"], resume=resume, on_epoch=_print_row)
-    return state, history, identity
+    provenance = runtime.provenance(identity, watch.device)
+    # A resume point of other code, libraries or hardware would give a model that no single code has trained.
+    resume = Resume(args.checkpoint, files.fingerprint([identity, provenance])) if args.checkpoint else None
+    rows: list[dict[str, float]] = []
 
+    def on_epoch(row: dict[str, float]) -> None:
+        rows.append(row)
+        _print_row(row)
 
-def finish(args: argparse.Namespace, model: ImageClassifier, rule: str, result: Result, watch: runtime.Stopwatch) -> None:
-    """Saves the model with its history and provenance, then drops the resume point."""
-    state, history, identity = result
-    save_model(
-        args.output,
-        model,
-        rule=rule,
-        feedback=state,
-        seed=args.seed,
-        settings=identity,
-        history=history,
-        provenance=runtime.provenance(identity, watch.device),
-        run=watch.run_facts(),
-    )
-    if args.checkpoint:
-        args.checkpoint.unlink(missing_ok=True)
+    with files.only_one_writer(args.checkpoint or args.output):
+        state, history = train(
+            model, rule, data, test, settings, seed=args.seed, stream=identity["stage"], resume=resume, on_epoch=on_epoch
+        )
+        run = watch.run_facts() | {"epochs_of_this_run": len(rows)}  # fewer than all where a killed run was resumed
+        save_model(
+            args.output,
+            model,
+            rule=rule,
+            feedback=state,
+            seed=args.seed,
+            settings=identity,
+            history=history,
+            provenance=provenance,
+            run=run,
+        )
+        if args.checkpoint:
+            args.checkpoint.unlink(missing_ok=True)
 
 
 def _print_row(row: dict[str, float]) -> None:

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import eagerpy as ep
 import foolbox
 
 from creditflow.attacks.attack import Attack, Candidates, Problem
@@ -22,9 +24,21 @@ class Settings:
             raise ValueError("steps, initial_evaluations and max_evaluations must be at least 1")
 
 
+class _PerImage(foolbox.attacks.HopSkipJumpAttack):
+    """foolbox's attack with a direction of unit length for each image.
+
+    foolbox divides by one norm over the whole batch, so that an image's step shrinks with the number of its neighbours.
+    """
+
+    def approximate_gradients(self, *arguments: Any) -> Any:
+        direction = super().approximate_gradients(*arguments)
+        length = ep.maximum(ep.norms.l2(direction.flatten(1), axis=1), 1e-12)
+        return direction / length.reshape((-1,) + (1,) * (direction.ndim - 1))
+
+
 def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> Candidates:
     """Needs only the model's decisions."""
-    attack = foolbox.attacks.HopSkipJumpAttack(
+    attack = _PerImage(
         steps=settings.steps,
         initial_gradient_eval_steps=settings.initial_evaluations,
         max_gradient_eval_steps=settings.max_evaluations,

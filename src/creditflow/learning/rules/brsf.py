@@ -7,13 +7,22 @@ would give an evaluation or an attack other magnitudes every time it looks.
 import torch
 from torch import Tensor
 
-from creditflow.learning.rule import Rule, State
-from creditflow.learning.rules.frsf import draw_magnitude, feedback_weight
+from creditflow.learning.rule import Rule, State, random_magnitude, sign_concordant
 
 
-def redraw(weight: Tensor, state: State, generator: torch.Generator | None) -> State:
-    """Returns fresh magnitudes."""
-    return draw_magnitude(weight, generator)
+def draw(weight: Tensor, generator: torch.Generator | None) -> State:
+    """Draws the first M, and the seed from which all later ones follow."""
+    state = random_magnitude(weight, generator)
+    assert generator is not None
+    seed = torch.randint(2**62, (), generator=generator, device=generator.device)
+    return state | {"seed": seed.cpu(), "updates": torch.tensor(0)}
 
 
-RULE = Rule(feedback_weight=feedback_weight, initial_state=draw_magnitude, after_update=redraw)
+def redraw(weight: Tensor, state: State) -> State:
+    """Draws M number `updates`, on the weight's own device."""
+    updates = state["updates"] + 1
+    generator = torch.Generator(device=weight.device).manual_seed(int(state["seed"] ^ (updates << 20)))
+    return random_magnitude(weight, generator) | {"seed": state["seed"], "updates": updates}
+
+
+RULE = Rule(feedback_weight=sign_concordant, initial_state=draw, after_update=redraw)

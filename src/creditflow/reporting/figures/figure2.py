@@ -4,7 +4,6 @@ it through the layers' own backward pass. For BP the two are the same. The model
 
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
@@ -28,12 +27,13 @@ class Settings:
 def draw(summary: pd.DataFrame, settings: Settings) -> Canvas:
     """Returns the figure; rows are attacks, columns attacker gradients."""
     rows = _only(_only(white_box(summary), "dataset", settings.dataset), "backbone", settings.backbone)
+    epsilons = sorted(set(rows.epsilon))
     attacks, gradients, rules = sorted(set(rows.attack)), sorted(set(rows.gradient)), rule_order(set(rows.rule))
     canvas = Canvas(figsize=(0.8 + 3.6 * len(gradients), 0.9 + 2.5 * len(attacks)), layout="constrained")
     grid = canvas.subplots(len(attacks), len(gradients), sharex=True, sharey=True, squeeze=False)
     for attack, line in zip(attacks, grid, strict=True):
         for gradient, axes in zip(gradients, line, strict=True):
-            _panel(axes, rows[(rows.attack == attack) & (rows.gradient == gradient)], rules)
+            _panel(axes, rows[(rows.attack == attack) & (rows.gradient == gradient)], epsilons, rules)
         line[0].set_ylabel(f"{display(attack)}\nrobust accuracy (%)")
     for gradient, top, bottom in zip(gradients, grid[0], grid[-1], strict=True):
         top.set_title(_TITLES[gradient], fontsize=10)
@@ -44,18 +44,17 @@ def draw(summary: pd.DataFrame, settings: Settings) -> Canvas:
     return canvas
 
 
-def _panel(axes: Axes, rows: pd.DataFrame, rules: list[str]) -> None:
-    epsilons = sorted(set(rows.epsilon))
-    # Evenly spaced, as the epsilons are: half of them would lie on top of each other on a linear axis.
-    positions = np.arange(len(epsilons))
+def _panel(axes: Axes, rows: pd.DataFrame, epsilons: list[float], rules: list[str]) -> None:
+    # Evenly spaced: on a linear axis half of the epsilons would lie on top of each other.
     for rule in rules:
         curve = rows[rows.rule == rule].sort_values("epsilon")
+        positions = [epsilons.index(epsilon) for epsilon in curve.epsilon]
         style = rule_style(rule, rules)
         axes.plot(
             positions, 100 * curve.value, label=display(rule), color=style["color"], marker=style["marker"], markersize=4, linewidth=1.3
         )
         axes.fill_between(positions, 100 * curve.low, 100 * curve.high, color=style["color"], alpha=0.15, linewidth=0)
-    axes.set_xticks(positions, [f"{epsilon:g}" for epsilon in epsilons])
+    axes.set_xticks(range(len(epsilons)), [f"{epsilon:g}" for epsilon in epsilons])
     axes.set_ylim(-3, 103)
 
 

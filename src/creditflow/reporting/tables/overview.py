@@ -9,21 +9,20 @@ from creditflow.reporting.table import Table, at_epsilon
 
 @dataclass(frozen=True)
 class Settings:
-    """epsilon: for the attacks that use gradients (L-infinity); epsilon_l2: for the others."""
+    """Perturbation size at which attacks of each norm are shown."""
 
-    epsilon: float
+    epsilon_linf: float
     epsilon_l2: float
 
 
 def select(summary: pd.DataFrame, settings: Settings) -> pd.DataFrame:
-    """Returns clean accuracy, then every attack at its epsilon."""
+    """Returns clean accuracy, then every attack at its norm's epsilon, L-infinity first."""
+    sizes = {"linf": settings.epsilon_linf, "l2": settings.epsilon_l2}
     parts = [summary[summary.attack == "clean"]]
-    attacked = summary[summary.attack != "clean"]
-    # Attacks without gradient after those with one, each group in the order of its name.
-    pairs = {(gradient == "none", attack) for attack, gradient in zip(attacked.attack, attacked.gradient, strict=True)}
-    for without_gradient, attack in sorted(pairs):
-        parts.append(at_epsilon(summary, attack, settings.epsilon_l2 if without_gradient else settings.epsilon))
+    for norm, size in sizes.items():
+        for attack in sorted(set(summary.attack[summary.norm == norm])):
+            parts.append(at_epsilon(summary, attack, size))
     return pd.concat(parts)
 
 
-TABLE = Table(settings=Settings, select=select, rows=("dataset", "backbone", "attack", "gradient", "epsilon"))
+TABLE = Table(settings=Settings, select=select, rows=("dataset", "backbone", "attack", "gradient", "norm", "epsilon"))

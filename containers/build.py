@@ -1,0 +1,96 @@
+"""Build and verify the container image of this version and lock: `make container`.
+
+The image is named by version, torch flavour and lock, so a new lock is a new image. If it is there already, nothing
+is done. Its SHA-256 is noted beside it and goes into every record made inside it.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from spython.main import Client
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "src"))
+
+from creditflow.cli import run_stage, stage_parser  # noqa: E402
+from creditflow.errors import UserError  # noqa: E402
+from creditflow.files import file_sha256, write_atomically  # noqa: E402
+from creditflow.image import FLAVOURS, digest_path, image_path, lock_hash  # noqa: E402
+
+#: PyTorch's own index has CPU builds, which PyPI has not.
+CPU_OPTIONS = "--extra-index-url=https://download.pytorch.org/whl/cpu"
+
+CHECK = """
+import torch, foolbox
+from creditflow.torchvision_guard import torchvision
+print(f"torch {torch.__version__}, CUDA {torch.version.cuda}, torchvision {torchvision.__version__}, foolbox {foolbox.__version__}")
+"""
+
+
+def main() -> None:
+    """Builds the image, unless it is there."""
+    parser = stage_parser(__doc__)
+    parser.add_argument("--flavour", choices=FLAVOURS, default="cuda", help="build of torch: cuda runs on machines without a GPU too")
+    parser.add_argument("--base", choices=["docker", "debootstrap"], default="docker", help="debootstrap where there is no Docker Hub")
+    parser.add_argument("--mirror", help="Debian mirror for --base debootstrap")
+    parser.add_argument(
+        "--bind", action="append", default=[], metavar="PATH", help="what the build needs of the host, read-only; repeatable"
+    )
+    parser.add_argument("--pip-options", help="options of pip install instead of the flavour's own, such as --find-links=/wheels")
+    args = parser.parse_args()
+
+    if shutil.which("apptainer") is None:
+        raise UserError("apptainer is not installed; see https://apptainer.org/docs/admin/main/installation.html")
+    lock = ROOT / "envs/requirements.txt"
+    image = image_path(ROOT / "containers", lock, args.flavour)
+    if image.exists() and digest_path(image).exists():
+        print(f"{image} is there")
+        return
+    pip_options = args.pip_options if args.pip_options is not None else (CPU_OPTIONS if args.flavour == "cpu" else "")
+    values = {
+        "bootstrap": args.base,
+        "mountpoints": " ".join(args.bind),
+        "pip_options": pip_options,
+        "version": image.name.split("-")[1],
+        "lock": lock_hash(lock),
+    } | ({"mirror": args.mirror} if args.mirror else {})
+    build(image, values, args.bind)
+    write_atomically(digest_path(image), f"{file_sha256(image)}  {image.name}\n".encode())
+    print(f"{image}: {image.stat().st_size / 2**20:.0f} MiB, {verify(image, args.flavour)}")
+
+
+def build(image: Path, values: dict[str, str], binds: list[str]) -> None:
+    """Builds next to the image's place and moves it there at the end. Raises UserError if the build fails."""
+    part = image.with_name(f".{image.name}.part")
+    options = [f"--bind={path}:{path}:ro" for path in binds]
+    for key, value in values.items():
+        options += ["--build-arg", f"{key}={value}"]
+    if os.geteuid() == 0 or shutil.which("newuidmap"):
+        options.append("--fakeroot")
+    os.chdir(ROOT)  # the recipe names files of the project
+    _, log = Client.build("containers/creditflow.def", str(part), sudo=False, stream=True, force=True, options=options)
+    try:
+        for line in log:
+            print(line, end="", flush=True)
+    except subprocess.CalledProcessError as error:
+        part.unlink(missing_ok=True)
+        raise UserError("the build failed; its last lines above say why") from error
+    part.replace(image)
+
+
+def verify(image: Path, flavour: str) -> str:
+    """Imports the libraries inside the image. Raises UserError, and removes the image, if that fails."""
+    inside = ["apptainer", "exec", "--cleanenv", "--env", "PYTHONPATH=src", *(["--userns"] if os.geteuid() == 0 else []), str(image)]
+    done = subprocess.run([*inside, "python", "-c", CHECK], cwd=ROOT, capture_output=True, text=True, check=False)
+    found = done.stdout.strip()
+    if done.returncode != 0 or (flavour == "cuda") == ("CUDA None" in found):
+        image.unlink()
+        raise UserError(f"the image does not hold what it should ({found or done.stderr.strip().splitlines()[-1]}); it was removed")
+    return found
+
+
+if __name__ == "__main__":
+    run_stage(main)
