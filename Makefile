@@ -2,6 +2,7 @@
 PYTHON ?= python3
 CORES ?= all
 EXPERIMENT ?= quick
+FLAVOUR ?= cuda
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +10,7 @@ INSTALLED := $(VENV)/installed.stamp
 TOOLS := $(VENV)/tools.stamp
 SNAKEMAKE := $(BIN)/snakemake
 
-.PHONY: help demo install report test test-fast lint format bench lock clean
+.PHONY: help demo install report test test-fast lint format bench container lock clean
 .SECONDEXPANSION:
 .DELETE_ON_ERROR:
 
@@ -52,7 +53,9 @@ lint: $(TOOLS) ## formatting, types, workflow lint, dry-run of every experiment
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check .
 	$(SNAKEMAKE) --lint
-	for file in config/experiments/*.yaml; do $(SNAKEMAKE) --quiet all -n -- $$(basename $$file .yaml) || exit 1; done
+	for profile in default slurm; do for file in config/experiments/*.yaml; do \
+		$(SNAKEMAKE) --workflow-profile profiles/$$profile -n -- $$(basename $$file .yaml) > /dev/null || exit 1; \
+	done; done
 
 format: $(TOOLS) ## format Python and Snakemake files
 	$(BIN)/ruff check --fix .
@@ -61,6 +64,9 @@ format: $(TOOLS) ## format Python and Snakemake files
 
 bench: $(INSTALLED) ## time of a training step under each rule, as a ratio to backpropagation
 	$(BIN)/python benchmarks/feedback_step.py
+
+container: $(INSTALLED) ## build the image for --use-apptainer (FLAVOUR=cpu for a small one without CUDA; OPTIONS for containers/build.py)
+	$(BIN)/python containers/build.py --flavour $(FLAVOUR) $(OPTIONS)
 
 lock: $(TOOLS) ## resolve pyproject.toml anew into envs/
 	$(BIN)/python envs/lock.py

@@ -14,6 +14,10 @@ report: "rules/captions/workflow.rst"
 include: "rules/common.smk"
 
 
+# Used by `--use-apptainer`; the project's code comes from the working directory.
+container: str(IMAGE)
+
+
 wildcard_constraints:
     experiment=one_of(EXPERIMENTS),
     source=one_of(plugins.names("dataset")),

@@ -8,6 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from spython.main import Client
@@ -71,14 +74,24 @@ def build(image: Path, values: dict[str, str], binds: list[str]) -> None:
     if os.geteuid() == 0 or shutil.which("newuidmap"):
         options.append("--fakeroot")
     os.chdir(ROOT)  # the recipe names files of the project
-    _, log = Client.build("containers/creditflow.def", str(part), sudo=False, stream=True, force=True, options=options)
-    try:
-        for line in log:
-            print(line, end="", flush=True)
-    except subprocess.CalledProcessError as error:
-        part.unlink(missing_ok=True)
-        raise UserError("the build failed; its last lines above say why") from error
+    with singularity_command():
+        done = Client.build("containers/creditflow.def", str(part), sudo=False, force=True, options=options, return_result=True)
+    if not part.exists():
+        raise UserError(f"the build failed; its last lines above say why{f' ({done})' if done else ''}")
     part.replace(image)
+
+
+@contextmanager
+def singularity_command() -> Iterator[None]:
+    """Lets spython, which calls Apptainer by its old name, find it where only the new one is installed."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "singularity").symlink_to(str(shutil.which("apptainer")))
+        before = os.environ["PATH"]
+        os.environ["PATH"] = f"{before}{os.pathsep}{folder}"
+        try:
+            yield
+        finally:
+            os.environ["PATH"] = before
 
 
 def verify(image: Path, flavour: str) -> str:

@@ -7,16 +7,25 @@ import sys
 from pathlib import Path
 
 from snakemake.cli import get_argument_parser
+from snakemake.settings.types import DeploymentMethod
 
 # Stages run with the Python that runs Snakemake, also where its environment is not activated.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+# Whatever a library wants to cache stays in the working directory, in containers and outside.
+for variable in ("XDG_CACHE_HOME", "TORCH_HOME", "MPLCONFIGDIR"):
+    os.environ.update({variable: str(Path.cwd() / ".snakemake/cache" / variable.lower())})
 sys.path.append(str(Path(workflow.basedir) / "src"))
 
-from creditflow import experiments, locks, plugins
+from creditflow import experiments, image, locks, plugins
 from creditflow.errors import UserError
 
 SCHEMA = Path("config/schema.yaml")
 RESULTS = Path("results")
+
+
+# Snakemake looks at its targets only after this file; where it is not a command's main process, there is nothing to look at.
+is_command = workflow.is_main_process and "snakemake" in Path(sys.argv[0]).parts[-2:]
+COMMAND_LINE = get_argument_parser().parse_known_args(sys.argv[1:] if is_command else ["--dryrun"])[0]
 
 
 def explained(function, *arguments):
@@ -36,6 +45,11 @@ EXPERIMENTS = explained(experiments.load_experiments, Path("config/experiments")
 explained(experiments.check_workflow, config, EXPERIMENTS, SCHEMA)
 
 
+IMAGE = image.image_path(Path("containers"), Path("envs/requirements.txt"), config["container"]["flavour"])
+if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method and not COMMAND_LINE.dryrun:
+    explained(image.check_image, IMAGE, config["container"]["flavour"])
+
+
 def one_of(names):
     """A wildcard constraint that admits just these names."""
     return "|".join(re.escape(name) for name in sorted(names)) or "(?!)"
@@ -48,10 +62,8 @@ def views():
 
 def check_targets():
     """Explains targets on the command line that nothing can make; Snakemake itself looks at them only later."""
-    if not workflow.is_main_process or "snakemake" not in Path(sys.argv[0]).parts[-2:]:
-        return
     known = [rule.name for rule in workflow.rules]
-    for target in get_argument_parser().parse_known_args(sys.argv[1:])[0].targets or ():
+    for target in COMMAND_LINE.targets or ():
         explained(experiments.check_target, target, EXPERIMENTS, known)
 
 

@@ -61,10 +61,12 @@ class Awkward(nn.Module):
 
 def project(folder: Path, **experiments: str) -> Path:
     """Copies the workflow, without results, into a folder, with experiments of its own beside `quick`."""
-    for name in ("Snakefile", "rules", "src", "config", "profiles", "envs"):
+    for name in ("Snakefile", "rules", "src", "config", "profiles", "envs", "containers"):
         source = ROOT / name
-        copy = shutil.copytree if source.is_dir() else shutil.copy
-        copy(source, folder / name)
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("*.sif", "*.part", "__pycache__"))
+        else:
+            shutil.copy(source, folder / name)
     for name, text in experiments.items():
         (folder / "config/experiments" / f"{name}.yaml").write_text(text)
     return folder

@@ -21,6 +21,7 @@ import torch
 import creditflow
 from creditflow.errors import UserError
 from creditflow.files import fingerprint, write_atomically
+from creditflow.image import running_image
 
 _PROVENANCE_PACKAGES = ("torch", "torchvision", "numpy", "foolbox", "safetensors")
 
@@ -160,6 +161,7 @@ def provenance(settings: Any, device: torch.device) -> dict[str, Any]:
         "config_hash": fingerprint(settings),
         "device": device.type,
         "threads": torch.get_num_threads(),
+        "container": running_image(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in _PROVENANCE_PACKAGES},
     }
