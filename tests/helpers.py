@@ -64,7 +64,7 @@ def project(folder: Path, **experiments: str) -> Path:
     for name in ("Snakefile", "rules", "src", "config", "profiles", "envs", "containers"):
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("*.sif", "*.part", "__pycache__"))
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("*.sif", "*.sha256", "*.part", "__pycache__"))
         else:
             shutil.copy(source, folder / name)
     for name, text in experiments.items():

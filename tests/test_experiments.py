@@ -196,3 +196,11 @@ def test_plugins_are_read_without_importing_them() -> None:
     assert plugins.docstring("figure", "figure2").startswith("Robust accuracy")
     with pytest.raises(UserError, match="must declare nothing="):
         plugins.declared("attack", "pgd", "nothing")
+
+
+def test_the_readme_of_the_configuration_names_every_key() -> None:
+    schema = yaml.safe_load(SCHEMA.read_text())["$defs"]
+    text = (ROOT / "config/README.md").read_text()
+    for definition in ("workflow", "experiment", "training"):
+        for key in schema[definition]["properties"]:
+            assert f"`{key}" in text, key

@@ -40,5 +40,7 @@ def running_image() -> dict[str, Any] | None:
     path = os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER")
     if not path:
         return None
-    note = digest_path(Path(path))
-    return {"name": Path(path).name, "sha256": note.read_text().split()[0] if note.exists() else None}
+    # The path is the host's, links resolved; inside, perhaps only the working directory is there.
+    notes = [digest_path(Path(path)), Path("containers") / digest_path(Path(path)).name]
+    digests = [note.read_text().split()[0] for note in notes if note.exists()]
+    return {"name": Path(path).name, "sha256": digests[0] if digests else None}

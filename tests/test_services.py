@@ -1,0 +1,114 @@
+"""Runs in the real container and on a real SLURM; CREDITFLOW_SERVICES=1 says that both are there (see .ci/run)."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from creditflow.image import digest_path, image_path
+from creditflow.records import read_record
+from helpers import ROOT, project, snakemake
+from test_workflow import TINY
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.environ.get("CREDITFLOW_SERVICES") != "1", reason="needs Apptainer, the image and a SLURM: .ci/run has them"),
+]
+
+IMAGE = image_path(ROOT / "containers", ROOT / "envs/requirements.txt", "cpu")
+APPTAINER = ["--apptainer-args=--userns", "--config", "container={flavour: cpu}"]
+SLURM = ["--workflow-profile", "profiles/slurm", "--default-resources", "slurm_partition=main", "mem_mb=attempt*2000", "runtime=attempt*10"]
+QUICKLY = ["--seconds-between-status-checks", "2", "--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "20"]
+
+
+def tiny_project(folder: Path, text: str = TINY) -> Path:
+    project(folder, tiny=text)
+    (folder / "containers" / IMAGE.name).symlink_to(IMAGE)
+    shutil.copy(digest_path(IMAGE), folder / "containers")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def at_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny experiment, run by the environment of the tests."""
+    folder = tiny_project(tmp_path_factory.mktemp("home"))
+    done = snakemake(folder, "tiny")
+    assert done.returncode == 0, done.stdout
+    return folder
+
+
+def assert_same_results(folder: Path, at_home: Path) -> None:
+    """Same numbers as outside, every record naming the image, and nothing written outside the working directory."""
+    paths = sorted((folder / "results/tiny").glob("*/high/**/seed*.json"))
+    records = [path for path in paths if {"evaluate", "attack"} & set(path.parts)]
+    assert len(records) == 16
+    for path in records:
+        mine, theirs = read_record(path), read_record(at_home / path.relative_to(folder))
+        assert mine.content["provenance"]["container"] == {"name": IMAGE.name, "sha256": digest_path(IMAGE).read_text().split()[0]}
+        assert theirs.content["provenance"]["container"] is None
+        for one, other in zip(mine.metrics, theirs.metrics, strict=True):
+            assert (one.metric, one.epsilon, one.n) == (other.metric, other.epsilon, other.n)
+            assert one.value == pytest.approx(other.value, rel=1e-3, abs=1 / one.n), path
+
+
+def test_every_stage_runs_in_the_container(at_home: Path, tmp_path: Path) -> None:
+    folder = tiny_project(tmp_path)
+    done = snakemake(folder, "--use-apptainer", *APPTAINER, "--", "tiny")
+    assert done.returncode == 0, done.stdout
+    assert_same_results(folder, at_home)
+
+
+def test_every_stage_runs_on_the_cluster_without_accounting(at_home: Path, tmp_path: Path) -> None:
+    assert shutil.which("sacct") is None or subprocess.run(["sacct"], capture_output=True, check=False).returncode != 0
+    folder = tiny_project(tmp_path)
+    done = snakemake(folder, *SLURM, *QUICKLY, *APPTAINER, "--", "tiny", timeout=900)
+    assert done.returncode == 0, done.stdout
+    assert "has been submitted with SLURM jobid" in done.stdout
+    assert_same_results(folder, at_home)
+
+
+def test_a_cancelled_job_is_retried_and_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    """scancel in the third epoch: retried, resumed there, and in the end the model of an undisturbed run."""
+    longer = TINY.replace("finetune: {datasets: [high], settings: {epochs: 2", "finetune: {datasets: [high], settings: {epochs: 60")
+    folder = tiny_project(tmp_path, longer)
+    name = "finetune/high/small_cnn/brsf/seed0"
+    model, log = folder / f"results/tiny/{name}.safetensors", folder / f"results/tiny/logs/{name}.log"
+    target = str(model.relative_to(folder))
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *SLURM, *QUICKLY, *APPTAINER, "--", target]
+    with (folder / "first.log").open("w") as output:
+        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
+        deadline = time.monotonic() + 240
+        while not (log.exists() and "epoch 2:" in log.read_text()):
+            assert process.poll() is None, (folder / "first.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        submitted = re.findall(r"SLURM jobid '?(\d+)", (folder / "first.log").read_text())
+        first_leg = log.read_text()
+        subprocess.run(["scancel", submitted[-1]], check=True)
+        assert process.wait(timeout=400) == 0, (folder / "first.log").read_text()
+    assert "epoch 60:" not in first_leg
+    second_leg = log.read_text()
+    assert "epoch 1:" not in second_leg
+    assert "epoch 60:" in second_leg
+    resumed = model.read_bytes()
+    assert 0 < json.loads(model.with_suffix(".json").read_text())["run"]["epochs_of_this_run"] <= 58
+
+    done = snakemake(folder, "--use-apptainer", *APPTAINER, "--force", "--", target)
+    assert done.returncode == 0, done.stdout
+    assert json.loads(model.with_suffix(".json").read_text())["run"]["epochs_of_this_run"] == 60
+    assert model.read_bytes() == resumed
+
+
+def test_a_partition_that_does_not_exist_ends_the_workflow(tmp_path: Path) -> None:
+    folder = tiny_project(tmp_path)
+    wrong = [part.replace("slurm_partition=main", "slurm_partition=nowhere") for part in SLURM]
+    target = "results/tiny/pretrain/small_cnn/seed0.safetensors"
+    done = snakemake(folder, *wrong, *QUICKLY, *APPTAINER, "--retries", "0", "--", target, timeout=180)
+    assert done.returncode != 0
+    assert re.search(r"partition.*nowhere|nowhere.*partition|invalid partition", done.stdout, re.IGNORECASE)
