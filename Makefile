@@ -65,7 +65,7 @@ format: $(TOOLS) ## format Python and Snakemake files
 bench: $(INSTALLED) ## time of a training step under each rule, as a ratio to backpropagation
 	$(BIN)/python benchmarks/feedback_step.py
 
-container: $(INSTALLED) ## build the image for --use-apptainer (FLAVOUR=cpu for a small one without CUDA; OPTIONS for containers/build.py)
+container: $(INSTALLED) ## build the image for --use-apptainer (FLAVOUR=cpu for one without CUDA; OPTIONS for containers/build.py)
 	$(BIN)/python containers/build.py --flavour $(FLAVOUR) $(OPTIONS)
 
 lock: $(TOOLS) ## resolve pyproject.toml anew into envs/

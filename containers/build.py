@@ -23,9 +23,6 @@ from creditflow.errors import UserError  # noqa: E402
 from creditflow.files import file_sha256, write_atomically  # noqa: E402
 from creditflow.image import FLAVOURS, digest_path, image_path, lock_hash  # noqa: E402
 
-#: PyTorch's own index has CPU builds, which PyPI has not.
-CPU_OPTIONS = "--extra-index-url=https://download.pytorch.org/whl/cpu"
-
 CHECK = """
 import torch, foolbox
 from creditflow.torchvision_guard import torchvision
@@ -42,7 +39,7 @@ def main() -> None:
     parser.add_argument(
         "--bind", action="append", default=[], metavar="PATH", help="what the build needs of the host, read-only; repeatable"
     )
-    parser.add_argument("--pip-options", help="options of pip install instead of the flavour's own, such as --find-links=/wheels")
+    parser.add_argument("--pip-options", default="", help="further options of pip install, such as --find-links=/wheels")
     args = parser.parse_args()
 
     if shutil.which("apptainer") is None:
@@ -52,17 +49,21 @@ def main() -> None:
     if image.exists() and digest_path(image).exists():
         print(f"{image} is there")
         return
-    pip_options = args.pip_options if args.pip_options is not None else (CPU_OPTIONS if args.flavour == "cpu" else "")
+    if args.base == "debootstrap" and not args.mirror:
+        raise UserError("--base debootstrap needs --mirror, a Debian mirror such as the one in /etc/apt")
+    if args.flavour == "cpu" and not args.pip_options:
+        raise UserError("--flavour cpu needs --pip-options='--extra-index-url=...' with PyTorch's index of CPU builds, or --find-links=...")
     values = {
         "bootstrap": args.base,
         "mountpoints": " ".join(args.bind),
-        "pip_options": pip_options,
+        "pip_options": args.pip_options,
         "version": image.name.split("-")[1],
         "lock": lock_hash(lock),
     } | ({"mirror": args.mirror} if args.mirror else {})
     build(image, values, args.bind)
+    found = verify(image, args.flavour)
     write_atomically(digest_path(image), f"{file_sha256(image)}  {image.name}\n".encode())
-    print(f"{image}: {image.stat().st_size / 2**20:.0f} MiB, {verify(image, args.flavour)}")
+    print(f"{image}: {image.stat().st_size / 2**20:.0f} MiB, {found}")
 
 
 def build(image: Path, values: dict[str, str], binds: list[str]) -> None:
