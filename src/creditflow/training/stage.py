@@ -46,8 +46,10 @@ def train_stage(
         "seed": args.seed,
     }
     provenance = runtime.provenance(identity, watch.device)
-    # A resume point of other code, libraries or hardware would give a model that no single code has trained.
-    resume = Resume(args.checkpoint, files.fingerprint([identity, provenance])) if args.checkpoint else None
+    # A resume point of other code, libraries or hardware would give a model that no single code has trained. The code
+    # counts by its content (source_hash): a commit in the meantime that leaves it alone does no harm.
+    whole = [identity, provenance | {"git_commit": None}]
+    resume = Resume(args.checkpoint, files.fingerprint(whole)) if args.checkpoint else None
     rows: list[dict[str, float]] = []
 
     def on_epoch(row: dict[str, float]) -> None:
