@@ -53,7 +53,7 @@ lint: $(TOOLS) ## formatting, types, workflow lint, dry-run of every experiment
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check .
 	$(SNAKEMAKE) --lint
-	for profile in default slurm; do for file in config/experiments/*.yaml; do \
+	for profile in default gpu slurm; do for file in config/experiments/*.yaml; do \
 		$(SNAKEMAKE) --workflow-profile profiles/$$profile -n -- $$(basename $$file .yaml) > /dev/null || exit 1; \
 	done; done
 

@@ -55,3 +55,8 @@ include: "rules/report.smk"
 
 
 check_targets()
+check_machine()
+
+
+onerror:
+    explain_failures(log)

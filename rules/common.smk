@@ -16,16 +16,27 @@ for variable in ("XDG_CACHE_HOME", "TORCH_HOME", "MPLCONFIGDIR"):
     os.environ.update({variable: str(Path.cwd() / ".snakemake/cache" / variable.lower())})
 sys.path.append(str(Path(workflow.basedir) / "src"))
 
-from creditflow import experiments, image, locks, plugins
+from creditflow import diagnosis, experiments, gpus, image, locks, plugins, preflight
 from creditflow.errors import UserError
 
 SCHEMA = Path("config/schema.yaml")
 RESULTS = Path("results")
 
 
-# Snakemake looks at its targets only after this file; where it is not a command's main process, there is nothing to look at.
-is_command = workflow.is_main_process and "snakemake" in Path(sys.argv[0]).parts[-2:]
-COMMAND_LINE = get_argument_parser().parse_known_args(sys.argv[1:] if is_command else ["--dryrun"])[0]
+def command_line():
+    """The options that this Snakemake runs with, its profile's among them; a dry-run's where it is not a command's main process.
+
+    Snakemake itself looks at targets and executor only after this file.
+    """
+    if not (workflow.is_main_process and "snakemake" in Path(sys.argv[0]).parts[-2:]):
+        return get_argument_parser().parse_known_args(["--dryrun"])[0]
+    given = get_argument_parser().parse_known_args(sys.argv[1:])[0]
+    of_workflow = given.workflow_profile or "default"
+    found = [str(path) for path in (Path(of_workflow), Path("profiles", of_workflow)) if path.exists()]
+    return get_argument_parser([*(given.profile or []), *found[:1]]).parse_known_args(sys.argv[1:])[0]
+
+
+COMMAND_LINE = command_line()
 
 
 def explained(function, *arguments):
@@ -46,8 +57,28 @@ explained(experiments.check_workflow, config, EXPERIMENTS, SCHEMA)
 
 
 IMAGE = image.image_path(Path("containers"), Path("envs/requirements.txt"), config["container"]["flavour"])
-if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method and not COMMAND_LINE.dryrun:
-    explained(image.check_image, IMAGE, config["container"]["flavour"])
+preflight.bind_into_containers(config["data"]["search_paths"])
+
+
+def check_machine():
+    """Looks at what this run needs of the machine, before any job; a dry-run needs nothing."""
+    if not workflow.is_main_process or COMMAND_LINE.dryrun:
+        return
+    if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
+        explained(preflight.check_apptainer)
+        explained(image.check_image, IMAGE, config["container"]["flavour"])
+    if COMMAND_LINE.executor == "slurm":
+        explained(preflight.check_slurm, COMMAND_LINE.slurm_status_command)
+        return  # it hands out the GPUs
+    slots = workflow.global_resources.get("gpu")
+    if slots and slots.value:
+        explained(gpus.announce_slots, slots.value)
+
+
+def explain_failures(logs):
+    """Says why jobs failed, after everything that Snakemake says."""
+    for path in [logs] if isinstance(logs, (str, Path)) else logs or ():
+        print(*diagnosis.explain_failures(Path(path).read_text()), sep="\n", file=sys.stderr)
 
 
 def one_of(names):
@@ -58,6 +89,11 @@ def one_of(names):
 def views():
     """Names of the dataset views of all experiments."""
     return {view for experiment in EXPERIMENTS.values() for view in experiment.keys["datasets"]}
+
+
+def sources():
+    """Names of the datasets that experiments use."""
+    return sorted({view["source"] for experiment in EXPERIMENTS.values() for view in experiment.keys["datasets"].values()})
 
 
 def check_targets():

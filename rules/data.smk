@@ -34,3 +34,10 @@ rule prepare:
         "../envs/environment.yaml"
     shell:
         "python {input.script:q} --dataset {wildcards.source} --raw {input.raw:q} --output {output.data:q} > {log:q} 2>&1"
+
+
+rule prefetch:
+    """Everything that jobs would read from the network, of all experiments: for machines whose compute nodes have none."""
+    input:
+        raw=expand(rules.fetch.output.raw, source=sources()),
+    localrule: True

@@ -21,8 +21,10 @@ pytestmark = [
     pytest.mark.skipif(os.environ.get("CREDITFLOW_SERVICES") != "1", reason="needs Apptainer, the image and a SLURM: .ci/run has them"),
 ]
 
-IMAGE = image_path(ROOT / "containers", ROOT / "envs/requirements.txt", "cpu")
-APPTAINER = ["--apptainer-args=--userns", "--config", "container={flavour: cpu}"]
+IMAGES = {flavour: image_path(ROOT / "containers", ROOT / "envs/requirements.txt", flavour) for flavour in ("cpu", "cuda")}
+FLAVOUR = next((flavour for flavour, image in IMAGES.items() if image.exists()), "cpu")
+IMAGE = IMAGES[FLAVOUR]
+APPTAINER = ["--apptainer-args=--userns", "--config", f"container={{flavour: {FLAVOUR}}}"]
 SLURM = ["--workflow-profile", "profiles/slurm", "--default-resources", "slurm_partition=main", "mem_mb=attempt*2000", "runtime=attempt*10"]
 QUICKLY = ["--seconds-between-status-checks", "2", "--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "20"]
 
@@ -105,10 +107,39 @@ def test_a_cancelled_job_is_retried_and_goes_on_from_its_checkpoint(tmp_path: Pa
     assert model.read_bytes() == resumed
 
 
-def test_a_partition_that_does_not_exist_ends_the_workflow(tmp_path: Path) -> None:
+PREPARE = "results/data/digits/prepared.safetensors"
+
+
+def last_error(text: str) -> str:
+    (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def test_a_partition_that_does_not_exist_ends_the_workflow_and_is_named(tmp_path: Path) -> None:
     folder = tiny_project(tmp_path)
     wrong = [part.replace("slurm_partition=main", "slurm_partition=nowhere") for part in SLURM]
-    target = "results/tiny/pretrain/small_cnn/seed0.safetensors"
-    done = snakemake(folder, *wrong, *QUICKLY, *APPTAINER, "--retries", "0", "--", target, timeout=180)
+    done = snakemake(folder, *wrong, *QUICKLY, *APPTAINER, "--retries", "0", "--", PREPARE, timeout=180)
     assert done.returncode != 0
-    assert re.search(r"partition.*nowhere|nowhere.*partition|invalid partition", done.stdout, re.IGNORECASE)
+    assert last_error(done.stdout).endswith(
+        "the cluster has no partition nowhere; name one that `sinfo` lists as slurm_partition in the profile"
+    )
+
+
+def test_a_job_killed_for_memory_is_named_and_a_retry_gets_more(tmp_path: Path) -> None:
+    folder = tiny_project(tmp_path)
+    scarce = [*SLURM, *QUICKLY, *APPTAINER, "--set-resources", "prepare:mem_mb=100 + (attempt - 1) * 1900"]
+    done = snakemake(folder, *scarce, "--retries", "0", "--", PREPARE, timeout=180)
+    assert done.returncode != 0
+    assert last_error(done.stdout).endswith("killed for lack of memory; raise its mem_mb in the profile")
+    assert not (folder / PREPARE).exists()
+    done = snakemake(folder, *scarce, "--retries", "1", "--", PREPARE, timeout=180)
+    assert done.returncode == 0, done.stdout
+    assert "Trying to restart job" in done.stdout
+
+
+def test_a_status_command_that_cannot_answer_is_refused(tmp_path: Path) -> None:
+    """SLURM's packages bring a `sacct` that fails without slurmdbd: Snakemake would wait for ever."""
+    folder = tiny_project(tmp_path)
+    done = snakemake(folder, *SLURM, *QUICKLY, *APPTAINER, "--slurm-status-command", "sacct", "--", PREPARE, timeout=60)
+    assert done.returncode == 2
+    assert "use `slurm-status-command: squeue` in the profile" in last_error(done.stdout)

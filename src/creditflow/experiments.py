@@ -18,7 +18,20 @@ from creditflow.errors import UserError, one_line
 from creditflow.plugins import suggestion
 
 #: results/data holds the datasets, which all experiments share; the others are rules of the workflow.
-RESERVED = ("data", "all", "fetch", "prepare", "pretrain", "finetune", "evaluate", "attack", "collect", "make_table", "plot_figure")
+RESERVED = (
+    "data",
+    "all",
+    "fetch",
+    "prefetch",
+    "prepare",
+    "pretrain",
+    "finetune",
+    "evaluate",
+    "attack",
+    "collect",
+    "make_table",
+    "plot_figure",
+)
 
 _NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
 
@@ -115,7 +128,7 @@ def check_target(target: str, experiments: Mapping[str, Experiment], rule_names:
     """Explains a target that cannot be made, before Snakemake does so in general terms. Raises UserError."""
     path = Path(target)
     if len(path.parts) == 1 and target not in rule_names:
-        raise UserError(f"{target!r} is neither an experiment nor a rule{suggestion(target, sorted([*experiments, *rule_names]))}")
+        raise UserError(f"{target!r} is neither an experiment nor a rule{suggestion(target, sorted({*experiments, *rule_names}))}")
     if len(path.parts) < 2 or path.parts[0] != "results" or path.parts[1] == "data":
         return
     experiment = find(experiments, path.parts[1], target)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 import creditflow
+from creditflow import gpus
 from creditflow.errors import UserError
 from creditflow.files import fingerprint, write_atomically
 from creditflow.image import running_image
@@ -35,10 +36,13 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 def setup(device: str, threads: int) -> torch.device:
     """Sets the CPU threads and deterministic kernels, and returns the device.
 
-    `device` is `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`. Raises UserError for anything else and
-    for a CUDA device that does not exist.
+    `device` is `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`. For the first two the process takes
+    a GPU slot where the workflow has announced some. Raises UserError for anything else, for a CUDA device that does
+    not exist, and where `auto` would fall back to the CPU although a GPU was assigned.
     """
     torch.set_num_threads(threads)
+    if device in ("auto", "cuda"):
+        gpus.take_slot()
     _keep_freed_memory()
     try:
         chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
@@ -46,6 +50,8 @@ def setup(device: str, threads: int) -> torch.device:
         raise UserError(f"--device {device!r} is not a device; use auto, cpu, cuda or cuda:N") from error
     if chosen.type not in ("cpu", "cuda"):
         raise UserError(f"--device {device!r} is not supported; use auto, cpu, cuda or cuda:N")
+    if chosen.type == "cpu" and device == "auto":
+        gpus.check_promised()
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {device!r}: this machine has {torch.cuda.device_count()} CUDA devices; use --device auto")
     if chosen.type == "cuda":

@@ -6,7 +6,6 @@ before its SHA-256 is known to be right.
 
 import gzip
 import http.client
-import os
 import shutil
 import subprocess
 import tempfile
@@ -22,6 +21,7 @@ from creditflow import files
 from creditflow.errors import UserError, one_line
 
 _TIMEOUT_S = 30
+_APT_TIMEOUT_S = 600
 _MAX_DOWNLOAD = 1 << 30
 
 
@@ -116,20 +116,21 @@ class DebianPackage:
         if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
             raise NotAvailableError("this machine has no apt-get")
         scratch = tempfile.TemporaryDirectory(prefix="creditflow-")
-        if not self._apt_download(scratch.name):
-            # The package lists may be missing or old; only root may renew them.
-            if os.geteuid() != 0:
-                raise NotAvailableError("apt-get download failed; an administrator can run `apt-get update` or install the package")
-            subprocess.run(["apt-get", "update"], check=False, capture_output=True, timeout=600)
-            if not self._apt_download(scratch.name):
-                raise NotAvailableError("apt-get download failed, also after apt-get update")
-        archive = next(Path(scratch.name).glob("*.deb"))
+        for folder in ("lists/partial", "cache/archives/partial", "download"):
+            Path(scratch.name, folder).mkdir(parents=True)
+        # Package lists of its own: the system's may be missing or old, and renewing them takes root and, in a container, a writable image.
+        own = {"Dir::State::Lists": "lists", "Dir::Cache": "cache"}
+        options = [f"-o{key}={scratch.name}/{folder}" for key, folder in own.items()]
+        for command in (["update"], ["download", self.package]):
+            done = subprocess.run(
+                ["apt-get", "-oAPT::Sandbox::User=", *options, *command],
+                cwd=f"{scratch.name}/download", capture_output=True, text=True, timeout=_APT_TIMEOUT_S, check=False,
+            )  # fmt: skip
+            if done.returncode != 0:
+                raise NotAvailableError(f"apt-get {' '.join(command)} failed: {' '.join(done.stderr.split()) or 'it did not say why'}")
+        archive = next(Path(scratch.name, "download").glob("*.deb"))
         subprocess.run(["dpkg-deb", "-x", str(archive), f"{scratch.name}/root"], check=True, capture_output=True)
         return scratch
-
-    def _apt_download(self, folder: str) -> bool:
-        done = subprocess.run(["apt-get", "download", self.package], check=False, cwd=folder, capture_output=True, timeout=600)
-        return done.returncode == 0
 
 
 @dataclass(frozen=True)
