@@ -84,3 +84,10 @@ def test_a_wrong_option_ends_in_one_line() -> None:
         assert done.stderr.startswith("error: ")
         assert message in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_the_hosted_gate_is_the_gate() -> None:
+    (job,) = yaml.safe_load((ROOT / ".github/workflows/gate.yaml").read_text())["jobs"].values()
+    commands = "\n".join(step.get("run", "") for step in job["steps"])
+    assert ".ci/run" in commands
+    assert all((ROOT / path).is_file() for path in re.findall(r"\.ci/[\w-]+", commands + (ROOT / ".ci/run").read_text()))

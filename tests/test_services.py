@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,8 +76,18 @@ def test_every_stage_runs_on_the_cluster_without_accounting(at_home: Path, tmp_p
     assert_same_results(folder, at_home)
 
 
-def test_a_cancelled_job_is_retried_and_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
-    """scancel in the third epoch: retried, resumed there, and in the end the model of an undisturbed run."""
+def cancel(job: str) -> None:
+    subprocess.run(["scancel", job], check=True)
+
+
+def preempt(job: str) -> None:
+    """Takes the whole node for a job of a partition that goes first."""
+    subprocess.run(["sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=sleep 3"], check=True)
+
+
+@pytest.mark.parametrize("stop", [cancel, preempt])
+def test_a_job_that_the_cluster_stops_goes_on_from_its_checkpoint(stop: Callable[[str], None], tmp_path: Path) -> None:
+    """Stopped in its third epoch: started again, resumed there, and in the end the model of an undisturbed run."""
     longer = TINY.replace("finetune: {datasets: [high], settings: {epochs: 2", "finetune: {datasets: [high], settings: {epochs: 60")
     folder = tiny_project(tmp_path, longer)
     name = "finetune/high/small_cnn/brsf/seed0"
@@ -92,7 +103,7 @@ def test_a_cancelled_job_is_retried_and_goes_on_from_its_checkpoint(tmp_path: Pa
             time.sleep(0.02)
         submitted = re.findall(r"SLURM jobid '?(\d+)", (folder / "first.log").read_text())
         first_leg = log.read_text()
-        subprocess.run(["scancel", submitted[-1]], check=True)
+        stop(submitted[-1])
         assert process.wait(timeout=400) == 0, (folder / "first.log").read_text()
     assert "epoch 60:" not in first_leg
     second_leg = log.read_text()

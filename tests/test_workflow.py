@@ -168,6 +168,17 @@ def test_editing_one_rule_leaves_the_others_alone(copy: Path) -> None:
     assert set(re.findall(r"wildcards: .*rule=(\w+)", done.stdout)) == {"brsf"}
 
 
+def test_prefetch_leaves_nothing_to_fetch(tmp_path: Path) -> None:
+    folder = project(tmp_path, tiny=TINY)
+    (folder / "config/experiments/quick.yaml").unlink()
+    configuration = folder / "config/config.yaml"
+    configuration.write_text(configuration.read_text().replace("default_experiment: quick", "default_experiment: tiny"))
+    assert "fetch" in planned(folder, "tiny")
+    done = snakemake(folder, "prefetch")
+    assert done.returncode == 0, done.stdout
+    assert not {"fetch", "prefetch"} & planned(folder, "tiny")
+
+
 def test_the_report_holds_tables_figures_and_captions(finished: Path) -> None:
     done = snakemake(finished, "--report", "report.html", "tiny")
     assert done.returncode == 0, done.stdout
