@@ -47,6 +47,7 @@ test: $(TOOLS) ## the whole test suite
 test-fast: $(TOOLS) ## the tests that take seconds
 	$(BIN)/pytest -m "not slow"
 
+# env-modules takes the place of the container, for which even a dry-run wants Apptainer.
 lint: $(TOOLS) ## formatting, types, workflow lint, dry-run of every experiment
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,7 +55,7 @@ lint: $(TOOLS) ## formatting, types, workflow lint, dry-run of every experiment
 	$(BIN)/snakefmt --check .
 	$(SNAKEMAKE) --lint
 	for profile in default gpu slurm; do for file in config/experiments/*.yaml; do \
-		$(SNAKEMAKE) --workflow-profile profiles/$$profile -n -- $$(basename $$file .yaml) > /dev/null || exit 1; \
+		$(SNAKEMAKE) --workflow-profile profiles/$$profile --sdm env-modules -n -- $$(basename $$file .yaml) > /dev/null || exit 1; \
 	done; done
 
 format: $(TOOLS) ## format Python and Snakemake files

@@ -166,7 +166,7 @@ def test_a_profile_that_asks_for_what_is_not_there_ends_before_any_job(
         (programs / name).symlink_to(f"/usr/bin/{name}")
     (tmp_path / "project").mkdir()
     folder = project(tmp_path / "project")
-    assert snakemake(folder, *arguments, "-n").returncode == 0  # looking is allowed anywhere
+    assert snakemake(folder, *arguments, "--sdm", "env-modules", "-n").returncode == 0  # looking is allowed anywhere
     monkeypatch.setenv("PATH", str(programs))
     monkeypatch.delenv(gpus.VISIBLE, raising=False)
     done = snakemake(folder, *arguments, timeout=120)
