@@ -20,7 +20,7 @@ help: ## this list
 demo: install ## run the `quick` experiment (or EXPERIMENT=name) and its report, print the overview
 	$(SNAKEMAKE) --cores $(CORES) --quiet rules host -- $(EXPERIMENT)
 	@$(MAKE) --no-print-directory results/$(EXPERIMENT)/report.html
-	@echo; cat results/$(EXPERIMENT)/tables/overview.md
+	@echo; for table in overview audit; do cat results/$(EXPERIMENT)/tables/$$table.md 2> /dev/null; done
 	@echo "report: results/$(EXPERIMENT)/report.html"
 
 report: results/$(EXPERIMENT)/report.html ## (re)make the HTML report of EXPERIMENT

@@ -171,6 +171,24 @@ def of_attack(key):
     return lambda wildcards: keys(wildcards)["attacks"][wildcards.attack][key]
 
 
+def surrogate(wildcards):
+    """The model that a transfer attack makes its images with, and its sidecar; nothing for other attacks."""
+    if not plugins.declared("attack", wildcards.attack, "uses_surrogate", False):
+        return []
+    twin, seed = EXPERIMENTS[wildcards.experiment].surrogate(wildcards.rule, int(wildcards.seed))
+    model = f"results/{wildcards.experiment}/finetune/{wildcards.dataset}/{wildcards.backbone}/{twin}/seed{seed}"
+    return [f"{model}.safetensors", f"{model}.json"]
+
+
+def source(kind):
+    """The frame that a table or figure shows: the experiment's summary or its audit."""
+
+    def path(wildcards):
+        return f"results/{wildcards.experiment}/{plugins.declared(kind, wildcards[kind], 'source', 'summary')}.parquet"
+
+    return path
+
+
 def library(*parts):
     """Files of the library that a stage's results depend on, as an input function.
 

@@ -44,6 +44,7 @@ rule attack:
         model=rules.finetune.output.model,
         feedback=rules.finetune.output.feedback,
         sidecar=rules.finetune.output.sidecar,
+        surrogate=surrogate,
     output:
         record="results/{experiment}/attack/{dataset}/{backbone}/{rule}/{attack}/{gradient}/seed{seed}.json",
         outcomes="results/{experiment}/attack/{dataset}/{backbone}/{rule}/{attack}/{gradient}/seed{seed}.safetensors",
@@ -60,11 +61,12 @@ rule attack:
         images=of_attack("images"),
         batch_size=of_attack("batch_size"),
         settings=settings("attacks", "{attack}", "settings"),
+        surrogate=lambda wildcards, input: [f"--surrogate={path}" for path in input.surrogate[:1]],
         device=config["device"],
         threads=threads_of,
     shell:
         "python {input.script:q} --model {input.model:q} --data {input.data:q} {params.classes}"
         " --experiment {wildcards.experiment} --dataset-name {wildcards.dataset} --attack {wildcards.attack}"
         " --gradient {wildcards.gradient} --epsilons {params.epsilons} --images {params.images}"
-        " --batch-size {params.batch_size} --settings {params.settings:q} --seed {wildcards.seed}"
+        " --batch-size {params.batch_size} --settings {params.settings:q} {params.surrogate:q} --seed {wildcards.seed}"
         " --device {params.device} --threads {params.threads} --record {output.record:q} > {log:q} 2>&1"

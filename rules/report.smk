@@ -19,12 +19,34 @@ rule collect:
         " --summary {output.summary:q} > {log:q} 2>&1"
 
 
+rule audit:
+    """Each rule against backpropagation, by the worst case over a set of attacks."""
+    input:
+        script="src/audit.py",
+        library=library("reporting/audit.py", "reporting/statistics.py", "records.py", "checks.py"),
+        records=records,
+    output:
+        audit="results/{experiment}/audit.parquet",
+    log:
+        "results/{experiment}/logs/audit.log",
+    benchmark:
+        "results/{experiment}/benchmarks/audit.tsv"
+    localrule: True
+    conda:
+        "../envs/environment.yaml"
+    params:
+        settings=settings("audit"),
+    shell:
+        "python {input.script:q} --experiment {wildcards.experiment} --settings {params.settings:q}"
+        " --output {output.audit:q} > {log:q} 2>&1"
+
+
 rule make_table:
     """One table as CSV, Markdown, LaTeX and HTML."""
     input:
         script="src/make_table.py",
         library=library("reporting", "reporting/tables/{table}.py"),
-        summary=rules.collect.output.summary,
+        frame=source("table"),
     output:
         csv="results/{experiment}/tables/{table}.csv",
         md="results/{experiment}/tables/{table}.md",
@@ -47,7 +69,7 @@ rule make_table:
         caption=caption("table"),
         settings=settings("tables", "{table}"),
     shell:
-        "python {input.script:q} --table {wildcards.table} --settings {params.settings:q} --summary {input.summary:q}"
+        "python {input.script:q} --table {wildcards.table} --settings {params.settings:q} --frame {input.frame:q}"
         " --output {output.csv:q} > {log:q} 2>&1"
 
 
@@ -56,7 +78,7 @@ rule plot_figure:
     input:
         script="src/plot_figure.py",
         library=library("reporting", "reporting/figures/{figure}.py"),
-        summary=rules.collect.output.summary,
+        frame=source("figure"),
     output:
         pdf="results/{experiment}/figures/{figure}.pdf",
         svg=report(
@@ -78,5 +100,5 @@ rule plot_figure:
         caption=caption("figure"),
         settings=settings("figures", "{figure}"),
     shell:
-        "python {input.script:q} --figure {wildcards.figure} --settings {params.settings:q} --summary {input.summary:q}"
+        "python {input.script:q} --figure {wildcards.figure} --settings {params.settings:q} --frame {input.frame:q}"
         " --output {output.pdf:q} > {log:q} 2>&1"

@@ -4,10 +4,11 @@ from dataclasses import asdict
 
 from creditflow import plugins, runtime
 from creditflow.attacks import choose_images, get_attack, run_attack
-from creditflow.cli import add_compute_options, epsilon, json_object, positive, run_stage, stage_parser
+from creditflow.cli import add_compute_options, epsilon, existing_file, json_object, positive, run_stage, stage_parser
 from creditflow.errors import UserError
-from creditflow.evaluation import add_model_options, attack_metrics, attacker_view, loaded, record_keys
+from creditflow.evaluation import add_model_options, attack_metrics, attacker_view, helpers, loaded, record_keys
 from creditflow.files import file_sha256
+from creditflow.models import read_sidecar
 from creditflow.records import write_record
 from creditflow.settings import parse
 
@@ -24,6 +25,7 @@ def main() -> None:
     parser.add_argument("--settings", type=json_object, default={}, help='parameters of the attack, such as {"steps": 5}')
     parser.add_argument("--images", type=positive, default=1000, help="number of test images; the same ones for every model")
     parser.add_argument("--batch-size", type=positive, default=250, help="images attacked at once")
+    parser.add_argument("--surrogate", type=existing_file, help="model that a transfer attack makes its images on")
     add_compute_options(parser)
     args = parser.parse_args()
 
@@ -38,7 +40,7 @@ def main() -> None:
     chosen = choose_images(data, args.images)
     result = run_attack(
         attack, parameters, attacker_view(args.model, model, args.gradient), data, chosen, args.epsilons,
-        batch_size=args.batch_size, seed=args.seed,
+        batch_size=args.batch_size, seed=args.seed, helpers=helpers(args, model, args.gradient),
     )  # fmt: skip
     settings = {
         "stage": "attack",
@@ -53,6 +55,7 @@ def main() -> None:
         "data": file_sha256(args.data),
         "seed": args.seed,
         "model": sidecar["sha256"],
+        "surrogate": read_sidecar(args.surrogate)["sha256"] if args.surrogate else None,
     }
     arrays = {"correct": result.correct, "perturbation": result.perturbation, "example": chosen}
     if result.distance is not None:
@@ -62,7 +65,7 @@ def main() -> None:
         record_keys(args, sidecar, attack=args.attack, gradient=args.gradient),
         attack_metrics(result, args.epsilons),
         {name: tensor.numpy() for name, tensor in arrays.items()},
-        checks={"failed_starts": result.failed, "clean_accuracy": float(result.clean_correct.double().mean())},
+        checks=result.checks,
         settings=settings,
         provenance=runtime.provenance(settings, device),
         run=watch.run_facts(),

@@ -1,13 +1,10 @@
 """Collect all records of an experiment into records.parquet (every metric) and summary.parquet (means, intervals)."""
 
-import io
 from pathlib import Path
 
-import pandas as pd
-
-from creditflow import files
 from creditflow.cli import existing_file, run_stage, stage_parser
 from creditflow.experiments import find, load_experiments
+from creditflow.files import write_parquet
 from creditflow.records import read_record
 from creditflow.reporting.collection import long_form, summarize
 
@@ -24,15 +21,9 @@ def main() -> None:
 
     experiment = find(load_experiments(args.experiments, args.schema), args.experiment)
     records = [read_record(path) for path in experiment.record_paths(args.results)]
-    _write(long_form(records), args.records)
-    _write(summarize(records), args.summary)
+    write_parquet(args.records, long_form(records))
+    write_parquet(args.summary, summarize(records))
     print(f"{args.experiment}: {len(records)} records")
-
-
-def _write(frame: pd.DataFrame, path: Path) -> None:
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False)
-    files.write_atomically(path, buffer.getvalue())
 
 
 if __name__ == "__main__":

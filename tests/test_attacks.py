@@ -1,19 +1,22 @@
 """Attacks against plain foolbox, closed forms and their own promises."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import eagerpy as ep
 import foolbox
+import numpy as np
+import pyautoattack
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from creditflow import apply_rule, runtime
-from creditflow.attacks import Attack, Candidates, Problem, choose_images, get_attack, run_attack
+from creditflow import apply_rule, plugins, runtime
+from creditflow.attacks import Attack, Candidates, Helpers, Problem, choose_images, get_attack, run_attack
 from creditflow.attacks.evaluate import perturbation_size
 from creditflow.attacks.foolbox_adapter import starting_points
+from creditflow.checks import fired
 from creditflow.data.prepared import Subset, to_unit_interval
 from creditflow.errors import UserError
 from creditflow.settings import NoSettings, parse
@@ -31,8 +34,44 @@ def trained() -> tuple[nn.Module, nn.Module, Subset]:
     return model, apply_rule(model, "frsf", state=state), subset(40, seed=1)
 
 
-def run(name: str, model: nn.Module, data: Subset, epsilons: Sequence[float] = EPSILONS, batch_size: int = 100, **parameters: object):  # type: ignore[no-untyped-def]
+#: Every attack at a budget of milliseconds.
+CHEAP: dict[str, dict[str, object]] = {
+    "fgsm": {},
+    "pgd": {},
+    "pgd_eot": {"draws": 2},
+    "tpgd": {"steps": 3},
+    "transfer": {"steps": 3},
+    "apgd_ce": {"steps": 5},
+    "apgd_dlr": {"steps": 5},
+    "apgd_targeted": {"steps": 3, "targets": 2},
+    "fab": {"steps": 3},
+    "square": {"queries": 10},
+    "few_pixel": {"generations": 2, "population": 10},
+    "boundary": {"steps": 20},
+    "hopskipjump": {"steps": 1, "initial_evaluations": 5},
+}
+
+
+def sizes(name: str) -> list[float]:
+    return {"linf": EPSILONS, "l2": [0.1, 1.0, 3.0], "l0": [1.0, 3.0]}[get_attack(name).norm]
+
+
+def test_every_attack_is_in_these_tests() -> None:
+    assert set(CHEAP) == set(plugins.names("attack"))
+
+
+def run(  # type: ignore[no-untyped-def]
+    name: str,
+    model: nn.Module,
+    data: Subset,
+    epsilons: Sequence[float] = EPSILONS,
+    batch_size: int = 100,
+    helpers=None,
+    **parameters: object,
+):
     attack = get_attack(name)
+    if attack.uses_surrogate and helpers is None:
+        helpers = Helpers(surrogate=model)
     return run_attack(
         attack,
         parse(attack.settings, parameters, name),
@@ -42,6 +81,7 @@ def run(name: str, model: nn.Module, data: Subset, epsilons: Sequence[float] = E
         epsilons,
         batch_size=batch_size,
         seed=3,
+        helpers=helpers,
     )
 
 
@@ -82,7 +122,7 @@ def test_the_feedback_attacker_steps_along_the_feedback_gradient(trained) -> Non
         x = images.clone().requires_grad_()
         loss = nn.functional.cross_entropy(attacked(x), data.labels)
         expected = torch.autograd.grad(loss, x)[0].sign()
-        problem = Problem(attacked, images, data.labels)
+        problem = Problem(attacked, images, data.labels, 3)
         step = get_attack("fgsm").propose(problem, [0.001], get_attack("fgsm").settings()).images[0] - images
         inside = (images > 0.001) & (images < 0.999)
         assert torch.equal(step.sign()[inside], expected[inside])
@@ -128,7 +168,7 @@ def test_on_a_linear_classifier_robust_accuracy_is_the_closed_form(seed: int, ep
     assert torch.equal(correct[decided], (margin > 0)[decided])
 
 
-@pytest.mark.parametrize("name", ["fgsm", "pgd", "boundary", "hopskipjump"])
+@pytest.mark.parametrize("name", sorted(CHEAP))
 def test_an_attack_leaves_the_model_as_it_found_it(trained, name: str) -> None:  # type: ignore[no-untyped-def]
     model, _, data = trained
     model.train()
@@ -137,8 +177,9 @@ def test_an_attack_leaves_the_model_as_it_found_it(trained, name: str) -> None: 
         parameter.grad = None
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     rng = torch.get_rng_state()
-    budget = {"boundary": {"steps": 20}, "hopskipjump": {"steps": 1, "initial_evaluations": 5}}.get(name, {})
-    run(name, model, data, **budget)
+    n = 5 if name == "few_pixel" else 40
+    few = Subset(data.images[:n], data.labels[:n], data.class_names, data.mean, data.std)
+    run(name, small_model(n_classes=5) if name == "apgd_targeted" else model, few, sizes(name), **CHEAP[name])
     assert model.training
     assert [p.requires_grad for p in model.head.parameters()] == [False, False]
     assert all(p.requires_grad for p in model.backbone.parameters())
@@ -186,7 +227,7 @@ def test_hopskipjumps_direction_has_unit_length_for_each_image_of_a_batch(traine
 
 def test_an_image_without_starting_point_is_counted_and_stays_correct() -> None:
     data = subset(12)
-    constant = Linear(torch.zeros(144), 1.0)  # says 1 to everything
+    constant = Linear(torch.zeros(144), 2.0)  # says 1 to everything
     data = Subset(data.images, torch.ones(12, dtype=torch.int64), ("a", "b"), (0.0,), (1.0,))
     result = run("boundary", constant, data, [1.0], steps=5)
     assert result.failed == 12
@@ -201,7 +242,7 @@ def test_starting_points_are_the_nearest_images_with_another_prediction(trained)
     images = to_unit_interval(data.images)
     with torch.no_grad():
         predictions = model.eval()(images).argmax(1)
-    starts, found = starting_points(Problem(model, images, data.labels), Pool(images, predictions))
+    starts, found = starting_points(Problem(model, images, data.labels, 3), Pool(images, predictions))
     for index in range(len(images)):
         others = images[predictions != data.labels[index]]
         nearest = (others - images[index]).flatten(1).norm(dim=1).min()
@@ -254,3 +295,293 @@ def test_settings_of_an_attack_are_checked() -> None:
     ]:
         with pytest.raises(UserError, match=message):
             parse(pgd, values, "pgd")
+
+
+# --- the suite beyond FGSM and PGD --------------------------------------------------------------------------------
+
+
+def seed_of_first_call() -> int:
+    """The seed that the first epsilon's run of a pyautoattack attack gets in `run`."""
+    torch.manual_seed(runtime.derive_seed("attack", 3))
+    return int(torch.randint(2**31, ()))
+
+
+@pytest.fixture(scope="module")
+def five_classes() -> tuple[nn.Module, Subset]:
+    model, data = small_model(5, size=18), subset(100, 5, size=18)
+    train(model, "bp", data, data, TrainingSettings(4, 10, 0.01), seed=0, stream="test")
+    return model.eval(), subset(30, 5, size=18, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs", "parameters"),
+    [
+        ("apgd_ce", "apgd-ce", {}),
+        ("apgd_dlr", "apgd-dlr", {}),
+        ("apgd_targeted", "apgd-t", {"targets": 4}),
+        ("fab", "fab", {"steps": 20}),
+        ("fab", "fab-t", {"steps": 20, "targets": 4}),
+        ("square", "square", {"queries": 200}),
+    ],
+)
+def test_autoattacks_parts_equal_its_own_evaluation_image_by_image(
+    five_classes: tuple[nn.Module, Subset], name: str, theirs: str, parameters: dict[str, int]
+) -> None:
+    model, data = five_classes
+    epsilon, seed = 0.15 if name == "square" else 0.06, seed_of_first_call()
+    ours = run(name, model, data, [epsilon], **parameters)
+    evaluation = pyautoattack.AutoAttack(
+        model, norm="Linf", eps=epsilon, seed=seed, version="custom", attacks=[theirs], device=torch.device("cpu")
+    )
+    for part in (evaluation.apgd, evaluation.apgd_targeted, evaluation.fab, evaluation.square):
+        part.n_restarts = 1
+    evaluation.apgd_targeted.n_target_classes = evaluation.fab.n_target_classes = 4
+    evaluation.fab.n_iter, evaluation.square.n_queries = 20, 200
+    evaluation.square.rescale_schedule = True  # to the budget; theirs is made for one of 10,000 queries
+    images = to_unit_interval(data.images)
+    adversarial, _ = evaluation.run_standard_evaluation(images, data.labels, batch_size=100)
+    with torch.no_grad():
+        survived = model(adversarial).argmax(1) == data.labels
+    assert torch.equal(ours.correct[0], survived)
+    assert 0 < survived.float().mean() < ours.clean_correct.float().mean()
+
+
+class Random(nn.Module):
+    """A smooth random function of any image; inputs (N, C, H, W), outputs (N, 5)."""
+
+    def __init__(self, n: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.randn(n, 16, generator=generator) * 3 / n**0.5)
+        self.second = nn.Parameter(torch.randn(16, 5, generator=generator))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh((x.flatten(1) - 0.5) @ self.first) @ self.second
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    name=st.sampled_from(sorted(CHEAP)),
+    shape=st.tuples(st.integers(1, 3), st.integers(5, 9), st.integers(5, 9)),
+    scale=st.floats(0.001, 0.9),
+    seed=st.integers(0, 1000),
+)
+def test_every_attack_keeps_its_norm_and_the_pixel_range(name: str, shape: tuple[int, ...], scale: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (8, *shape), generator=generator, dtype=torch.uint8)
+    images[:3][torch.rand((3, *shape), generator=generator) < 0.5] = 0  # corners of the pixel range too
+    model = Random(images[0].numel(), generator)
+    with torch.no_grad():
+        labels = model(to_unit_interval(images)).argmax(1)
+    labels[-1] = (labels[-1] + 1) % 5  # one image that is wrong from the start
+    data = Subset(images, labels, tuple("abcde"), (0.0,) * shape[0], (1.0,) * shape[0])
+    epsilons = {"linf": [0.0, scale / 2, scale], "l2": [scale, 4 * scale], "l0": [0.0, 1.0, 3.0]}[get_attack(name).norm]
+    result = run(name, model, data, epsilons, **CHEAP[name])  # raises if a pixel leaves [0, 1] or a perturbation its norm
+    for size, epsilon in zip(result.perturbation, epsilons, strict=True):
+        assert float(size.max()) <= epsilon * (1 + 1e-5) + 1e-6
+    assert not bool(result.correct[0][-1]) or get_attack(name).norm != "l0"
+
+
+def test_fgsm_asks_for_one_gradient_whatever_the_number_of_epsilons(trained) -> None:  # type: ignore[no-untyped-def]
+    model, _, data = trained
+    assert run("fgsm", model, data, [0.01 * k for k in range(7)]).queries_per_image == 1
+    assert run("pgd", model, data, [0.0, 0.1, 0.2]).queries_per_image == 10  # 5 steps at the two that are not 0
+
+
+def test_tpgd_needs_no_label_and_ascends_the_divergence(trained) -> None:  # type: ignore[no-untyped-def]
+    model, _, data = trained
+    model.eval().requires_grad_(False)
+    images = to_unit_interval(data.images)
+    proposals = []
+    for labels in (data.labels, (data.labels + 1) % 3):
+        torch.manual_seed(0)
+        proposals.append(get_attack("tpgd").propose(Problem(model, images, labels, 3), [0.05], get_attack("tpgd").settings()).images[0])
+    assert torch.equal(*proposals)
+
+    def divergence(x: Tensor) -> Tensor:
+        clean, moved = model(images).softmax(1).double(), model(x).softmax(1).double()
+        return (clean * (clean.log() - moved.log())).sum(1)
+
+    noise = images + 0.05 * (2 * torch.rand(images.shape, generator=torch.Generator().manual_seed(1)) - 1).sign()
+    assert bool((divergence(proposals[0]) > divergence(noise.clamp(0, 1))).float().mean() > 0.95)
+    model.requires_grad_(True)
+
+
+def test_the_expected_gradient_is_the_mean_over_draws() -> None:
+    from creditflow.attacks.methods.pgd_eot import Mean
+
+    model, data = small_model(), subset(20)
+    state, _ = train(model, "brsf", data, data, TrainingSettings(2, 10, 0.01), seed=0, stream="test")
+    view, images = apply_rule(model, "brsf", state=state).eval(), to_unit_interval(data.images)
+    model.eval()
+    views = [apply_rule(model, "brsf", generator=torch.Generator().manual_seed(k)) for k in range(5)]
+
+    def gradient(module: nn.Module) -> Tensor:
+        return Problem(module, images, data.labels, 3).loss_and_gradient[1]
+
+    gradients = [gradient(one.eval()) for one in views]
+    assert not torch.allclose(gradients[0], gradients[1])
+    torch.testing.assert_close(gradient(Mean(views)), torch.stack(gradients).mean(0))
+    torch.testing.assert_close(Mean(views)(images), model(images))
+    asked: list[int] = []
+
+    def draw(n: int) -> list[nn.Module]:
+        asked.append(n)
+        return views[:n]
+
+    result = run("pgd_eot", view, data, [0.05], helpers=Helpers(views=draw), draws=4)
+    assert asked == [4]
+    assert torch.equal(result.correct, run("pgd", Mean(views[:4]), data, [0.05]).correct)
+
+
+def test_without_random_feedback_the_expected_gradient_is_the_gradient(trained) -> None:  # type: ignore[no-untyped-def]
+    _, view, data = trained
+    assert torch.equal(run("pgd_eot", view, data).correct, run("pgd", view, data).correct)
+
+
+def test_transfer_shows_the_surrogates_adversarial_images_to_the_model(trained) -> None:  # type: ignore[no-untyped-def]
+    model, _, data = trained
+    other = small_model(seed=1)
+    train(other, "bp", subset(), subset(), TrainingSettings(4, 10, 0.01), seed=1, stream="test")
+    assert torch.equal(run("transfer", model, data).correct, run("pgd", model, data).correct)
+    images = to_unit_interval(data.images)
+    pgd = get_attack("pgd")
+    made = pgd.propose(Problem(other.eval().requires_grad_(False), images, data.labels, 3), [0.05], get_attack("pgd").settings())
+    with torch.no_grad():
+        expected = model.eval()(made.images[0]).argmax(1) == data.labels
+    result = run("transfer", model, data, [0.05], helpers=Helpers(surrogate=other))
+    assert torch.equal(result.correct[0], expected)
+    assert result.queries_per_image == 0
+    with pytest.raises(UserError, match="give it a surrogate"):
+        run("transfer", model, data, helpers=Helpers())
+
+
+def test_one_pixel_on_a_linear_classifier_finds_what_the_closed_form_allows() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(9, generator=generator)
+    images = torch.randint(0, 256, (30, 1, 3, 3), generator=generator, dtype=torch.uint8)
+    x = to_unit_interval(images).flatten(1)
+    labels = (x @ weight > 0).long()
+    towards = torch.where(labels[:, None] == 1, weight, -weight)  # what one more unit of a pixel adds to the margin
+    margin, gain = (x * towards).sum(1), torch.where(towards > 0, x * towards, (x - 1) * towards).amax(1)
+    data = Subset(images, labels, ("0", "1"), (0.0,), (1.0,))
+    correct = run("few_pixel", Linear(weight, 0.0), data, [1.0], generations=60, population=60).correct[0]
+    clear = (margin - gain).abs() > 0.02
+    assert torch.equal(correct[clear], (margin > gain)[clear])
+    assert 5 < int(correct[clear].sum()) < int(clear.sum()) - 5
+
+
+def test_pixels_are_painted_where_the_genes_say() -> None:
+    from creditflow.attacks.methods.few_pixel import painted
+
+    image = torch.zeros(2, 3, 4)
+    genes = np.array([[1.9, 0.2, 0.5, 0.25, 2.0, 3.999, 1.0, 0.75]])  # rows and columns are rounded down
+    (copy,) = painted(image, genes)
+    assert copy[:, 1, 0].tolist() == [0.5, 0.25]
+    assert copy[:, 2, 3].tolist() == [1.0, 0.75]
+    assert int((copy != 0).sum()) == 4
+
+
+def test_the_boundary_attack_walks_alone_as_foolboxs_does_and_together_in_directions_of_its_own(trained) -> None:  # type: ignore[no-untyped-def]
+    from foolbox.attacks import boundary_attack
+
+    from creditflow.attacks.methods.boundary import draw_proposals
+
+    def arguments(n: int) -> tuple[object, ...]:
+        generator = torch.Generator().manual_seed(0)
+        x, start = (
+            torch.rand((1, 1, 4, 4), generator=generator).repeat(n, 1, 1, 1),
+            torch.rand((1, 1, 4, 4), generator=generator).repeat(n, 1, 1, 1),
+        )
+        away = x - start
+        norms = away.flatten(1).norm(dim=1)
+        tensors = (x, start, away, away / norms[:, None, None, None], norms, torch.full((n,), 0.1), torch.full((n,), 0.05))
+        return ((0, 1), *map(ep.astensor, tensors))
+
+    torch.manual_seed(5)
+    ours = draw_proposals(*arguments(1))  # type: ignore[arg-type]
+    torch.manual_seed(5)
+    for mine, theirs in zip(ours, boundary_attack.draw_proposals(*arguments(1)), strict=True):
+        torch.testing.assert_close(mine.raw, theirs.raw)
+    first, second = draw_proposals(*arguments(2))[1].raw.flatten(1)  # type: ignore[arg-type]
+    assert not torch.allclose(first, second)
+    theirs = boundary_attack.draw_proposals(*arguments(2))[1].raw.flatten(1)
+    torch.testing.assert_close(theirs[0], theirs[1])  # why ours exists
+
+
+# --- guards and bad input -----------------------------------------------------------------------------------------
+
+
+class Wrapped(nn.Module):
+    """A model whose outputs, or their gradient, have been tampered with."""
+
+    def __init__(self, inner: nn.Module, tamper: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.inner, self.tamper = inner, tamper
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.tamper(self.inner(x))
+
+
+def test_a_sound_model_fires_no_guard(trained) -> None:  # type: ignore[no-untyped-def]
+    model, _, data = trained
+    checks = run("pgd", model, data, [0.05, 0.5]).checks
+    assert fired(checks) == []
+    assert checks["classes_without_image"] == []
+    assert checks["attackable_images"] == round(checks["clean_accuracy"] * 40)
+
+
+@pytest.mark.parametrize(
+    ("tamper", "expected"),
+    [
+        (lambda z: z.detach() + 0 * z, ["zero_gradients", "above_chance_at_half"]),  # the gradient is zero
+        (lambda z: z + 1e-4 * torch.randn_like(z), ["randomised_outputs"]),
+        (lambda z: 1e6 * z, ["saturated_loss", "zero_gradients"]),  # the softmax saturates
+        (lambda z: z + z.abs().sum().detach().sqrt() * 0 + torch.where(z > 1e9, z, z - z).sqrt() * 0, ["nonfinite_gradients"]),
+    ],
+)
+def test_guards_fire_where_gradients_are_masked(trained, tamper, expected: list[str]) -> None:  # type: ignore[no-untyped-def]
+    model, _, data = trained
+    attack, parameters = ("fgsm", {}) if "nonfinite_gradients" in expected else ("pgd", {})
+    try:
+        checks = run(attack, Wrapped(model, tamper), data, [0.05, 0.5], **parameters).checks
+    except RuntimeError:
+        assert "nonfinite_gradients" in expected  # NaN steps are stopped by the judge
+        return
+    assert set(expected) <= set(fired(checks))
+
+
+@pytest.mark.parametrize(
+    ("tamper", "message"),
+    [(lambda z: z * float("nan"), "not finite"), (lambda z: z.softmax(1), "probabilities, but attacks need logits")],
+)
+def test_outputs_that_no_attack_can_work_on_are_refused(trained, tamper, message: str) -> None:  # type: ignore[no-untyped-def]
+    model, _, data = trained
+    with pytest.raises(UserError, match=message):
+        run("pgd", Wrapped(model, tamper), data)
+
+
+@pytest.mark.parametrize("epsilons", [[0.1, 0.05], [0.1, 0.1], [], [float("nan")], [-0.1], [float("inf")]])
+def test_epsilons_rise_each_once(trained, epsilons: list[float]) -> None:  # type: ignore[no-untyped-def]
+    model, _, data = trained
+    with pytest.raises(UserError, match="epsilons must"):
+        run("fgsm", model, data, epsilons)
+
+
+def test_nothing_to_attack_and_absent_classes_are_counted(trained) -> None:  # type: ignore[no-untyped-def]
+    model, _, data = trained
+    with torch.no_grad():
+        wrong = (model.eval()(to_unit_interval(data.images)).argmax(1) + 1) % 3
+    for name in ("pgd", "apgd_ce", "square", "fab", "few_pixel", "boundary"):
+        result = run(name, model, Subset(data.images[:6], wrong[:6], data.class_names, data.mean, data.std), sizes(name), **CHEAP[name])
+        assert result.checks["attackable_images"] == 0
+        assert not bool(result.correct[0].any())
+    chosen = data.labels == 1
+    result = run("fgsm", model, Subset(data.images[chosen], data.labels[chosen], data.class_names, data.mean, data.std))
+    assert result.checks["classes_without_image"] == [0, 2]
+
+
+@pytest.mark.parametrize(("name", "epsilon", "message"), [("apgd_dlr", 0.1, "at least 3 classes"), ("few_pixel", 1.5, "number of pixels")])
+def test_an_attack_says_what_it_needs(name: str, epsilon: float, message: str) -> None:
+    data = Subset(subset(4).images, torch.tensor([0, 1, 0, 1]), ("a", "b"), (0.0,), (1.0,))
+    with pytest.raises(UserError, match=message):
+        run(name, Linear(torch.randn(144), 0.1), data, [epsilon])

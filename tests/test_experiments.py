@@ -38,24 +38,28 @@ def test_every_experiment_of_the_project_is_valid() -> None:
     assert "quick" in load_experiments(ROOT / "config/experiments", SCHEMA)
 
 
-def test_quick_is_what_the_issue_of_its_name_promises() -> None:
+def test_quick_is_what_the_readme_promises() -> None:
     quick = load_experiments(ROOT / "config/experiments", SCHEMA)["quick"]
-    models, conditions = len(list(quick.chains())), list(quick.conditions())
-    assert models == 5 * 3
-    assert conditions == [
-        ("fgsm", "exact"),
-        ("fgsm", "feedback"),
-        ("pgd", "exact"),
-        ("pgd", "feedback"),
-        ("boundary", "none"),
-        ("hopskipjump", "none"),
-    ]
-    assert len(quick.record_paths(Path("results"))) == models * (1 + len(conditions))
+    assert len(list(quick.chains())) == 5 * 3
+    everywhere = [("fgsm", "exact"), ("fgsm", "feedback"), ("pgd", "exact"), ("pgd", "feedback"), ("apgd_ce", "exact")]
+    everywhere += [(name, "none") for name in ("square", "transfer", "boundary", "hopskipjump")]
+    for rule in quick.keys["rules"]:
+        assert set(everywhere) <= set(quick.conditions(rule, 1))
+    assert {attack for rule in ("bp", "frsf", "brsf") for attack, _ in quick.conditions(rule, 0)} == set(plugins.names("attack"))
+    assert [rule for rule in quick.keys["rules"] if ("pgd_eot", "feedback") in quick.conditions(rule, 2)] == ["brsf"]
+    n_conditions = sum(len(list(quick.conditions(rule, seed))) for rule in quick.keys["rules"] for seed in quick.keys["seeds"])
+    assert len(quick.record_paths(Path("results"))) == 3 * 5 + n_conditions
     for attack in ("fgsm", "pgd"):
         assert quick.keys["attacks"][attack]["epsilons"] == [0, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5]
         assert quick.keys["attacks"][attack]["images"] >= 1000
     for attack in ("boundary", "hopskipjump"):
         assert quick.keys["attacks"][attack]["images"] >= 32
+
+
+def test_a_surrogate_is_the_bp_twin_and_never_the_model_itself() -> None:
+    quick = load_experiments(ROOT / "config/experiments", SCHEMA)["quick"]
+    assert [quick.surrogate("frsf", seed) for seed in (0, 1, 2)] == [("bp", 0), ("bp", 1), ("bp", 2)]
+    assert [quick.surrogate("bp", seed) for seed in (0, 1, 2)] == [("bp", 1), ("bp", 2), ("bp", 0)]
 
 
 @pytest.mark.parametrize(
@@ -84,11 +88,29 @@ def test_quick_is_what_the_issue_of_its_name_promises() -> None:
         ("attacks.pgd.epsilons", [0.1, float("nan")], "attacks.pgd.epsilons.1: nan is not a finite number"),
         ("finetune.settings.learning_rate", float("inf"), "finetune.settings.learning_rate: inf is not a finite number"),
         ("threads", 0, "threads: 0 is less than the minimum of 1"),
+        ("attacks.pgd.epsilons", [0.1, 0.05], "attacks.pgd.epsilons: [0.1, 0.05] must rise"),
+        ("attacks.pgd.rules", ["sal"], "attacks.pgd.rules: 'sal' is not under `rules`"),
+        ("attacks.pgd.gradients", ["exakt"], "attacks.pgd.gradients: 'exakt' is not under `gradients`; did you mean 'exact'"),
+        ("rules", ["frsf", "usf", "brsf"], "attacks.transfer: transfers from the model that `bp` fine-tuned; add `bp` to `rules`"),
+        ("audit.claim", "fab", "audit.claim: 'fab' is not under `audit.attacks`"),
+        ("audit.attacks", ["pgd", "boundary"], "audit.attacks: boundary bounds another norm than pgd"),
+        ("audit.attacks", ["pgd", "fab"], "audit.attacks: fab attacks bp but not every rule"),
+        ("attacks.square.seeds", [0], "audit.attacks: square leaves out seeds"),
+        ("attacks.square.seeds", [7], "attacks.square.seeds: 7 is not under `seeds`"),
+        ("audit.epsilons", [0.2], "audit.epsilons: attack fgsm has no epsilon 0.2"),
+        ("tables.audit_guards", {}, "audit shows the audit; add `audit`"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named_with_file_and_key(path: str, value: Any, message: str, tmp_path: Path) -> None:
+    keys = changed(path, value)
+    if "add `audit`" in message:
+        del keys["audit"]
+    if path == "rules" and "transfer" in message:
+        del keys["audit"], keys["tables"]["audit"], keys["tables"]["audit_guards"], keys["figures"]["audit"]
+        for attack in ("pgd_eot", "apgd_dlr", "apgd_targeted", "fab", "tpgd", "few_pixel"):
+            del keys["attacks"][attack]
     with pytest.raises(UserError) as caught:
-        load(tmp_path, wrong=changed(path, value))
+        load(tmp_path, wrong=keys)
     text = str(caught.value)
     assert text.startswith(f"{tmp_path}/wrong.yaml: {message}"), text
     assert "\n" not in text
@@ -115,9 +137,9 @@ def test_no_experiment_at_all_and_a_reserved_name(tmp_path: Path) -> None:
 
 def test_extends_merges_mappings_and_replaces_lists(tmp_path: Path) -> None:
     over = {"extends": "base", "seeds": [7], "attacks": {"pgd": {"settings": {"steps": 9}}}}
-    found = load(tmp_path, base=QUICK, over=over, more={"extends": "over", "rules": ["bp"]})
+    found = load(tmp_path, base=QUICK, over=over, more={"extends": "over", "backbones": ["small_cnn"]})
     keys = found["more"].keys
-    assert (keys["seeds"], keys["rules"]) == ([7], ["bp"])
+    assert (keys["seeds"], keys["backbones"]) == ([7], ["small_cnn"])
     assert keys["attacks"]["pgd"]["settings"] == QUICK["attacks"]["pgd"]["settings"] | {"steps": 9}
     assert keys["attacks"]["fgsm"] == QUICK["attacks"]["fgsm"]
     assert found["base"].keys == QUICK

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -79,7 +80,7 @@ def existing_file(text: str) -> Path:
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Runs a stage; a UserError or a full disk ends in one line and exit code 2, Ctrl-C in exit code 130."""
+    """Runs a stage and ends the process; a UserError or a full disk ends in one line and exit code 2, Ctrl-C in 130."""
     try:
         main()
     except UserError as error:
@@ -88,6 +89,9 @@ def run_stage(main: Callable[[], None]) -> None:
         _end(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2)
     except KeyboardInterrupt:
         _end("interrupted; run the same command again to go on", 130)
+    # All files are closed; taking torch apart would cost as long as loading half of it.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _end(message: str, code: int) -> None:

@@ -1,18 +1,19 @@
 """What the stages that measure a model share: their options, the model they look at, the record's keys and metrics."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from creditflow.attacks.evaluate import AttackResult
+from creditflow import runtime
+from creditflow.attacks.evaluate import AttackResult, Helpers
 from creditflow.cli import existing_file, natural
 from creditflow.data.prepared import Subset, load_prepared
 from creditflow.errors import UserError
-from creditflow.learning import apply_rule
+from creditflow.learning import apply_rule, get_rule
 from creditflow.models import ImageClassifier, load_feedback, load_model, read_sidecar
 from creditflow.records import Keys, Metric
 
@@ -47,6 +48,34 @@ def attacker_view(path: Path, model: ImageClassifier, gradient: str) -> nn.Modul
         return model
     rule, state = load_feedback(path)
     return apply_rule(model, rule, state=state)
+
+
+def helpers(args: argparse.Namespace, model: ImageClassifier, gradient: str) -> Helpers:
+    """Returns what an attack may use beside the model: its surrogate, and views with other draws of its feedback weights.
+
+    Raises UserError if the surrogate takes other images or classes.
+    """
+    surrogate = None
+    if args.surrogate is not None:
+        surrogate = load_model(args.surrogate)
+        if (surrogate.spec.image_shape, surrogate.spec.n_classes) != (model.spec.image_shape, model.spec.n_classes):
+            raise UserError(f"--surrogate {args.surrogate} takes other images or classes than {args.model}")
+        surrogate = surrogate.to(next(model.parameters()).device)
+    return Helpers(surrogate, _drawing_views(args, model) if gradient == "feedback" else None)
+
+
+def _drawing_views(args: argparse.Namespace, model: ImageClassifier) -> Callable[[int], Sequence[nn.Module]] | None:
+    """Returns n -> n views with independent draws, for a rule that draws its feedback weights anew during training."""
+    rule, _ = load_feedback(args.model)
+    if get_rule(rule).after_update is None:
+        return None
+    device = next(model.parameters()).device
+
+    def views(n: int) -> Sequence[nn.Module]:
+        generator = runtime.generator("expectation", args.seed, device=device)
+        return [apply_rule(model, rule, generator=generator).eval() for _ in range(n)]
+
+    return views
 
 
 def record_keys(args: argparse.Namespace, sidecar: dict[str, Any], *, attack: str, gradient: str) -> Keys:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ RESERVED = (
     "finetune",
     "evaluate",
     "attack",
+    "audit",
     "collect",
     "make_table",
     "plot_figure",
@@ -51,13 +53,24 @@ class Experiment:
                     for seed in self.keys["seeds"]:
                         yield dataset, backbone, rule, seed
 
-    def conditions(self) -> Iterator[tuple[str, str]]:
-        """Yields (attack, gradient) of every attack; the gradient is "none" for attacks that use none."""
-        for attack in self.keys["attacks"]:
+    def conditions(self, rule: str, seed: int) -> Iterator[tuple[str, str]]:
+        """Yields (attack, gradient) of every attack on a rule's model; the gradient is "none" for attacks that use none."""
+        for attack, keys in self.keys["attacks"].items():
+            if rule not in keys.get("rules", self.keys["rules"]) or seed not in keys.get("seeds", self.keys["seeds"]):
+                continue
             if plugins.declared("attack", attack, "uses_gradient"):
-                yield from ((attack, gradient) for gradient in self.keys["gradients"])
+                yield from ((attack, gradient) for gradient in keys.get("gradients", self.keys["gradients"]))
             else:
                 yield attack, "none"
+
+    def surrogate(self, rule: str, seed: int) -> tuple[str, int]:
+        """Returns (rule, seed) of the model that transfer attacks on a model are made with.
+
+        It is the model's twin that backpropagation fine-tuned; for BP itself the BP model of the next seed, as a model
+        is no surrogate of itself (it has to be, where an experiment has one seed only).
+        """
+        seeds = self.keys["seeds"]
+        return "bp", seed if rule != "bp" else seeds[(seeds.index(seed) + 1) % len(seeds)]
 
     def record_paths(self, results: Path) -> list[Path]:
         """Returns all records of the experiment, below a results folder."""
@@ -65,7 +78,7 @@ class Experiment:
         for dataset, backbone, rule, seed in self.chains():
             model = f"{dataset}/{backbone}/{rule}"
             paths.append(results / self.name / f"evaluate/{model}/seed{seed}.json")
-            for attack, gradient in self.conditions():
+            for attack, gradient in self.conditions(rule, seed):
                 paths.append(results / self.name / f"attack/{model}/{attack}/{gradient}/seed{seed}.json")
         return paths
 
@@ -79,7 +92,7 @@ class Experiment:
             (self.record_paths(results), (".json", ".safetensors")),
             ([folder / f"tables/{name}" for name in self.keys["tables"]], (".csv", ".md", ".tex", ".html")),
             ([folder / f"figures/{name}" for name in self.keys["figures"]], (".pdf", ".svg", ".png")),
-            ([folder / "records", folder / "summary"], (".parquet",)),
+            ([folder / name for name in ("records", "summary", *(["audit"] if "audit" in self.keys else []))], (".parquet",)),
         ]
         return [path.with_suffix(suffix) for paths, suffixes in families for path in paths for suffix in suffixes]
 
@@ -88,7 +101,8 @@ class Experiment:
         folder = results / self.name
         tables = [folder / f"tables/{name}.csv" for name in self.keys["tables"]]
         figures = [folder / f"figures/{name}.pdf" for name in self.keys["figures"]]
-        return [folder / "records.parquet", *tables, *figures]
+        audit = [folder / "audit.parquet"] if "audit" in self.keys else []
+        return [folder / "records.parquet", *audit, *tables, *figures]
 
 
 def load_experiments(folder: Path, schema: Path) -> dict[str, Experiment]:
@@ -107,6 +121,7 @@ def load_experiments(folder: Path, schema: Path) -> dict[str, Experiment]:
         keys = _extend(name, raw, folder, ())
         _validate(keys, schema, "experiment", where)
         _check_names(keys, where)
+        _check_attacks(keys, where)
         experiments[name] = Experiment(name, keys)
     return experiments
 
@@ -224,3 +239,44 @@ def _check_names(keys: Mapping[str, Any], where: str) -> None:
         for name in names:
             if name not in keys["datasets"]:
                 raise UserError(f"{where}: {section}: {name!r} is not under `datasets`{suggestion(name, sorted(keys['datasets']))}")
+
+
+def _check_attacks(keys: Mapping[str, Any], where: str) -> None:
+    """Checks what the schema cannot say of attacks and the audit."""
+    for attack, its in keys["attacks"].items():
+        place = f"{where}: attacks.{attack}"
+        if any(later <= earlier for earlier, later in pairwise(its["epsilons"])):
+            raise UserError(f"{place}.epsilons: {its['epsilons']} must rise")
+        for key in ("rules", "gradients", "seeds"):
+            for name in its.get(key, []):
+                if name not in keys[key]:
+                    raise UserError(f"{place}.{key}: {name!r} is not under `{key}`{suggestion(str(name), list(map(str, keys[key])))}")
+        if plugins.declared("attack", attack, "uses_surrogate", False) and "bp" not in keys["rules"]:
+            raise UserError(f"{place}: transfers from the model that `bp` fine-tuned; add `bp` to `rules`")
+    audited = [
+        name for kind in ("table", "figure") for name in keys[f"{kind}s"] if plugins.declared(kind, name, "source", "summary") == "audit"
+    ]
+    if audited and "audit" not in keys:
+        raise UserError(f"{where}: {audited[0]} shows the audit; add `audit`")
+    if "audit" in keys:
+        _check_audit(keys, keys["audit"], f"{where}: audit")
+
+
+def _check_audit(keys: Mapping[str, Any], audit: Mapping[str, Any], where: str) -> None:
+    if "bp" not in keys["rules"]:
+        raise UserError(f"{where}: rules are compared with `bp`; add it to `rules`")
+    if audit["claim"] not in audit["attacks"]:
+        raise UserError(f"{where}.claim: {audit['claim']!r} is not under `audit.attacks`")
+    for attack in audit["attacks"]:
+        if attack not in keys["attacks"]:
+            raise UserError(f"{where}.attacks: {attack!r} is not under `attacks`{suggestion(attack, sorted(keys['attacks']))}")
+        if plugins.declared("attack", attack, "norm") != plugins.declared("attack", audit["claim"], "norm"):
+            raise UserError(f"{where}.attacks: {attack} bounds another norm than {audit['claim']}; a worst case needs one norm")
+        met = keys["attacks"][attack].get("rules", keys["rules"])
+        if "bp" in met and set(met) != set(keys["rules"]):
+            raise UserError(f"{where}.attacks: {attack} attacks bp but not every rule, so that worst cases would not compare")
+        if set(keys["attacks"][attack].get("seeds", keys["seeds"])) != set(keys["seeds"]):
+            raise UserError(f"{where}.attacks: {attack} leaves out seeds, so that worst cases would not compare")
+        for epsilon in audit["epsilons"]:
+            if epsilon not in keys["attacks"][attack]["epsilons"]:
+                raise UserError(f"{where}.epsilons: attack {attack} has no epsilon {epsilon}; it has {keys['attacks'][attack]['epsilons']}")

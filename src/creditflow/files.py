@@ -3,6 +3,7 @@
 import fcntl
 import glob
 import hashlib
+import io
 import json
 import os
 import platform
@@ -11,9 +12,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from creditflow.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -63,6 +67,13 @@ def only_one_writer(path: Path) -> Iterator[None]:
 def write_json(path: Path, value: Any) -> None:
     """Writes indented JSON with sorted keys, atomically; NaN and infinities are refused (ValueError)."""
     write_atomically(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+
+
+def write_parquet(path: Path, frame: "pd.DataFrame") -> None:
+    """Writes a table as Parquet, atomically."""
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    write_atomically(path, buffer.getvalue())
 
 
 def read_json(path: Path, what: str) -> Any:

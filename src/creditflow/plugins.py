@@ -56,17 +56,19 @@ def docstring(kind: str, name: str) -> str:
     return ast.get_docstring(_parsed(kind, name)) or name
 
 
-def declared(kind: str, name: str, argument: str) -> Any:
+def declared(kind: str, name: str, argument: str, default: Any = None) -> Any:
     """Returns a literal keyword argument of the call that a plugin's upper-case variable is made with.
 
     For example, `uses_gradient` of `ATTACK = Attack(..., uses_gradient=True)`, read without importing the file.
-    Raises UserError if the file declares no such literal.
+    Raises UserError if the file declares no such literal and there is no default.
     """
     for statement in _parsed(kind, name).body:
         if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Call):
             for keyword in statement.value.keywords:
                 if keyword.arg == argument and isinstance(keyword.value, ast.Constant):
                     return keyword.value.value
+    if default is not None:
+        return default
     raise UserError(f"{kind} {name!r}: {path(kind, name)} must declare {argument}= with a literal value")
 
 

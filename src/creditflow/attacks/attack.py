@@ -2,11 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-Norm = Literal["linf", "l2"]
+#: L-infinity and L2 over all pixels of an image; L0 counts the positions (rows, columns) that changed in any channel.
+Norm = Literal["linf", "l2", "l0"]
 
 
 @dataclass(frozen=True)
@@ -25,13 +29,29 @@ class Problem:
         model: in eval mode, images in [0, 1] to logits; its parameters require no gradient.
         images: float32 (N, C, H, W) in [0, 1].
         labels: int64 (N,).
-        pool: where a decision-based attack may start; None for attacks that use the gradient.
+        n_classes: number of logits.
+        pool: where a decision-based attack may start.
+        surrogate: another model of the same task, for attacks that transfer from it.
+        views: n -> n views of the model, whose backward draws the rule's random feedback weights anew; the model itself
+            where nothing is drawn. All views compute the same outputs.
     """
 
     model: nn.Module
     images: Tensor
     labels: Tensor
+    n_classes: int
     pool: Pool | None = None
+    surrogate: nn.Module | None = None
+    views: Callable[[int], Sequence[nn.Module]] | None = None
+
+    @cached_property
+    def loss_and_gradient(self) -> tuple[Tensor, Tensor]:
+        """Cross-entropy (N,) of the true labels at the images, and its gradient (N, C, H, W); computed once."""
+        x = self.images.clone().requires_grad_()
+        with torch.enable_grad():
+            loss = F.cross_entropy(self.model(x), self.labels, reduction="none")
+            (gradient,) = torch.autograd.grad(loss.sum(), x)
+        return loss.detach(), gradient
 
 
 @dataclass(frozen=True)
@@ -58,9 +78,13 @@ class Attack:
         uses_gradient: whether the attacker differentiates the model, and so has to be told through which weights.
         settings: dataclass of its parameters.
         propose: (problem, epsilons, settings) -> candidates.
+        uses_surrogate: whether it needs `problem.surrogate`.
+        uses_pool: whether it needs `problem.pool`.
     """
 
     norm: Norm
     uses_gradient: bool
     settings: type[Any]
     propose: Callable[[Problem, Sequence[float], Any], Candidates]
+    uses_surrogate: bool = False
+    uses_pool: bool = False

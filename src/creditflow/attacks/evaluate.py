@@ -1,7 +1,7 @@
 """The entry point: attack a model at all epsilons, and judge what the attack proposes."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from creditflow import plugins, runtime
+from creditflow.attacks import guards
 from creditflow.attacks.attack import Attack, Norm, Pool, Problem
 from creditflow.attacks.foolbox_adapter import wrap
 from creditflow.data.prepared import Subset, to_unit_interval
@@ -27,6 +28,7 @@ class AttackResult:
         clean_correct: bool (N,), before the attack.
         failed: images that the attack could not start on (they count as correct if they were).
         queries_per_image: forward passes per image that the attack itself made.
+        checks: what the guards saw, for the record: shares of images, counts and accuracies.
     """
 
     correct: Tensor
@@ -35,6 +37,15 @@ class AttackResult:
     clean_correct: Tensor
     failed: int
     queries_per_image: float
+    checks: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Helpers:
+    """What an attack may use beside the model; see `Problem`."""
+
+    surrogate: nn.Module | None = None
+    views: Callable[[int], Sequence[nn.Module]] | None = None
 
 
 def get_attack(name: str) -> Attack:
@@ -55,24 +66,67 @@ def choose_images(data: Subset, n_images: int) -> Tensor:
 
 
 def run_attack(
-    attack: Attack, settings: Any, model: nn.Module, data: Subset, chosen: Tensor, epsilons: Sequence[float], *, batch_size: int, seed: int
+    attack: Attack,
+    settings: Any,
+    model: nn.Module,
+    data: Subset,
+    chosen: Tensor,
+    epsilons: Sequence[float],
+    *,
+    batch_size: int,
+    seed: int,
+    helpers: Helpers | None = None,
 ) -> AttackResult:
     """Attacks the chosen images in batches, at all epsilons.
 
-    The model runs in eval mode; its parameters collect no gradient, and their flags and the model's mode are restored.
+    Models run in eval mode; their parameters collect no gradient, and their flags and modes are restored.
 
     Raises:
+        UserError: epsilons that do not rise; outputs that are not finite or are probabilities; an attack that needs a
+            surrogate without one.
         RuntimeError: an attack broke its bounds (norm, pixel range, finite values), or foolbox and we disagree on
             the clean accuracy: the numbers would mean nothing.
     """
-    results = []
-    with _frozen(model), _count_queries(model) as counter, runtime.global_seed("attack", seed):
-        pool = None if attack.uses_gradient else _pool(model, data)
+    helpers = helpers or Helpers()
+    guards.check_epsilons(list(epsilons))
+    if attack.uses_surrogate and helpers.surrogate is None:
+        raise UserError("this attack transfers images from another model: give it a surrogate")
+    results, seen, n_classes = [], [], 0
+    with ExitStack() as stack:
+        for one in [model, *([helpers.surrogate] if helpers.surrogate else [])]:
+            stack.enter_context(_frozen(one))
+        counter = stack.enter_context(_count_queries(model))
+        stack.enter_context(runtime.global_seed("attack", seed))
+        pool = _pool(model, data) if attack.uses_pool else None
         for part in chosen.to(data.images.device).split(batch_size):
-            problem = Problem(model, to_unit_interval(data.images[part]), data.labels[part], pool)
-            counter.n_images = 0
-            results.append(_attack_batch(attack, settings, problem, epsilons, counter))
-    return _join(results)
+            images, labels = to_unit_interval(data.images[part]), data.labels[part]
+            with torch.no_grad():
+                logits = model(images)
+            guards.check_outputs(logits)
+            n_classes = logits.shape[1]
+            problem = Problem(model, images, labels, n_classes, pool, helpers.surrogate, helpers.views)
+            results.append(_attack_batch(attack, settings, problem, logits, epsilons, counter))
+            seen.append(guards.observe(problem, logits, gradient=attack.uses_gradient))
+    joined = {name: torch.cat([one[name] for one in seen]) for name in seen[0]}
+    labels = data.labels[chosen.to(data.labels.device)].cpu()
+    return _join(results, guards.summarise(joined) | _counts(attack, epsilons, results, labels, n_classes))
+
+
+def _counts(attack: Attack, epsilons: Sequence[float], results: Sequence[AttackResult], labels: Tensor, n_classes: int) -> dict[str, Any]:
+    """Returns what else a reader has to know: images to attack, classes without any, and whether epsilon 0.5 falls short."""
+    clean = torch.cat([result.clean_correct for result in results])
+    per_class = labels.bincount(minlength=n_classes)
+    counts: dict[str, Any] = {
+        "clean_accuracy": float(clean.double().mean()),
+        "attackable_images": int(clean.sum()),
+        "classes_without_image": (per_class == 0).nonzero().flatten().tolist(),
+        "failed_starts": sum(result.failed for result in results),
+    }
+    if attack.norm == "linf" and max(epsilons) >= 0.5:
+        # At 0.5 all images can be made the same grey: an attack that leaves more than one class right was not strong enough.
+        left = torch.cat([result.correct[-1] for result in results])
+        counts["above_chance_at_half"] = int(left.sum()) > int(per_class.max())
+    return counts
 
 
 @torch.no_grad()
@@ -81,10 +135,13 @@ def _pool(model: nn.Module, data: Subset) -> Pool:
     return Pool(images, torch.cat([model(part).argmax(1) for part in images.split(1000)]))
 
 
-def _attack_batch(attack: Attack, settings: Any, problem: Problem, epsilons: Sequence[float], counter: "_Counter") -> AttackResult:
+def _attack_batch(
+    attack: Attack, settings: Any, problem: Problem, logits: Tensor, epsilons: Sequence[float], counter: "_Counter"
+) -> AttackResult:
+    counter.n_images = 0
     candidates = attack.propose(problem, epsilons, settings)
     queries = counter.n_images / len(problem.labels)
-    clean = _judge(problem, problem.images)
+    clean = logits.argmax(1) == problem.labels
     theirs = foolbox.accuracy(wrap(problem.model, problem.images), problem.images, problem.labels)
     if abs(theirs - float(clean.float().mean())) > 1e-6:
         raise RuntimeError(f"foolbox measures clean accuracy {theirs}, we {float(clean.float().mean())}")
@@ -98,11 +155,14 @@ def _attack_batch(attack: Attack, settings: Any, problem: Problem, epsilons: Seq
         clean_correct=clean.cpu(),
         failed=candidates.failed,
         queries_per_image=queries,
+        checks={},
     )
 
 
 def perturbation_size(delta: Tensor, norm: Norm) -> Tensor:
-    """Returns the norm (N,) of perturbations (N, ...), over all entries of each."""
+    """Returns the norm (N,) of perturbations (N, C, H, W), over all entries of each; L0 counts changed positions."""
+    if norm == "l0":
+        return (delta != 0).any(1).flatten(1).sum(1).to(delta.dtype)
     size: Tensor = torch.linalg.vector_norm(delta.flatten(1), ord=float("inf") if norm == "linf" else 2, dim=1)
     return size
 
@@ -121,7 +181,7 @@ def _check_bounds(images: Tensor, size: Tensor, epsilon: float) -> None:
         raise RuntimeError(f"the attack exceeded epsilon {epsilon}: {float(size.max())}")
 
 
-def _join(results: Sequence[AttackResult]) -> AttackResult:
+def _join(results: Sequence[AttackResult], checks: dict[str, Any]) -> AttackResult:
     sizes = [len(result.clean_correct) for result in results]
     distances = [result.distance for result in results if result.distance is not None]
     return AttackResult(
@@ -131,6 +191,7 @@ def _join(results: Sequence[AttackResult]) -> AttackResult:
         clean_correct=torch.cat([result.clean_correct for result in results]),
         failed=sum(result.failed for result in results),
         queries_per_image=sum(n * result.queries_per_image for n, result in zip(sizes, results, strict=True)) / sum(sizes),
+        checks=checks,
     )
 
 

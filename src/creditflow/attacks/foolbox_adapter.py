@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import eagerpy as ep
 import foolbox
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,22 @@ def wrap(model: nn.Module, images: Tensor) -> foolbox.PyTorchModel:
     return foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)
 
 
-def fixed_epsilon(attack: foolbox.attacks.base.Attack, problem: Problem, epsilons: Sequence[float]) -> Candidates:
-    """Runs an attack that spends a given epsilon: one run per epsilon."""
-    _, clipped, _ = attack(wrap(problem.model, problem.images), problem.images, problem.labels, epsilons=list(epsilons))
-    return Candidates(clipped)
+def fixed_epsilon(attack: foolbox.attacks.base.FixedEpsilonAttack, problem: Problem, epsilons: Sequence[float]) -> Candidates:
+    """Runs an attack that spends a given epsilon: one run per epsilon, judged by our judge only.
+
+    foolbox's own call would ask the model once more at every epsilon whether the attack succeeded.
+    """
+    fmodel, images = wrap(problem.model, problem.images), ep.astensor(problem.images)
+    criterion = foolbox.criteria.Misclassification(ep.astensor(problem.labels))
+
+    def proposal(epsilon: float) -> Tensor:
+        if epsilon == 0 and not getattr(attack, "random_start", True):
+            return problem.images
+        found = attack.run(fmodel, images, criterion, epsilon=epsilon)
+        clipped: Tensor = attack.distance.clip_perturbation(images, found, epsilon).raw
+        return clipped
+
+    return Candidates([proposal(epsilon) for epsilon in epsilons])
 
 
 def smallest_l2(attack: foolbox.attacks.base.MinimizationAttack, problem: Problem, epsilons: Sequence[float]) -> Candidates:
@@ -39,12 +52,25 @@ def smallest_l2(attack: foolbox.attacks.base.MinimizationAttack, problem: Proble
     return Candidates(proposed, distance, failed=int((~can_start).sum()))
 
 
-def starting_points(problem: Problem, pool: Pool) -> tuple[Tensor, Tensor]:
-    """Returns for each image the nearest pool image (L2) that the model gives another label, and where there is one.
+def starting_points(problem: Problem, pool: Pool, n_noise: int = 64) -> tuple[Tensor, Tensor]:
+    """Returns for each image a starting point that the model gives another label, and where there is one.
 
-    Uniform noise, foolbox's default start, is one class to most models: images of that class would have no start.
+    It is the nearest such image (L2) of the pool, else the first such of `n_noise` images of uniform noise. Noise alone,
+    foolbox's default, is one class to most models: images of that class would have no start.
     """
-    distances = torch.cdist(problem.images.flatten(1), pool.images.flatten(1))
-    distances[problem.labels[:, None] == pool.predictions[None, :]] = float("inf")
+    nearest, found = _nearest(problem, pool.images, pool.predictions)
+    if not bool(found.all()):
+        noise = torch.rand((n_noise, *problem.images.shape[1:]), device=problem.images.device)
+        with torch.no_grad():
+            predictions = problem.model(noise).argmax(1)
+        fallback, works = _nearest(problem, noise, predictions)
+        nearest[~found] = fallback[~found]
+        found = found | works
+    return nearest, found
+
+
+def _nearest(problem: Problem, images: Tensor, predictions: Tensor) -> tuple[Tensor, Tensor]:
+    distances = torch.cdist(problem.images.flatten(1), images.flatten(1))
+    distances[problem.labels[:, None] == predictions[None, :]] = float("inf")
     nearest = distances.min(dim=1)
-    return pool.images[nearest.indices], nearest.values.isfinite()
+    return images[nearest.indices], nearest.values.isfinite()

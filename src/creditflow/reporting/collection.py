@@ -9,6 +9,7 @@ import pandas as pd
 
 from creditflow.errors import UserError, one_line
 from creditflow.records import Metric, Record
+from creditflow.reporting.audit import COLUMNS as AUDIT_COLUMNS
 from creditflow.reporting.statistics import INTERVAL, two_way_interval
 
 _KEYS = ["experiment", "task", "dataset", "backbone", "rule", "seed", "attack", "gradient"]
@@ -76,12 +77,16 @@ def _same_images(one: Record, other: Record) -> bool:
     return np.array_equal(one.outcomes.get("example", np.empty(0)), other.outcomes.get("example", np.empty(0)))
 
 
-def read_summary(path: Path) -> pd.DataFrame:
-    """Reads `summary.parquet`. Raises UserError if it is not one."""
+#: Columns that each frame of an experiment has; the audit has further ones, for its attacks.
+_FRAMES = {"summary": SUMMARY_COLUMNS, "audit": AUDIT_COLUMNS}
+
+
+def read_frame(path: Path, kind: str) -> pd.DataFrame:
+    """Reads `summary.parquet` or `audit.parquet`. Raises UserError if it is not what `kind` says."""
     try:
         frame = pd.read_parquet(path)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a summary ({one_line(error)}); delete it and run the same command again") from error
-    if list(frame.columns) != SUMMARY_COLUMNS:
-        raise UserError(f"{path} is not a summary of this version; delete it and run the same command again")
+        raise UserError(f"{path} is not a {kind} ({one_line(error)}); delete it and run the same command again") from error
+    if list(frame.columns)[: len(_FRAMES[kind])] != _FRAMES[kind]:
+        raise UserError(f"{path} is not a {kind} of this version; delete it and run the same command again")
     return frame

@@ -40,10 +40,11 @@ _LOOK: Any = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure: dataclass of its parameters, and (summary, settings) -> matplotlib figure."""
+    """A figure: dataclass of its parameters, (frame, settings) -> matplotlib figure, and which frame it shows."""
 
     settings: type[Any]
     draw: Callable[[pd.DataFrame, Any], Canvas]
+    source: str = "summary"
 
 
 def rule_style(rule: str, all_rules: list[str]) -> dict[str, str]:
@@ -54,10 +55,10 @@ def rule_style(rule: str, all_rules: list[str]) -> dict[str, str]:
     return _SPARE_STYLES[spare.index(rule) % len(_SPARE_STYLES)]
 
 
-def write_figure(figure: Figure, summary: pd.DataFrame, settings: Any, stem: Path) -> None:
+def write_figure(figure: Figure, frame: pd.DataFrame, settings: Any, stem: Path) -> None:
     """Draws and writes `<stem>.pdf`, `.svg` and `.png`; equal numbers give equal files."""
     with matplotlib.rc_context(_LOOK):
-        canvas = figure.draw(summary, settings)
+        canvas = figure.draw(frame, settings)
         for suffix, metadata in (("pdf", {"CreationDate": None}), ("svg", {"Date": None}), ("png", {})):
             buffer = io.BytesIO()
             canvas.savefig(buffer, format=suffix, metadata=metadata, bbox_inches="tight")

@@ -13,6 +13,15 @@ _NAMES = {
     "clean": "none",
     "fgsm": "FGSM",
     "pgd": "PGD",
+    "pgd_eot": "PGD, expected gradient",
+    "apgd_ce": "APGD-CE",
+    "apgd_dlr": "APGD-DLR",
+    "apgd_targeted": "APGD-T",
+    "fab": "FAB",
+    "tpgd": "TPGD",
+    "square": "Square",
+    "transfer": "transfer",
+    "few_pixel": "few-pixel",
     "boundary": "Boundary",
     "hopskipjump": "HopSkipJump",
     "none": "",
@@ -24,6 +33,7 @@ _NAMES = {
     "norm": "Norm",
     "linf": "L-inf",
     "l2": "L2",
+    "l0": "L0 (pixels)",
 }
 
 #: The papers' order; other rules follow in alphabetical order.

@@ -1,9 +1,14 @@
-"""Intervals for accuracies measured on the same images by several seeds of a model."""
+"""Intervals and tests for accuracies measured on the same images by several seeds of a model."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import ttest_1samp
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 
 N_RESAMPLES = 2000
 LEVEL = 0.95
@@ -32,6 +37,50 @@ def resampled_means(correct: NDArray[np.bool_]) -> NDArray[np.float64]:
     # Sums of integers, exact in float64, and one division: all correct gives exactly 1.
     sums: NDArray[np.float64] = np.einsum("bi,bi->b", seed_counts @ correct.astype(np.float64), image_counts)
     return sums / correct.size
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Accuracy of one model less that of another, both measured by the same seeds on the same images.
+
+    Attributes:
+        value, low, high: the mean and its 95% interval.
+        p_images: McNemar's exact test over all (seed, image) pairs: were more images lost than won?
+        p_seeds: Student's t-test over the seeds' differences; NaN with one seed, which says nothing of other seeds.
+    """
+
+    value: float
+    low: float
+    high: float
+    p_images: float
+    p_seeds: float
+
+
+def paired_difference(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> Difference:
+    """Compares outcomes (seeds, images); the interval is a two-way bootstrap in which both are resampled alike.
+
+    Raises ValueError if the shapes differ or there is no outcome.
+    """
+    if one.shape != other.shape or one.size == 0:
+        raise ValueError(f"outcomes of shapes {one.shape} and {other.shape} cannot be paired")
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(resampled_means(one) - resampled_means(other), [tail, 1 - tail])
+    won, lost = int((one & ~other).sum()), int((~one & other).sum())
+    p_images = float(mcnemar([[0, won], [lost, 0]], exact=True).pvalue) if won + lost else 1.0
+    return Difference(float(one.mean() - other.mean()), float(low), float(high), p_images, _seeds_test(one.mean(1) - other.mean(1)))
+
+
+def _seeds_test(differences: NDArray[np.float64]) -> float:
+    if len(differences) < 2:
+        return float("nan")
+    if np.ptp(differences) == 0:  # no spread: the test's statistic is not defined
+        return 1.0 if differences[0] == 0 else 0.0
+    return float(ttest_1samp(differences, 0).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Returns p-values adjusted for their number (Holm, 1979)."""
+    return [float(p) for p in multipletests(list(p_values), method="holm")[1]] if len(p_values) else []
 
 
 @lru_cache(maxsize=4)

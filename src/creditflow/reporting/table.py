@@ -1,6 +1,6 @@
 """What a table is: rows of the summary, pivoted so that each rule is a column, the best marked as the paper does."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +10,7 @@ import pandas as pd
 from creditflow import files
 from creditflow.errors import UserError
 from creditflow.reporting.names import display, rule_order
+from creditflow.reporting.render import EMPHASIS, escape, write_forms
 
 Mark = Literal["best", "second", ""]
 
@@ -22,11 +23,17 @@ class Table:
         settings: dataclass of its parameters.
         select: (summary, settings) -> the summary's rows that it shows.
         rows: the columns of the summary that name its rows; rules are the columns.
+        source: which of the experiment's frames it shows.
     """
 
     settings: type[Any]
     select: Callable[[pd.DataFrame, Any], pd.DataFrame]
     rows: Sequence[str]
+    source: str = "summary"
+
+    def write(self, frame: pd.DataFrame, settings: Any, caption: str, stem: Path) -> None:
+        """Writes `<stem>.csv` (long form, all digits), `.md`, `.tex` and `.html` (rules side by side, percent)."""
+        write_table(self, self.select(frame, settings), caption, stem)
 
 
 @dataclass(frozen=True)
@@ -89,10 +96,15 @@ def write_table(table: Table, selected: pd.DataFrame, caption: str, stem: Path) 
     if selected.empty:
         raise UserError(f"no record for table {stem.name}; check that the experiment makes what the table shows")
     index, rules, cells = _pivot(selected, table.rows)
-    note = f"{caption} {footnote(selected)}"
     files.write_atomically(stem.with_suffix(".csv"), selected.to_csv(index=False, lineterminator="\n").encode())
-    for suffix, render in (("md", _markdown), ("tex", _latex), ("html", _html)):
-        files.write_atomically(stem.with_suffix(f".{suffix}"), render(index, [display(rule) for rule in rules], cells, note).encode())
+
+    def frame(suffix: str) -> pd.DataFrame:
+        style, heads = EMPHASIS[suffix], [escape(display(rule), suffix) for rule in rules]
+        text = [[f"{style[cell.mark].format(cell.percent)} {cell.interval}".strip() for cell in row] for row in cells]
+        names = index.map(lambda name: escape(name, suffix)).rename(columns=lambda name: escape(name, suffix))
+        return pd.concat([names, pd.DataFrame(text, columns=heads)], axis=1)
+
+    write_forms(frame, f"{caption} {footnote(selected)}", stem)
 
 
 def footnote(selected: pd.DataFrame) -> str:
@@ -130,37 +142,3 @@ def _row_cells(entries: Sequence[Any]) -> list[_Cell]:
         _Cell("-", "", "") if value is None else _Cell(f"{value:.1f}", f"({100 * entry.low:.1f} to {100 * entry.high:.1f})", next(marked))
         for value, entry in zip(shown, entries, strict=True)
     ]
-
-
-def _frame(index: pd.DataFrame, rules: list[str], cells: list[list[_Cell]], style: Mapping[str, str]) -> pd.DataFrame:
-    text = [[f"{style[cell.mark].format(cell.percent)} {cell.interval}".strip() for cell in row] for row in cells]
-    return pd.concat([index, pd.DataFrame(text, columns=rules)], axis=1)
-
-
-def _markdown(index: pd.DataFrame, rules: list[str], cells: list[list[_Cell]], note: str) -> str:
-    frame = _frame(index, rules, cells, {"best": "**{}**", "second": "_{}_", "": "{}"})
-    return f"{frame.to_markdown(index=False, disable_numparse=True)}\n\n{note}\n"
-
-
-def _html(index: pd.DataFrame, rules: list[str], cells: list[list[_Cell]], note: str) -> str:
-    frame = _frame(index, rules, cells, {"best": "<b>{}</b>", "second": "<u>{}</u>", "": "{}"})
-    style = (
-        "body{font:13px sans-serif;margin:2em;color:#222}table{border-collapse:collapse}p{max-width:60em}"
-        "th,td{padding:.3em .6em;border-bottom:1px solid #ccc;text-align:left;white-space:nowrap}thead{border-bottom:2px solid #222}"
-    )
-    table = frame.to_html(index=False, escape=False, border=0)
-    return f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><style>{style}</style>{table}<p>{note}</p></html>\n'
-
-
-def _latex(index: pd.DataFrame, rules: list[str], cells: list[list[_Cell]], note: str) -> str:
-    safe = index.map(_escape_latex).rename(columns=_escape_latex)
-    style = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "": "{}"}
-    frame = _frame(safe, [_escape_latex(rule) for rule in rules], cells, style)
-    latex: str = frame.to_latex(index=False, escape=False, caption=_escape_latex(note), position="t")
-    return latex
-
-
-def _escape_latex(text: str) -> str:
-    for character in "&%$#_{}":
-        text = text.replace(character, f"\\{character}")
-    return text

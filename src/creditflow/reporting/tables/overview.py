@@ -13,11 +13,12 @@ class Settings:
 
     epsilon_linf: float
     epsilon_l2: float
+    epsilon_l0: float = 1
 
 
 def select(summary: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """Returns clean accuracy, then every attack at its norm's epsilon, L-infinity first."""
-    sizes = {"linf": settings.epsilon_linf, "l2": settings.epsilon_l2}
+    sizes = {"linf": settings.epsilon_linf, "l2": settings.epsilon_l2, "l0": settings.epsilon_l0}
     parts = [summary[summary.attack == "clean"]]
     for norm, size in sizes.items():
         for attack in sorted(set(summary.attack[summary.norm == norm])):

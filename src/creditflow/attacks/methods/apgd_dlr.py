@@ -1,0 +1,22 @@
+"""APGD on the difference of logits ratio (Croce and Hein, 2020), which does not vanish where the softmax saturates; L-infinity."""
+
+from collections.abc import Sequence
+
+from pyautoattack.autopgd_base import APGDAttack
+
+from creditflow.attacks.attack import Attack, Candidates, Problem
+from creditflow.attacks.methods.apgd_ce import Settings
+from creditflow.attacks.pyautoattack_adapter import fixed_epsilon, need_classes
+
+
+def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> Candidates:
+    """Ascends -(z_y - max_{i != y} z_i) / (z_(1) - z_(3)). Raises UserError with fewer than three classes."""
+    need_classes(problem, 3, "apgd_dlr")
+
+    def make(epsilon: float, seed: int) -> APGDAttack:
+        return APGDAttack(problem.model, settings.steps, "Linf", settings.restarts, epsilon, seed, "dlr", device=problem.images.device)
+
+    return fixed_epsilon(make, problem, epsilons)
+
+
+ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose)

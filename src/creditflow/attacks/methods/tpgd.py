@@ -1,0 +1,58 @@
+"""TPGD (Zhang et al., 2019, the inner step of TRADES): PGD on KL(p(x) || p(x')), which needs no label; L-infinity."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import eagerpy as ep
+import foolbox
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from creditflow.attacks.attack import Attack, Candidates, Problem
+from creditflow.attacks.foolbox_adapter import fixed_epsilon
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Steps, step size in units of epsilon, and the standard deviation of the noise that the walk begins with.
+
+    KL is flat at the image itself, so it has to begin beside it.
+    """
+
+    steps: int = 10
+    relative_step: float = 0.25
+    start_noise: float = 0.001
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, not {self.steps}")
+        if not (self.relative_step > 0 and self.start_noise > 0):
+            raise ValueError("relative_step and start_noise must be positive")
+
+
+class _Divergence(foolbox.attacks.LinfPGD):
+    """foolbox's PGD with another loss and start."""
+
+    def __init__(self, settings: Settings, clean: Tensor) -> None:
+        super().__init__(steps=settings.steps, rel_stepsize=settings.relative_step, random_start=True)
+        self._noise, self._clean = settings.start_noise, clean
+
+    def get_loss_fn(self, model: foolbox.Model, labels: ep.Tensor) -> Callable[[ep.Tensor], ep.Tensor]:
+        def loss(inputs: ep.Tensor) -> ep.Tensor:
+            return ep.astensor(F.kl_div(model(inputs).raw.log_softmax(1), self._clean, reduction="sum", log_target=True))
+
+        return loss
+
+    def get_random_start(self, x0: ep.Tensor, epsilon: float) -> ep.Tensor:
+        return x0 + ep.clip(self._noise * ep.normal(x0, x0.shape), -epsilon, epsilon)
+
+
+def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> Candidates:
+    """Ascends the divergence from the clean prediction; labels play no part."""
+    with torch.no_grad():
+        clean = problem.model(problem.images).log_softmax(1)
+    return fixed_epsilon(_Divergence(settings, clean), problem, epsilons)
+
+
+ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose)

@@ -1,0 +1,76 @@
+"""The robustness audit. One panel per epsilon, one line per rule: robust accuracy under single attacks, and, with its 95%
+interval, under the worst of all attacks for each image. The dashed line is BP's worst case. A claim of robustness rests on
+the leftmost attack of the legend; how far the black mark lies from it is what the claim's attack did not see."""
+
+from math import isnan, nan
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from creditflow.reporting.figure import Figure
+from creditflow.reporting.names import display, rule_order
+from creditflow.settings import NoSettings
+
+#: Attacks in the order of the legend: colour and marker (Okabe and Ito's palette).
+_MARKS = {
+    "pgd feedback": ("PGD, feedback gradient", "#D55E00", "^"),
+    "pgd exact": ("PGD, exact gradient", "#0072B2", "s"),
+    "apgd_ce exact": ("APGD, exact gradient", "#56B4E9", "v"),
+    "square none": ("Square", "#009E73", "D"),
+    "transfer none": ("transfer from BP", "#CC79A7", "P"),
+}
+
+
+def draw(audit: pd.DataFrame, settings: NoSettings) -> Canvas:
+    """Returns the figure; panels are epsilons, and lines of panels datasets and backbones."""
+    places = list(dict.fromkeys(zip(audit.dataset, audit.backbone, strict=True)))
+    epsilons, rules = sorted(set(audit.epsilon)), rule_order(set(audit.rule))
+    canvas = Canvas(figsize=(1.2 + 3.3 * len(epsilons), 1.1 + (0.6 + 0.42 * len(rules)) * len(places)), layout="constrained")
+    grid = canvas.subplots(len(places), len(epsilons), sharex=True, sharey=True, squeeze=False)
+    for (dataset, backbone), line in zip(places, grid, strict=True):
+        for epsilon, axes in zip(epsilons, line, strict=True):
+            chosen = (audit.dataset == dataset) & (audit.backbone == backbone) & (audit.epsilon == epsilon)
+            _panel(axes, audit[chosen], rules)
+        line[0].set_ylabel(f"{display(backbone)}\n{display(dataset)}")
+    for epsilon, axes in zip(epsilons, grid[0], strict=True):
+        axes.set_title(f"epsilon {epsilon:g}", fontsize=10)
+    for axes in grid[-1]:
+        axes.set_xlabel("robust accuracy (%)")
+    handles = {label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    canvas.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+    first = audit.iloc[0]
+    canvas.supxlabel(f"n = {first.n_images} images x {first.n_seeds} seeds; 95% two-way bootstrap over images and seeds.", fontsize=7)
+    return canvas
+
+
+def _panel(axes: Axes, audit: pd.DataFrame, rules: list[str]) -> None:
+    rows: dict[str, dict[Any, Any]] = {row["rule"]: row for row in audit.to_dict("records")}
+    for place, rule in enumerate(rules):
+        _line(axes, rows[rule], place)
+    if "bp" in rows:
+        axes.axvline(100 * rows["bp"]["worst"], color="black", linestyle="--", linewidth=0.8, zorder=0)
+    axes.set_yticks(range(len(rules)), [display(rule) for rule in rules])
+    axes.set_ylim(len(rules) - 0.5, -0.6)
+    axes.set_xlim(-3, 103)
+
+
+def _line(axes: Axes, row: dict[Any, Any], place: int) -> None:
+    shown = {name: 100 * row.get(f"accuracy {name}", nan) for name in _MARKS}
+    worst, low, high = (100 * row[name] for name in ("worst", "worst_low", "worst_high"))
+    span = [value for value in (*shown.values(), worst) if not isnan(value)]
+    axes.plot([min(span), max(span)], [place, place], color="#BBBBBB", linewidth=1.5, zorder=1)
+    for name, value in shown.items():
+        label, colour, marker = _MARKS[name]
+        if not isnan(value):
+            axes.plot([value], [place], color=colour, marker=marker, markersize=5.5, linestyle="none", label=label, zorder=2)
+    axes.errorbar(
+        [worst], [place], xerr=[[worst - low], [high - worst]], color="black", marker="|", markersize=11, capsize=2, linewidth=1,
+        label="worst case", zorder=3,
+    )  # fmt: skip
+    if row["verdict"]:
+        axes.annotate(row["verdict"], (1.0, place - 0.28), xycoords=("axes fraction", "data"), ha="right", fontsize=7, style="italic")
+
+
+FIGURE = Figure(settings=NoSettings, draw=draw, source="audit")

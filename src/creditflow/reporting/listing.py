@@ -1,0 +1,44 @@
+"""A table whose rows are rows of a frame, for what is not one accuracy per rule."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from creditflow import files
+from creditflow.errors import UserError
+from creditflow.reporting.render import escape, write_forms
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A table of texts.
+
+    Attributes:
+        settings: dataclass of its parameters.
+        select: (frame, settings) -> the frame's rows that it shows; they are the CSV file, with all digits.
+        show: (selected, settings) -> their texts; column names are the head.
+        note: selected -> what stands below the caption.
+        source: which of the experiment's frames it shows.
+    """
+
+    settings: type[Any]
+    select: Callable[[pd.DataFrame, Any], pd.DataFrame]
+    show: Callable[[pd.DataFrame, Any], pd.DataFrame]
+    note: Callable[[pd.DataFrame], str]
+    source: str = "summary"
+
+    def write(self, frame: pd.DataFrame, settings: Any, caption: str, stem: Path) -> None:
+        """Writes `<stem>.csv`, `.md`, `.tex` and `.html`. Raises UserError if there is nothing to show."""
+        selected = self.select(frame, settings)
+        if selected.empty:
+            raise UserError(f"no record for table {stem.name}; check that the experiment makes what the table shows")
+        shown = self.show(selected, settings)
+        files.write_atomically(stem.with_suffix(".csv"), selected.to_csv(index=False, lineterminator="\n").encode())
+
+        def escaped(suffix: str) -> pd.DataFrame:
+            return shown.map(lambda text: escape(text, suffix)).rename(columns=lambda text: escape(text, suffix))
+
+        write_forms(escaped, f"{caption} {self.note(selected)}", stem)

@@ -1,0 +1,65 @@
+"""The robustness audit. Robust accuracy in percent through the feedback weights, on which a claim rests, then under
+attacks that owe nothing to them, then under the worst of all attacks for each image. The difference is the worst case's
+to BP's, in points with its 95% interval; p is McNemar's, adjusted by Holm's method for all comparisons of the audit.
+"Masked" is a gain under the claim's attack that the worst case removes. Rules and literature: docs/audit.md."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from creditflow.reporting.listing import Listing
+from creditflow.reporting.names import display, rule_order
+from creditflow.settings import NoSettings
+
+#: Attack, gradient and heading of the columns of single attacks; those that an experiment lacks are left out.
+_SHOWN = (
+    ("pgd exact", "PGD exact"),
+    ("apgd_ce exact", "APGD exact"),
+    ("square none", "Square"),
+    ("transfer none", "transfer"),
+)
+
+
+def show(rows: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
+    """Returns the cells; the columns of dataset and backbone only where there are several."""
+    attack, gradient = rows.claim.iloc[0].split()
+    shown = [(heading, name) for name, heading in _SHOWN if f"accuracy {name}" in rows]
+    frame = pd.DataFrame([_cells(row, f"{display(attack)} {gradient}", shown) for row in rows.to_dict("records")])
+    return frame.drop(columns=[name for name in ("Dataset", "Backbone") if frame[name].nunique() == 1])
+
+
+def _cells(row: dict[Any, Any], claim_heading: str, shown: Sequence[tuple[str, str]]) -> dict[str, str]:
+    compared = row["verdict"] != ""
+    cells = {"Dataset": display(row["dataset"]), "Backbone": display(row["backbone"])}
+    cells |= {"Epsilon": f"{row['epsilon']:g}", "Rule": display(row["rule"]), "Clean": _percent(row["clean"])}
+    cells[claim_heading] = _percent(row[f"accuracy {row['claim']}"])
+    cells |= {heading: _percent(row[f"accuracy {name}"]) for heading, name in shown}
+    cells["Worst case"] = f"{_percent(row['worst'])} ({_percent(row['worst_low'])} to {_percent(row['worst_high'])})"
+    difference = f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
+    cells |= {"Difference to BP": difference if compared else "", "p": f"{row['p']:.2g}" if compared else ""}
+    cells["Decided by"] = " ".join(display(word) for word in row["decided_by"].split())
+    return cells | {"Verdict": row["verdict"], "Guards": str(len(row["guards"].split("; ")) if row["guards"] else 0)}
+
+
+def _percent(value: float) -> str:
+    return "-" if value != value else f"{100 * value:.1f}"
+
+
+def select(frame: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
+    """Returns all rows, sorted by dataset, backbone, epsilon and the papers' order of rules."""
+    order = rule_order(set(frame.rule))
+    ranked = frame.assign(_rank=frame.rule.map(order.index))
+    return ranked.sort_values(["dataset", "backbone", "epsilon", "_rank"]).drop(columns="_rank")
+
+
+def note(rows: pd.DataFrame) -> str:
+    """Says on how many images and seeds the numbers rest, and where the guards are."""
+    first: dict[Any, Any] = rows.to_dict("records")[0]
+    one_place = len(set(zip(rows.dataset, rows.backbone, strict=True))) == 1
+    place = f"{display(first['backbone'])}, {display(first['dataset'])}. " if one_place else ""
+    seeds = "" if first["n_seeds"] > 1 else " One seed says nothing of other models that the same rule would train."
+    return f"{place}n = {first['n_images']} images x {first['n_seeds']} seeds, the same for all attacks.{seeds} Guards: see audit_guards."
+
+
+TABLE = Listing(settings=NoSettings, select=select, show=show, note=note, source="audit")
