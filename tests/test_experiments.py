@@ -136,10 +136,10 @@ def test_no_experiment_at_all_and_a_reserved_name(tmp_path: Path) -> None:
 
 
 def test_extends_merges_mappings_and_replaces_lists(tmp_path: Path) -> None:
-    over = {"extends": "base", "seeds": [7], "attacks": {"pgd": {"settings": {"steps": 9}}}}
+    over = {"extends": "base", "seeds": [0, 7], "attacks": {"pgd": {"settings": {"steps": 9}}}}
     found = load(tmp_path, base=QUICK, over=over, more={"extends": "over", "backbones": ["small_cnn"]})
     keys = found["more"].keys
-    assert (keys["seeds"], keys["backbones"]) == ([7], ["small_cnn"])
+    assert (keys["seeds"], keys["backbones"]) == ([0, 7], ["small_cnn"])
     assert keys["attacks"]["pgd"]["settings"] == QUICK["attacks"]["pgd"]["settings"] | {"steps": 9}
     assert keys["attacks"]["fgsm"] == QUICK["attacks"]["fgsm"]
     assert found["base"].keys == QUICK
