@@ -63,8 +63,9 @@ format: $(TOOLS) ## format Python and Snakemake files
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt .
 
-bench: $(INSTALLED) ## time of a training step under each rule, as a ratio to backpropagation
+bench: $(INSTALLED) ## ratios of time, side by side: rules to backpropagation, attacks to foolbox
 	$(BIN)/python benchmarks/feedback_step.py
+	$(BIN)/python benchmarks/attacks.py
 
 container: $(INSTALLED) ## build the image for --use-apptainer (FLAVOUR=cpu for one without CUDA; OPTIONS for containers/build.py)
 	$(BIN)/python containers/build.py --flavour $(FLAVOUR) $(OPTIONS)

@@ -181,10 +181,11 @@ def surrogate(wildcards):
 
 
 def source(kind):
-    """The frame that a table or figure shows: the experiment's summary or its audit."""
+    """What a table or figure shows: the experiment's summary, its audit, or published numbers."""
 
     def path(wildcards):
-        return f"results/{wildcards.experiment}/{plugins.declared(kind, wildcards[kind], 'source', 'summary')}.parquet"
+        frame = plugins.declared(kind, wildcards[kind], "source", "summary")
+        return "config/published/sign_symmetry.csv" if frame == "published" else f"results/{wildcards.experiment}/{frame}.parquet"
 
     return path
 
@@ -192,13 +193,16 @@ def source(kind):
 def library(*parts):
     """Files of the library that a stage's results depend on, as an input function.
 
-    A folder stands for its own files, without subfolders; a part such as "learning/rules/{rule}.py" is one file.
+    A folder stands for its own files, without subfolders; a part such as "learning/rules/{rule}.py" is one file, and
+    those in its folder that it imports.
     """
 
     def found(wildcards):
         root = Path("src/creditflow")
         paths = [root / part.format(**wildcards) for part in parts]
-        return [str(file) for path in paths for file in (sorted(path.glob("*.py")) if path.suffix == "" else [path])]
+        return [
+            str(file) for path in paths for file in (sorted(path.glob("*.py")) if path.suffix == "" else plugins.with_imports_beside(path))
+        ]
 
     return found
 

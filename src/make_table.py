@@ -14,7 +14,7 @@ def main() -> None:
     parser = stage_parser(__doc__)
     parser.add_argument("--table", required=True, help=f"one of: {', '.join(plugins.names('table'))}")
     parser.add_argument("--settings", type=json_object, default={}, help='parameters of the table, such as {"epsilon": 0.1}')
-    parser.add_argument("--frame", type=existing_file, required=True, help="summary.parquet or audit.parquet, as the table needs")
+    parser.add_argument("--frame", type=existing_file, required=True, help="summary, audit or published numbers")
     parser.add_argument("--output", type=Path, required=True, help="file to write; its suffix is replaced by .csv, .md, .tex, .html")
     args = parser.parse_args()
 

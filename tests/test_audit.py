@@ -22,10 +22,11 @@ from creditflow.records import Keys, Metric, Record
 from creditflow.reporting.audit import Comparison, audit, decided_by, guards, verdict, worst_case
 from creditflow.reporting.figure import Figure, write_figure
 from creditflow.reporting.listing import Listing
+from creditflow.reporting.published import COLUMNS, images_behind, read_published
 from creditflow.reporting.statistics import Difference, holm, paired_difference
 from creditflow.settings import NoSettings, parse
 from creditflow.training import TrainingSettings, train
-from helpers import small_model, subset
+from helpers import ROOT, small_model, subset
 
 EPSILONS = [0.1, 0.16]
 ATTACKS = ("fgsm", "pgd", "apgd_ce", "square", "transfer")
@@ -307,6 +308,47 @@ def test_only_images_that_every_attack_met_count() -> None:
     assert set(frame.worst) == {0.5}
     with pytest.raises(UserError, match="no image in common"):
         audit([record("bp", 0, "pgd", "exact", [[True]] * 2, [1]), record("bp", 0, "square", "none", [[True]] * 2, [2])], chosen)
+
+
+# --- published numbers --------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=50, deadline=None)
+@given(n=st.sampled_from([20, 32, 50, 100]), seed=st.integers(0, 10_000), truncated=st.booleans())
+def test_the_number_of_images_is_read_off_the_grid_of_values(n: int, seed: int, truncated: bool) -> None:
+    counts = np.random.default_rng(seed).integers(0, n + 1, 40)
+    printed = [f"{int(10_000 * k / n) / 100 if truncated else 100 * k / n:.2f}" for k in counts]
+    assert n % images_behind(printed) == 0  # a divisor where all counts happen to share a factor
+
+
+def test_values_on_no_grid_betray_nothing_and_misprints_are_forgiven() -> None:
+    rng = np.random.default_rng(0)
+    assert np.isnan(images_behind([f"{value:.2f}" for value in rng.uniform(0, 100, 40)]))
+    on_grid = [f"{100 * k / 32:.2f}" for k in rng.integers(0, 33, 39)]
+    assert images_behind([*on_grid, "3.15"]) == 32
+
+
+def test_the_sign_symmetry_papers_accuracies_rest_on_32_images() -> None:
+    frame = read_published(ROOT / "config/published/sign_symmetry.csv")
+    assert set(frame.n) == {32.0}
+    assert len(frame) == 4 * (12 + 9 + 9)
+    cell = frame[(frame.table == "table3") & (frame.backbone == "resnet18") & (frame.dataset == "coco") & (frame.rule == "usf")].iloc[0]
+    expected = binomtest(6, 32).proportion_ci(method="exact")
+    assert (cell.low, cell.high) == pytest.approx((expected.low, expected.high))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2\n", "must have the columns"),
+        (",".join(COLUMNS) + "\np,t,b,d,r,a,m,120\n", "120 is not a percentage"),
+        ("", "is not a table"),
+    ],
+)
+def test_broken_published_numbers_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_published(tmp_path / "x.csv")
 
 
 # --- what a reader sees -------------------------------------------------------------------------------------------

@@ -34,8 +34,10 @@ gradients: [exact, feedback]
 attacks:
   fgsm: {epsilons: [0, 0.1], images: 40, batch_size: 20}
   boundary: {epsilons: [1.0], images: 8, batch_size: 8, settings: {steps: 20}}
-tables: {table1: {}, table3: {epsilon: 1}, figure2: {}}
-figures: {figure2: {}}
+  transfer: {epsilons: [0.1], images: 30, batch_size: 30, settings: {steps: 3}}
+audit: {epsilons: [0.1], attacks: [fgsm, transfer], claim: fgsm}
+tables: {audit: {}, table1: {}, table3: {epsilon: 1}, figure2: {}}
+figures: {audit: {}, figure2: {}}
 """
 
 
@@ -69,14 +71,21 @@ def edit(folder: Path, old: str, new: str) -> None:
 
 def test_everything_that_was_promised_is_there(finished: Path) -> None:
     results = finished / "results/tiny"
-    for name in ("table1", "table3", "figure2"):
+    for name in ("audit", "table1", "table3", "figure2"):
         for suffix in ("csv", "md", "tex", "html"):
             assert (results / f"tables/{name}.{suffix}").stat().st_size > 50
     for suffix in ("pdf", "svg", "png"):
-        assert (results / f"figures/figure2.{suffix}").stat().st_size > 5000
+        for name in ("audit", "figure2"):
+            assert (results / f"figures/{name}.{suffix}").stat().st_size > 5000
     frame = pd.read_parquet(results / "records.parquet")
     assert set(frame.experiment) == {"tiny"}
-    assert len(frame) == 2 * 2 * (1 + 2 * 3 + 3)  # clean; FGSM twice with two epsilons and queries; Boundary
+    assert len(frame) == 2 * 2 * (1 + 2 * 3 + 3 + 2)  # clean; FGSM twice with two epsilons and queries; Boundary; transfer
+    audited = pd.read_parquet(results / "audit.parquet")
+    assert set(zip(audited.rule, audited.n_images, audited.n_seeds, strict=True)) == {("bp", 30, 2), ("brsf", 30, 2)}
+    for rule, seed, twin in (("brsf", 0, 0), ("bp", 0, 1), ("bp", 1, 0)):
+        record = json.loads((results / f"attack/high/small_cnn/{rule}/transfer/none/seed{seed}.json").read_text())
+        sidecar = json.loads((results / f"finetune/high/small_cnn/bp/seed{twin}.json").read_text())
+        assert record["settings"]["surrogate"] == sidecar["sha256"]
     assert not (results / "checkpoints").exists() or not any(path.is_file() for path in (results / "checkpoints").rglob("*"))
     assert not list(finished.glob("results/**/.*.part"))
     for path in results.glob("attack/**/seed*.json"):
@@ -110,23 +119,25 @@ def test_two_runs_write_the_same_bytes_but_for_time_and_host(finished: Path, tmp
     assert compared > 60
 
 
-AFTERWARDS = {"collect", "make_table", "plot_figure"}
+AFTERWARDS = {"audit", "collect", "make_table", "plot_figure"}
 
 
 @pytest.mark.parametrize(
     ("old", "new", "rules", "attacks"),
     [
         ("steps: 20", "steps: 21", {"attack"}, {"boundary"}),
-        ("epsilons: [0, 0.1]", "epsilons: [0, 0.2]", {"attack"}, {"fgsm"}),
+        ("epsilons: [0, 0.1]", "epsilons: [0.05, 0.1]", {"attack"}, {"fgsm"}),
+        ("claim: fgsm", "claim: transfer", {"audit"}, set()),
         ("table3: {epsilon: 1}", "table3: {epsilon: 1.0}", {"make_table"}, set()),
-        ("threads: 1", "threads: 2", {"pretrain", "finetune", "evaluate", "attack"}, {"fgsm", "boundary"}),
-        ("weight_decay: 5.0e-4", "weight_decay: 6.0e-4", {"finetune", "evaluate", "attack"}, {"fgsm", "boundary"}),
+        ("threads: 1", "threads: 2", {"pretrain", "finetune", "evaluate", "attack"}, {"fgsm", "boundary", "transfer"}),
+        ("weight_decay: 5.0e-4", "weight_decay: 6.0e-4", {"finetune", "evaluate", "attack"}, {"fgsm", "boundary", "transfer"}),
     ],
 )  # fmt: skip
 def test_touching_a_key_makes_only_what_depends_on_it(copy: Path, old: str, new: str, rules: set[str], attacks: set[str]) -> None:
     edit(copy, old, new)
     again = planned(copy, "tiny")
-    assert again == (rules | AFTERWARDS if rules != {"make_table"} else rules)
+    only = {"make_table": {"make_table"}, "audit": {"audit", "make_table", "plot_figure"}}
+    assert again == (only[next(iter(rules))] if len(rules) == 1 and rules <= only.keys() else rules | AFTERWARDS)
     done = snakemake(copy, "-n", "--quiet", "host", "--", "tiny")
     assert set(re.findall(r"wildcards: .*attack=(\w+)", done.stdout)) == attacks
 
@@ -148,6 +159,8 @@ def test_one_figure_is_made_from_cached_records_within_20_seconds(copy: Path) ->
     ("file", "expected"),
     [
         ("attacks/methods/boundary.py", {"attack"} | AFTERWARDS),
+        ("attacks/methods/pgd.py", {"attack"} | AFTERWARDS),  # transfer builds on it
+        ("reporting/statistics.py", AFTERWARDS),
         ("evaluation.py", {"evaluate", "attack"} | AFTERWARDS),
         ("training/loop.py", {"pretrain", "finetune", "evaluate", "attack"} | AFTERWARDS),
         ("learning/rule.py", {"finetune", "evaluate", "attack"} | AFTERWARDS),

@@ -6,6 +6,7 @@ milliseconds. Loading imports the one file that is asked for.
 
 import ast
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -75,6 +76,22 @@ def declared(kind: str, name: str, argument: str, default: Any = None) -> Any:
 def path(kind: str, name: str) -> Path:
     """Returns the file of a plugin."""
     return _PACKAGE / ROOMS[kind] / f"{name}.py"
+
+
+@cache
+def with_imports_beside(file: Path) -> list[Path]:
+    """Returns a file and those in its folder that it imports, directly or through each other: plugins may share code."""
+    found, waiting = [], [file]
+    while waiting:
+        current = waiting.pop()
+        found.append(current)
+        for statement in ast.parse(current.read_text()).body:
+            if isinstance(statement, ast.ImportFrom) and statement.module:
+                names = [*(alias.name for alias in statement.names), statement.module.rpartition(".")[2]]
+                beside = [path for path in (current.parent / f"{name}.py" for name in names) if path.exists()]
+                same_folder = ".".join(file.resolve().parent.parts[-2:]) in statement.module
+                waiting += [path for path in beside if same_folder and path not in found]
+    return sorted(set(found))
 
 
 def _parsed(kind: str, name: str) -> ast.Module:

@@ -10,6 +10,7 @@ import pandas as pd
 from creditflow.errors import UserError, one_line
 from creditflow.records import Metric, Record
 from creditflow.reporting.audit import COLUMNS as AUDIT_COLUMNS
+from creditflow.reporting.published import read_published
 from creditflow.reporting.statistics import INTERVAL, two_way_interval
 
 _KEYS = ["experiment", "task", "dataset", "backbone", "rule", "seed", "attack", "gradient"]
@@ -82,7 +83,9 @@ _FRAMES = {"summary": SUMMARY_COLUMNS, "audit": AUDIT_COLUMNS}
 
 
 def read_frame(path: Path, kind: str) -> pd.DataFrame:
-    """Reads `summary.parquet` or `audit.parquet`. Raises UserError if it is not what `kind` says."""
+    """Reads `summary.parquet`, `audit.parquet` or a file of published numbers. Raises UserError if it is not what `kind` says."""
+    if kind == "published":
+        return read_published(path)
     try:
         frame = pd.read_parquet(path)
     except (OSError, ValueError) as error:

@@ -8,6 +8,13 @@ _NAMES = {
     "brsf": "brSF",
     "lenet5": "LeNet-5",
     "small_cnn": "small CNN",
+    "alexnet": "AlexNet",
+    "resnet18": "ResNet-18",
+    "vgg16": "VGG-16",
+    "cifar10": "CIFAR-10",
+    "coco": "MS-COCO",
+    "nus_wide": "NUS-WIDE",
+    "imagenet": "ImageNet",
     "fashion_0_4": "Fashion-MNIST 0-4",
     "fashion_5_9": "Fashion-MNIST 5-9",
     "clean": "none",
@@ -34,6 +41,9 @@ _NAMES = {
     "linf": "L-inf",
     "l2": "L2",
     "l0": "L0 (pixels)",
+    "table1": "1",
+    "table3": "3",
+    "table4": "4",
 }
 
 #: The papers' order; other rules follow in alphabetical order.

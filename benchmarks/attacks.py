@@ -1,0 +1,87 @@
+"""Time and memory of FGSM and PGD at many epsilons, as ratios to plain foolbox, side by side in one run.
+
+    python benchmarks/attacks.py
+
+Both attack the same images of the same network and both say for each image whether it was fooled. They alternate
+within each round, so that what else the machine does meets both alike; a ratio is the median over rounds. Memory is the
+peak of a process of its own. The last line is one JSON object {name: ratio}.
+"""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import foolbox
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from creditflow.attacks import get_attack, run_attack
+from creditflow.data.prepared import Subset, to_unit_interval
+from creditflow.models import ModelSpec, build_model
+
+ROUNDS, IMAGES, EPSILONS = 9, 250, [0.001, 0.005, 0.01, 0.05, 0.1, 0.5]
+REFERENCE = {
+    "fgsm": lambda: foolbox.attacks.LinfFastGradientAttack(random_start=False),
+    "pgd": lambda: foolbox.attacks.LinfPGD(rel_stepsize=1 / 3, steps=5, random_start=False),
+}
+
+
+def task() -> tuple[nn.Module, Subset]:
+    """A LeNet-5 and random images: what they show does not matter for the time."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (IMAGES, 1, 28, 28), generator=generator, dtype=torch.uint8)
+    data = Subset(images, torch.randint(0, 10, (IMAGES,), generator=generator), tuple("0123456789"), (0.3,), (0.3,))
+    return build_model(ModelSpec("lenet5", (1, 28, 28), 10, (0.3,), (0.3,))).eval(), data
+
+
+def ours(name: str, model: nn.Module, data: Subset) -> None:
+    attack = get_attack(name)
+    run_attack(attack, attack.settings(), model, data, torch.arange(IMAGES), EPSILONS, batch_size=IMAGES, seed=0)
+
+
+def theirs(name: str, model: nn.Module, data: Subset) -> None:
+    """foolbox's own loop over epsilons, and its clean accuracy, which ours measures too."""
+    fmodel, images = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu"), to_unit_interval(data.images)
+    foolbox.accuracy(fmodel, images, data.labels)
+    REFERENCE[name]()(fmodel, images, data.labels, epsilons=EPSILONS)
+
+
+def seconds(run: Callable[[str, nn.Module, Subset], None], name: str, model: nn.Module, data: Subset) -> float:
+    start = time.perf_counter()
+    run(name, model, data)
+    return time.perf_counter() - start
+
+
+def peak_memory(which: str, name: str) -> float:
+    """Returns the peak memory in MiB of a process that runs one attack three times."""
+    done = subprocess.run([sys.executable, __file__, which, name], check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def ratios(name: str) -> dict[str, float]:
+    model, data = task()
+    for run in (ours, theirs):
+        run(name, model, data)  # warm up
+    each = [seconds(theirs, name, model, data) / seconds(ours, name, model, data) for _ in range(ROUNDS)]
+    memory = peak_memory("ours", name) / peak_memory("theirs", name)
+    spread = f"(min {min(each):.2f}, max {max(each):.2f})"
+    print(f"{name}: {statistics.median(each):.2f} x as fast as foolbox {spread}, {memory:.2f} x its peak memory")
+    return {f"{name}_foolbox_time_over_ours": round(statistics.median(each), 3), f"{name}_memory_over_foolbox": round(memory, 3)}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    if len(sys.argv) == 3:
+        which, name = sys.argv[1:]
+        for _ in range(3):
+            {"ours": ours, "theirs": theirs}[which](name, *task())
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    else:
+        print(json.dumps(ratios("fgsm") | ratios("pgd")))
