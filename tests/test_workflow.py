@@ -183,7 +183,8 @@ def test_editing_one_rule_leaves_the_others_alone(copy: Path) -> None:
 
 def test_prefetch_leaves_nothing_to_fetch(tmp_path: Path) -> None:
     folder = project(tmp_path, tiny=TINY)
-    (folder / "config/experiments/quick.yaml").unlink()
+    for path in (folder / "config/experiments").glob("quick*.yaml"):
+        path.unlink()
     configuration = folder / "config/config.yaml"
     configuration.write_text(configuration.read_text().replace("default_experiment: quick", "default_experiment: tiny"))
     assert "fetch" in planned(folder, "tiny")
