@@ -78,7 +78,8 @@ def build(image: Path, values: dict[str, str], binds: list[str]) -> None:
     with singularity_command():
         done = Client.build("containers/creditflow.def", str(part), sudo=False, force=True, options=options, return_result=True)
     if not part.exists():
-        raise UserError(f"the build failed; its last lines above say why{f' ({done})' if done else ''}")
+        hint = "; where there is no Docker Hub, use --base debootstrap" if values["bootstrap"] == "docker" else ""
+        raise UserError(f"the build failed; its last lines above say why{f' ({done})' if done else ''}{hint}")
     part.replace(image)
 
 
