@@ -2,7 +2,15 @@ rule pretrain:
     """A backbone trained with backpropagation from a random start."""
     input:
         script="src/pretrain.py",
-        library=library("training", "runtime.py", "models", "models/backbones/{backbone}.py", "data/prepared.py"),
+        library=library(
+            "training",
+            "runtime.py",
+            "learning",
+            "learning/rules/bp.py",
+            "models",
+            "models/backbones/{backbone}.py",
+            "data/prepared.py",
+        ),
         data=prepared(pretrain_view),
     output:
         model="results/{experiment}/pretrain/{backbone}/seed{seed}.safetensors",

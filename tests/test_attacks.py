@@ -346,6 +346,22 @@ def test_autoattacks_parts_equal_its_own_evaluation_image_by_image(
     assert 0 < survived.float().mean() < ours.clean_correct.float().mean()
 
 
+def test_fab_finds_the_nearer_class_whatever_the_largest_epsilon_is() -> None:
+    """The second class is likelier but further away; it must not end the search for the third."""
+
+    class Three(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            a, b = x[:, 0, 0, 0], x[:, 0, 0, 1]
+            return torch.stack([torch.zeros_like(a), (a - 0.5) - 0.08, 50 * ((b - 0.5) - 0.02)], 1)
+
+    data = Subset(torch.full((1, 1, 1, 2), 128, dtype=torch.uint8), torch.tensor([0]), ("a", "b", "c"), (0.0,), (1.0,))
+    for epsilons in ([0.03], [0.03, 0.2]):
+        result = run("fab", Three(), data, epsilons, steps=20, targets=2)
+        assert not bool(result.correct[0][0]), epsilons
+        assert result.distance is not None
+        assert float(result.distance[0]) < 0.03
+
+
 class Random(nn.Module):
     """A smooth random function of any image; inputs (N, C, H, W), outputs (N, 5)."""
 
@@ -430,6 +446,7 @@ def test_the_expected_gradient_is_the_mean_over_draws() -> None:
 
     result = run("pgd_eot", view, data, [0.05], helpers=Helpers(views=draw), draws=4)
     assert asked == [4]
+    assert result.queries_per_image == 4 * 5
     assert torch.equal(result.correct, run("pgd", Mean(views[:4]), data, [0.05]).correct)
 
 

@@ -23,7 +23,7 @@ from creditflow.reporting.audit import Comparison, audit, decided_by, guards, ve
 from creditflow.reporting.figure import Figure, write_figure
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.published import COLUMNS, images_behind, read_published
-from creditflow.reporting.statistics import Difference, holm, paired_difference
+from creditflow.reporting.statistics import Difference, holm, lost_gain, paired_difference
 from creditflow.settings import NoSettings, parse
 from creditflow.training import TrainingSettings, train
 from helpers import ROOT, small_model, subset
@@ -225,9 +225,12 @@ def comparison(value: float, *, width: float = 0.01, p: float = 0.001, p_seeds: 
 )
 def test_verdicts_follow_their_rules(claim: Comparison, worst: Comparison, expected: str) -> None:
     assert verdict(claim, worst) == expected
-    # Where a gradient is hidden no gain is believed.
+    # Where a gradient is hidden no gain is believed; where the reference's is, no loss; a claim that is not lost is not masked.
     hidden = {"more robust": "masked" if claim.sign > 0 else "no difference"}
-    assert verdict(claim, worst, hides_gradient=True) == hidden.get(expected, expected)
+    assert verdict(claim, worst, hidden=True) == hidden.get(expected, expected)
+    assert verdict(claim, worst, reference_hidden=True) == {"less robust": "no difference"}.get(expected, expected)
+    kept = {"masked": "less robust" if worst.sign < 0 else "no difference"}
+    assert verdict(claim, worst, claim_is_lost=False) == kept.get(expected, expected)
 
 
 @settings(max_examples=50, deadline=None)
@@ -238,7 +241,8 @@ def test_the_paired_difference_equals_its_closed_forms(seed: int, seeds: int, im
     found = paired_difference(one, other)
     assert found.value == pytest.approx(one.mean() - other.mean())
     assert found.low - 1e-12 <= found.value <= found.high + 1e-12
-    won, lost = int((one & ~other).sum()), int((~one & other).sum())
+    balance = one.sum(0).astype(int) - other.sum(0).astype(int)
+    won, lost = int((balance > 0).sum()), int((balance < 0).sum())
     assert found.p_images == pytest.approx(binomtest(won, won + lost).pvalue if won + lost else 1.0)
     if np.ptp(one.mean(1) - other.mean(1)) > 1e-12:
         assert found.p_seeds == pytest.approx(ttest_rel(one.mean(1), other.mean(1)).pvalue)
@@ -274,6 +278,27 @@ def test_intervals_cover_a_difference_of_zero_as_often_as_they_say() -> None:
     assert called <= 10
 
 
+def test_what_is_lost_of_a_claim_is_the_difference_of_differences() -> None:
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.random((3, 300)) < 0.8, rng.random((3, 300)) < 0.5
+    worst = ours & (rng.random((3, 300)) < 0.6)
+    value, low, high = lost_gain((ours, theirs), (worst, theirs))
+    assert value == pytest.approx(ours.mean() - worst.mean())
+    assert 0 < low < value < high
+    assert lost_gain((ours, theirs), (ours, theirs)) == (0.0, 0.0, 0.0)
+
+
+def test_mcnemars_test_counts_an_image_once_however_many_seeds_met_it() -> None:
+    """Where seeds share what they get right, pairs of (seed, image) would find differences in noise."""
+    rng = np.random.default_rng(3)
+    called = 0
+    for _ in range(200):
+        dispositions = rng.random((2, 1, 100)) < 0.5
+        outcome = np.where(rng.random((2, 3, 100)) < 0.9, dispositions, ~dispositions)
+        called += paired_difference(outcome[0], outcome[1]).p_images < 0.05
+    assert called <= 18
+
+
 def test_holm_multiplies_the_smallest_by_their_number_and_never_falls() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []
@@ -306,6 +331,8 @@ def test_only_images_that_every_attack_met_count() -> None:
     frame = audit(records, chosen)
     assert set(frame.n_images) == {2}
     assert set(frame.worst) == {0.5}
+    with pytest.raises(UserError, match="no attack of the audit was run on bp"):
+        audit([one for one in records if one.keys.rule != "bp"], chosen)
     with pytest.raises(UserError, match="no image in common"):
         audit([record("bp", 0, "pgd", "exact", [[True]] * 2, [1]), record("bp", 0, "square", "none", [[True]] * 2, [2])], chosen)
 

@@ -69,10 +69,9 @@ def _drawing_views(args: argparse.Namespace, model: ImageClassifier) -> Callable
     rule, _ = load_feedback(args.model)
     if get_rule(rule).after_update is None:
         return None
-    device = next(model.parameters()).device
+    generator = runtime.generator("expectation", args.seed, device=next(model.parameters()).device)
 
     def views(n: int) -> Sequence[nn.Module]:
-        generator = runtime.generator("expectation", args.seed, device=device)
         return [apply_rule(model, rule, generator=generator).eval() for _ in range(n)]
 
     return views
@@ -99,7 +98,8 @@ def attack_metrics(result: AttackResult, epsilons: Sequence[float]) -> list[Metr
         Metric("robust_accuracy", size, float(correct.double().mean()), n) for size, correct in zip(epsilons, result.correct, strict=True)
     ]
     metrics.append(Metric("queries_per_image", None, result.queries_per_image, n))
-    if result.distance is not None and bool(result.distance.isfinite().any()):
-        found = result.distance[result.distance.isfinite()]
-        metrics.append(Metric("median_distance", None, float(found.double().median()), len(found)))
+    # Over all images, infinite where none was found: over the fooled alone, the more robust model could seem the weaker.
+    median = float(result.distance.double().median()) if result.distance is not None else float("inf")
+    if median < float("inf"):
+        metrics.append(Metric("median_distance", None, median, n))
     return metrics

@@ -265,18 +265,38 @@ def _check_attacks(keys: Mapping[str, Any], where: str) -> None:
 def _check_audit(keys: Mapping[str, Any], audit: Mapping[str, Any], where: str) -> None:
     if "bp" not in keys["rules"]:
         raise UserError(f"{where}: rules are compared with `bp`; add it to `rules`")
-    if audit["claim"] not in audit["attacks"]:
-        raise UserError(f"{where}.claim: {audit['claim']!r} is not under `audit.attacks`")
+    claim = audit["claim"]
+    if claim not in audit["attacks"]:
+        raise UserError(f"{where}.claim: {claim!r} is not under `audit.attacks`")
     for attack in audit["attacks"]:
         if attack not in keys["attacks"]:
             raise UserError(f"{where}.attacks: {attack!r} is not under `attacks`{suggestion(attack, sorted(keys['attacks']))}")
-        if plugins.declared("attack", attack, "norm") != plugins.declared("attack", audit["claim"], "norm"):
-            raise UserError(f"{where}.attacks: {attack} bounds another norm than {audit['claim']}; a worst case needs one norm")
-        met = keys["attacks"][attack].get("rules", keys["rules"])
-        if "bp" in met and set(met) != set(keys["rules"]):
-            raise UserError(f"{where}.attacks: {attack} attacks bp but not every rule, so that worst cases would not compare")
-        if set(keys["attacks"][attack].get("seeds", keys["seeds"])) != set(keys["seeds"]):
-            raise UserError(f"{where}.attacks: {attack} leaves out seeds, so that worst cases would not compare")
-        for epsilon in audit["epsilons"]:
-            if epsilon not in keys["attacks"][attack]["epsilons"]:
-                raise UserError(f"{where}.epsilons: attack {attack} has no epsilon {epsilon}; it has {keys['attacks'][attack]['epsilons']}")
+        if plugins.declared("attack", attack, "norm") != plugins.declared("attack", claim, "norm"):
+            raise UserError(f"{where}.attacks: {attack} bounds another norm than {claim}; a worst case needs one norm")
+        _check_audited(attack, keys, audit, f"{where}.attacks: {attack}")
+    if not plugins.declared("attack", claim, "uses_gradient") or "rules" in keys["attacks"][claim]:
+        raise UserError(f"{where}.claim: {claim} must use a gradient and attack every rule")
+    exact = [name for name in audit["attacks"] if plugins.declared("attack", name, "uses_gradient") and "exact" in _gradients(keys, name)]
+    if not exact:
+        raise UserError(f"{where}.attacks: none uses the exact gradient, without which a hidden one cannot be told")
+
+
+def _check_audited(attack: str, keys: Mapping[str, Any], audit: Mapping[str, Any], where: str) -> None:
+    its = keys["attacks"][attack]
+    met = set(its.get("rules", keys["rules"]))
+    only_feedback = plugins.declared("attack", attack, "uses_gradient") and _gradients(keys, attack) == ["feedback"]
+    # An attack through feedback weights may be for some rules only, as BP's feedback weights are its own.
+    if met != set(keys["rules"]) and ("bp" in met or not only_feedback):
+        raise UserError(f"{where} does not attack every rule, so that worst cases would not compare")
+    if set(its.get("seeds", keys["seeds"])) != set(keys["seeds"]):
+        raise UserError(f"{where} leaves out seeds, so that worst cases would not compare")
+    if plugins.declared("attack", attack, "uses_surrogate", False) and len(keys["seeds"]) == 1:
+        raise UserError(f"{where} needs a second seed, for a BP model that is not the one it attacks")
+    for epsilon in audit["epsilons"]:
+        if epsilon not in its["epsilons"]:
+            raise UserError(f"{where} has no epsilon {epsilon}; it has {its['epsilons']}")
+
+
+def _gradients(keys: Mapping[str, Any], attack: str) -> list[str]:
+    found: list[str] = keys["attacks"][attack].get("gradients", keys["gradients"])
+    return found

@@ -104,7 +104,7 @@ def run_attack(
                 logits = model(images)
             guards.check_outputs(logits)
             n_classes = logits.shape[1]
-            problem = Problem(model, images, labels, n_classes, pool, helpers.surrogate, helpers.views)
+            problem = Problem(model, images, labels, n_classes, pool, helpers.surrogate, _counted(helpers.views, counter))
             results.append(_attack_batch(attack, settings, problem, logits, epsilons, counter))
             seen.append(guards.observe(problem, logits, gradient=attack.uses_gradient))
     joined = {name: torch.cat([one[name] for one in seen]) for name in seen[0]}
@@ -214,16 +214,30 @@ def _frozen(model: nn.Module) -> Iterator[None]:
 class _Counter:
     n_images: int = 0
 
+    def hook(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """For `register_forward_hook`."""
+        self.n_images += len(output)
+
 
 @contextmanager
 def _count_queries(model: nn.Module) -> Iterator[_Counter]:
     counter = _Counter()
-
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        counter.n_images += len(output)
-
-    handle = model.register_forward_hook(count)
+    handle = model.register_forward_hook(counter.hook)
     try:
         yield counter
     finally:
         handle.remove()
+
+
+def _counted(views: Callable[[int], Sequence[nn.Module]] | None, counter: _Counter) -> Callable[[int], Sequence[nn.Module]] | None:
+    """Counts what an attack asks of a model's views, too."""
+    if views is None:
+        return None
+
+    def counted(n: int) -> Sequence[nn.Module]:
+        made = views(n)
+        for view in made:
+            view.register_forward_hook(counter.hook)
+        return made
+
+    return counted

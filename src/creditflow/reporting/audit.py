@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from creditflow.checks import fired
 from creditflow.errors import UserError
 from creditflow.records import Record
-from creditflow.reporting.statistics import Difference, holm, paired_difference, two_way_interval
+from creditflow.reporting.statistics import Difference, holm, lost_gain, paired_difference, two_way_interval
 
 Verdict = Literal["more robust", "no difference", "less robust", "masked"]
 
@@ -26,7 +26,7 @@ Outcomes = Mapping[Condition, NDArray[np.bool_]]
 
 COLUMNS = [
     "dataset", "backbone", "rule", "epsilon", "clean", "worst", "worst_low", "worst_high", "decided_by",
-    "claim", "claim_difference", "claim_low", "claim_high", "claim_p",
+    "claim", "claim_difference", "claim_low", "claim_high", "claim_p", "lost", "lost_low", "lost_high",
     "difference", "low", "high", "p_images", "p_seeds", "p", "verdict", "guards", "n_images", "n_seeds",
 ]  # fmt: skip
 
@@ -42,22 +42,25 @@ class Comparison:
     def sign(self) -> int:
         """1 or -1 where interval, adjusted p-value and the spread between seeds all exclude zero; else 0."""
         found = self.difference
-        if self.p >= ALPHA or found.p_seeds >= ALPHA:  # a NaN, from one seed, passes
+        if self.p >= ALPHA or found.p_seeds >= ALPHA:  # NaN, with one seed, is no veto: the audit then speaks of these networks
             return 0
         return int(found.low > 0) - int(found.high < 0)
 
 
-def verdict(claim: Comparison, worst: Comparison, hides_gradient: bool = False) -> Verdict:
+def verdict(
+    claim: Comparison, worst: Comparison, *, claim_is_lost: bool = True, hidden: bool = False, reference_hidden: bool = False
+) -> Verdict:
     """Returns what the comparisons say.
 
-    `claim` compares under the attack that a claim of robustness rests on. `hides_gradient`: attacks that use no gradient
-    of the model beat those that do, so that its worst case is not known as well as the reference's.
+    `claim` compares under the attack that a claim of robustness rests on; `claim_is_lost`: the interval of what the worst
+    case takes away from it excludes zero. `hidden`, `reference_hidden`: attacks that use no gradient of the model beat
+    those that do, so that its worst case is not known as well as the other's.
     """
-    if worst.sign > 0 and not hides_gradient:
+    if worst.sign > 0 and not hidden:
         return "more robust"
-    if claim.sign > 0:
+    if claim.sign > 0 and claim_is_lost:
         return "masked"
-    return "less robust" if worst.sign < 0 else "no difference"
+    return "less robust" if worst.sign < 0 and not reference_hidden else "no difference"
 
 
 def audit(records: Sequence[Record], settings: Mapping[str, Any]) -> pd.DataFrame:
@@ -90,6 +93,8 @@ def _cell(records: Sequence[Record], settings: Mapping[str, Any]) -> list[dict[s
     used = [record for record in records if record.keys.attack in settings["attacks"]]
     images = _common_images(used)
     names = sorted({record.keys.rule for record in used}, key=lambda rule: (rule != REFERENCE, rule))
+    if names[0] != REFERENCE:
+        raise UserError(f"no attack of the audit was run on {REFERENCE}, with which rules are compared")
     place = {"dataset": records[0].keys.dataset, "backbone": records[0].keys.backbone}
     rows = []
     for epsilon in settings["epsilons"]:
@@ -116,15 +121,18 @@ def _row(rule: _Rule, reference: Outcomes, claim: str) -> dict[str, Any]:
     worst = worst_case(ours)
     low, high = two_way_interval(worst)
     claimed_by = (claim, "feedback") if (claim, "feedback") in ours else (claim, "exact")
-    claimed = paired_difference(ours[claimed_by], reference[claimed_by if claimed_by in reference else (claim, "exact")])
-    difference = paired_difference(worst, worst_case(reference))
+    claims = ours[claimed_by], reference[claimed_by if claimed_by in reference else (claim, "exact")]
+    worsts = worst, worst_case(reference)
+    claimed, difference = paired_difference(*claims), paired_difference(*worsts)
+    lost, lost_low, lost_high = lost_gain(claims, worsts)
     row: dict[str, Any] = {"rule": rule.name, "clean": rule.clean}
     row |= {"worst": float(worst.mean()), "worst_low": low, "worst_high": high, "decided_by": decided_by(ours)}
     row |= {"claim": " ".join(claimed_by), "claim_difference": claimed.value, "claim_low": claimed.low, "claim_high": claimed.high}
+    row |= {"lost": lost, "lost_low": lost_low, "lost_high": lost_high}
     row |= {"difference": difference.value, "low": difference.low, "high": difference.high}
     row |= {"p_images": difference.p_images, "p_seeds": difference.p_seeds, "_claim": claimed, "_worst": difference}
     fired_guards = guards(ours, rule.checks)
-    row |= {"_hidden": any(guard.endswith(BEATEN) for guard in fired_guards)}
+    row |= {"_hidden": hides_gradient(ours), "_reference_hidden": hides_gradient(reference)}
     row |= {"guards": "; ".join(fired_guards), "n_images": worst.shape[1], "n_seeds": worst.shape[0]}
     return row | {f"accuracy {attack} {gradient}": float(outcome.mean()) for (attack, gradient), outcome in ours.items()}
 
@@ -145,9 +153,6 @@ def decided_by(outcomes: Outcomes) -> str:
 _RANKING = (("fgsm", "pgd"), ("pgd", "apgd_ce"))
 _BLACK_BOX = ("square", "transfer")
 
-#: What is said of an attack that uses no gradient of the model and beats all that do: the plainest sign of a hidden gradient.
-BEATEN = "stronger than white-box"
-
 
 def guards(outcomes: Outcomes, checks: Mapping[Condition, list[dict[str, Any]]]) -> list[str]:
     """Returns the guards that fire: signs in single records, and attacks that rank otherwise than they ought to."""
@@ -155,16 +160,29 @@ def guards(outcomes: Outcomes, checks: Mapping[Condition, list[dict[str, Any]]])
     for condition, facts in checks.items():
         signs = sorted({sign for fact in facts for sign in fired(fact)})
         found += [f"{sign} ({' '.join(condition)})" for sign in signs]
-    exact = {attack: outcome for (attack, gradient), outcome in outcomes.items() if gradient == "exact"}
+    exact = _exact(outcomes)
     for weaker, stronger in _RANKING:
         if weaker in exact and stronger in exact and paired_difference(exact[stronger], exact[weaker]).low > 0:
             found.append(f"{stronger} weaker than {weaker}")
-    if exact:
-        white_box = worst_case({(attack, "exact"): outcome for attack, outcome in exact.items()})
-        for attack in _BLACK_BOX:
-            if (attack, "none") in outcomes and paired_difference(white_box, outcomes[attack, "none"]).low > 0:
-                found.append(f"{attack} {BEATEN}")
-    return found
+    return found + [f"{attack} stronger than white-box" for attack in _better_without_gradient(outcomes)]
+
+
+def hides_gradient(outcomes: Outcomes) -> bool:
+    """Says whether an attack that uses no gradient of the model leaves less than all that do: the plainest sign of masking."""
+    return bool(_better_without_gradient(outcomes))
+
+
+def _better_without_gradient(outcomes: Outcomes) -> list[str]:
+    exact = _exact(outcomes)
+    if not exact:
+        return []
+    white_box: NDArray[np.bool_] = np.logical_and.reduce(list(exact.values()))
+    others = [attack for attack in _BLACK_BOX if (attack, "none") in outcomes]
+    return [attack for attack in others if paired_difference(white_box, outcomes[attack, "none"]).low > 0]
+
+
+def _exact(outcomes: Outcomes) -> dict[str, NDArray[np.bool_]]:
+    return {attack: outcome for (attack, gradient), outcome in outcomes.items() if gradient == "exact"}
 
 
 def _adjust(rows: list[dict[str, Any]]) -> None:
@@ -173,10 +191,12 @@ def _adjust(rows: list[dict[str, Any]]) -> None:
     claims, worsts = holm([row["_claim"].p_images for row in compared]), holm([row["_worst"].p_images for row in compared])
     for row, claim_p, p in zip(compared, claims, worsts, strict=True):
         claim, worst = Comparison(row["_claim"], claim_p), Comparison(row["_worst"], p)
-        row |= {"claim_p": claim_p, "p": p, "verdict": verdict(claim, worst, row["_hidden"])}
+        flags = {"claim_is_lost": row["lost_low"] > 0, "hidden": row["_hidden"], "reference_hidden": row["_reference_hidden"]}
+        row |= {"claim_p": claim_p, "p": p, "verdict": verdict(claim, worst, **flags)}
     for row in rows:
         row |= {"claim_p": row.get("claim_p", np.nan), "p": row.get("p", np.nan), "verdict": row.get("verdict", "")}
-        del row["_claim"], row["_worst"], row["_hidden"]
+        for key in ("_claim", "_worst", "_hidden", "_reference_hidden"):
+            del row[key]
 
 
 def _common_images(records: Sequence[Record]) -> NDArray[np.int64]:

@@ -39,13 +39,18 @@ def resampled_means(correct: NDArray[np.bool_]) -> NDArray[np.float64]:
     return sums / correct.size
 
 
+#: Outcomes (seeds, images) of a model, and of the one it is compared with.
+Pair = tuple[NDArray[np.bool_], NDArray[np.bool_]]
+
+
 @dataclass(frozen=True)
 class Difference:
     """Accuracy of one model less that of another, both measured by the same seeds on the same images.
 
     Attributes:
         value, low, high: the mean and its 95% interval.
-        p_images: McNemar's exact test over all (seed, image) pairs: were more images lost than won?
+        p_images: McNemar's exact test over images: are more won, by most seeds, than lost? Images are the pairs, as one image's
+            outcomes in several seeds are not independent of each other.
         p_seeds: Student's t-test over the seeds' differences; NaN with one seed, which says nothing of other seeds.
     """
 
@@ -65,9 +70,22 @@ def paired_difference(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> Diffe
         raise ValueError(f"outcomes of shapes {one.shape} and {other.shape} cannot be paired")
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(resampled_means(one) - resampled_means(other), [tail, 1 - tail])
-    won, lost = int((one & ~other).sum()), int((~one & other).sum())
+    balance = one.sum(0, dtype=np.int64) - other.sum(0, dtype=np.int64)
+    won, lost = int((balance > 0).sum()), int((balance < 0).sum())
     p_images = float(mcnemar([[0, won], [lost, 0]], exact=True).pvalue) if won + lost else 1.0
     return Difference(float(one.mean() - other.mean()), float(low), float(high), p_images, _seeds_test(one.mean(1) - other.mean(1)))
+
+
+def lost_gain(claim: Pair, worst: Pair) -> tuple[float, float, float]:
+    """Returns how much of a difference is lost from one attack to another, with its 95% interval.
+
+    Each pair holds the outcomes (seeds, images) of a model and of the one it is compared with; all are resampled alike.
+    """
+    tail = (1 - LEVEL) / 2
+    means = [resampled_means(one) - resampled_means(other) for one, other in (claim, worst)]
+    low, high = np.quantile(means[0] - means[1], [tail, 1 - tail])
+    values = [float(one.mean() - other.mean()) for one, other in (claim, worst)]
+    return values[0] - values[1], float(low), float(high)
 
 
 def _seeds_test(differences: NDArray[np.float64]) -> float:

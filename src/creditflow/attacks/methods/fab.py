@@ -1,12 +1,14 @@
 """FAB (Croce and Hein, 2020): looks for the smallest perturbation by projections on the linearised boundary; L-infinity."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from pyautoattack.fab_pt import FABAttack_PT
+from torch import Tensor
 
 from creditflow.attacks.attack import Attack, Candidates, Problem
+from creditflow.attacks.pyautoattack_adapter import fixed_epsilon
 
 
 @dataclass(frozen=True)
@@ -26,22 +28,25 @@ class Settings:
 
 
 def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> Candidates:
-    """One run for all epsilons: what it found is shortened to each, and the judge sees whether that still fools the model."""
-    images, largest = problem.images, max(epsilons)
-    attack = FABAttack_PT(
-        problem.model, "Linf", settings.restarts, settings.steps, largest, targeted=settings.targets > 0,
-        seed=int(torch.randint(2**31, ())), device=images.device, n_target_classes=min(settings.targets, problem.n_classes - 1),
-    )  # fmt: skip
-    delta = (attack.perturb(images, problem.labels) - images).detach() if largest > 0 else torch.zeros_like(images)
-    distance = delta.flatten(1).abs().amax(1)
-    return Candidates([(images + delta.clamp(-epsilon, epsilon)).clamp(0, 1) for epsilon in epsilons], _smallest(problem, distance))
+    """One run for each epsilon: the library stops looking at an image as soon as it has anything within epsilon."""
+    images = problem.images
+
+    def make(epsilon: float, seed: int) -> FABAttack_PT:
+        return FABAttack_PT(
+            problem.model, "Linf", settings.restarts, settings.steps, epsilon, targeted=settings.targets > 0, seed=seed,
+            device=images.device, n_target_classes=min(settings.targets, problem.n_classes - 1),
+        )  # fmt: skip
+
+    found = fixed_epsilon(make, problem, epsilons)
+    sizes = torch.stack([(proposed - images).flatten(1).abs().amax(1) for proposed in found.images])
+    smallest = torch.where(sizes > 0, sizes, float("inf")).amin(0)
+    return replace(found, distance=torch.where(_wrong(problem), 0.0, smallest).cpu())
 
 
 @torch.no_grad()
-def _smallest(problem: Problem, distance: torch.Tensor) -> torch.Tensor:
-    """An unchanged image is at distance 0 if it was wrong from the start, and else was not moved across the boundary."""
-    wrong = problem.model(problem.images).argmax(1) != problem.labels
-    return torch.where(wrong, torch.zeros_like(distance), torch.where(distance > 0, distance, float("inf"))).cpu()
+def _wrong(problem: Problem) -> Tensor:
+    wrong: Tensor = problem.model(problem.images).argmax(1) != problem.labels
+    return wrong
 
 
 ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose)

@@ -16,7 +16,7 @@ from creditflow.attacks.methods import pgd
 
 @dataclass(frozen=True)
 class Settings(pgd.Settings):
-    """As PGD's, and the number of draws; AutoAttack averages over 20."""
+    """As PGD's, and the number of draws, made once per batch and epsilon list; AutoAttack averages over 20 at each step."""
 
     draws: int = 20
 

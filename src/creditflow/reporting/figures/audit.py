@@ -1,6 +1,6 @@
 """The robustness audit. One panel per epsilon, one line per rule: robust accuracy under single attacks, and, with its 95%
-interval, under the worst of all attacks for each image. The dashed line is BP's worst case. A claim of robustness rests on
-the leftmost attack of the legend; how far the black mark lies from it is what the claim's attack did not see."""
+interval, under the worst of all attacks for each image. The dashed line is BP's worst case. Where a claim rests on
+PGD through the feedback weights, the way from its mark to the black one is what that attack did not see."""
 
 from math import isnan, nan
 from typing import Any

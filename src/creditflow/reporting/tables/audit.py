@@ -1,7 +1,7 @@
-"""The robustness audit. Robust accuracy in percent through the feedback weights, on which a claim rests, then under
-attacks that owe nothing to them, then under the worst of all attacks for each image. The difference is the worst case's
-to BP's, in points with its 95% interval; p is McNemar's, adjusted by Holm's method for all comparisons of the audit.
-"Masked" is a gain under the claim's attack that the worst case removes. Rules and literature: docs/audit.md."""
+"""The robustness audit. Robust accuracy in percent under the attack on which a claim rests, then under single attacks, then
+under the worst of all attacks for each image. The difference is the worst case's to BP's, in points with its 95% interval; p is
+McNemar's over images, adjusted by Holm's method for all worst cases of the audit; p (seeds) is Student's over the seeds, not
+adjusted. "Masked" is a gain under the claim's attack that the worst case takes away. Rules and literature: docs/audit.md."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -38,6 +38,7 @@ def _cells(row: dict[Any, Any], claim_heading: str, shown: Sequence[tuple[str, s
     cells["Worst case"] = f"{_percent(row['worst'])} ({_percent(row['worst_low'])} to {_percent(row['worst_high'])})"
     difference = f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
     cells |= {"Difference to BP": difference if compared else "", "p": f"{row['p']:.2g}" if compared else ""}
+    cells["p (seeds)"] = f"{row['p_seeds']:.2g}" if compared and row["p_seeds"] == row["p_seeds"] else ""
     cells["Decided by"] = " ".join(display(word) for word in row["decided_by"].split())
     return cells | {"Verdict": row["verdict"], "Guards": str(len(row["guards"].split("; ")) if row["guards"] else 0)}
 
