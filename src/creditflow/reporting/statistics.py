@@ -91,8 +91,8 @@ def lost_gain(claim: Pair, worst: Pair) -> tuple[float, float, float]:
 def _seeds_test(differences: NDArray[np.float64]) -> float:
     if len(differences) < 2:
         return float("nan")
-    if np.ptp(differences) == 0:  # no spread: the test's statistic is not defined
-        return 1.0 if differences[0] == 0 else 0.0
+    if np.ptp(differences) < 1e-12:  # no spread beyond rounding: the test's statistic is not defined
+        return 1.0 if abs(differences[0]) < 1e-12 else 0.0
     return float(ttest_1samp(differences, 0).pvalue)
 
 
