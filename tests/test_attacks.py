@@ -584,6 +584,12 @@ def test_epsilons_rise_each_once(trained, epsilons: list[float]) -> None:  # typ
         run("fgsm", model, data, epsilons)
 
 
+def test_images_that_are_not_bytes_are_refused(trained) -> None:  # type: ignore[no-untyped-def]
+    model, _, data = trained
+    with pytest.raises(UserError, match="images must be uint8 from 0 to 255, not float32"):
+        run("fgsm", model, Subset(data.images / 255 + 1, data.labels, data.class_names, data.mean, data.std))
+
+
 def test_nothing_to_attack_and_absent_classes_are_counted(trained) -> None:  # type: ignore[no-untyped-def]
     model, _, data = trained
     with torch.no_grad():

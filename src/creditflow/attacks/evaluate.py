@@ -82,13 +82,14 @@ def run_attack(
     Models run in eval mode; their parameters collect no gradient, and their flags and modes are restored.
 
     Raises:
-        UserError: epsilons that do not rise; outputs that are not finite or are probabilities; an attack that needs a
+        UserError: images that are not uint8; epsilons that do not rise; outputs that are not finite or are probabilities; an attack that needs a
             surrogate without one.
         RuntimeError: an attack broke its bounds (norm, pixel range, finite values), or foolbox and we disagree on
             the clean accuracy: the numbers would mean nothing.
     """
     helpers = helpers or Helpers()
     guards.check_epsilons(list(epsilons))
+    guards.check_images(data.images)
     if attack.uses_surrogate and helpers.surrogate is None:
         raise UserError("this attack transfers images from another model: give it a surrogate")
     results, seen, n_classes = [], [], 0

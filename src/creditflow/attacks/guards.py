@@ -18,6 +18,12 @@ def check_outputs(logits: Tensor) -> None:
         raise UserError("the model seems to output probabilities, but attacks need logits: remove its softmax")
 
 
+def check_images(images: Tensor) -> None:
+    """Raises UserError unless images are bytes: others would not come out in [0, 1], where all attacks look for pixels."""
+    if images.dtype != torch.uint8:
+        raise UserError(f"images must be uint8 from 0 to 255, not {str(images.dtype).removeprefix('torch.')}")
+
+
 def check_epsilons(epsilons: "list[float] | tuple[float, ...]") -> None:
     """Raises UserError unless epsilons are finite, at least 0, and rise."""
     if not epsilons or any(not 0 <= epsilon < float("inf") for epsilon in epsilons):
