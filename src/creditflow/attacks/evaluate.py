@@ -82,8 +82,8 @@ def run_attack(
     Models run in eval mode; their parameters collect no gradient, and their flags and modes are restored.
 
     Raises:
-        UserError: images that are not uint8; epsilons that do not rise; outputs that are not finite or are probabilities; an attack that needs a
-            surrogate without one.
+        UserError: images that are not uint8; epsilons that do not rise; outputs that are not finite or are
+            probabilities; an attack that needs a surrogate without one.
         RuntimeError: an attack broke its bounds (norm, pixel range, finite values), or foolbox and we disagree on
             the clean accuracy: the numbers would mean nothing.
     """
