@@ -122,7 +122,7 @@ def test_the_feedback_attacker_steps_along_the_feedback_gradient(trained) -> Non
         x = images.clone().requires_grad_()
         loss = nn.functional.cross_entropy(attacked(x), data.labels)
         expected = torch.autograd.grad(loss, x)[0].sign()
-        problem = Problem(attacked, images, data.labels, 3)
+        problem = Problem(attacked, images, data.labels)
         step = get_attack("fgsm").propose(problem, [0.001], get_attack("fgsm").settings()).images[0] - images
         inside = (images > 0.001) & (images < 0.999)
         assert torch.equal(step.sign()[inside], expected[inside])
@@ -242,7 +242,7 @@ def test_starting_points_are_the_nearest_images_with_another_prediction(trained)
     images = to_unit_interval(data.images)
     with torch.no_grad():
         predictions = model.eval()(images).argmax(1)
-    starts, found = starting_points(Problem(model, images, data.labels, 3), Pool(images, predictions))
+    starts, found = starting_points(Problem(model, images, data.labels), Pool(images, predictions))
     for index in range(len(images)):
         others = images[predictions != data.labels[index]]
         nearest = (others - images[index]).flatten(1).norm(dim=1).min()
@@ -410,7 +410,7 @@ def test_tpgd_needs_no_label_and_ascends_the_divergence(trained) -> None:  # typ
     proposals = []
     for labels in (data.labels, (data.labels + 1) % 3):
         torch.manual_seed(0)
-        proposals.append(get_attack("tpgd").propose(Problem(model, images, labels, 3), [0.05], get_attack("tpgd").settings()).images[0])
+        proposals.append(get_attack("tpgd").propose(Problem(model, images, labels), [0.05], get_attack("tpgd").settings()).images[0])
     assert torch.equal(*proposals)
 
     def divergence(x: Tensor) -> Tensor:
@@ -432,7 +432,7 @@ def test_the_expected_gradient_is_the_mean_over_draws() -> None:
     views = [apply_rule(model, "brsf", generator=torch.Generator().manual_seed(k)) for k in range(5)]
 
     def gradient(module: nn.Module) -> Tensor:
-        return Problem(module, images, data.labels, 3).loss_and_gradient[1]
+        return Problem(module, images, data.labels).loss_and_gradient[1]
 
     gradients = [gradient(one.eval()) for one in views]
     assert not torch.allclose(gradients[0], gradients[1])
@@ -462,7 +462,7 @@ def test_transfer_shows_the_surrogates_adversarial_images_to_the_model(trained) 
     assert torch.equal(run("transfer", model, data).correct, run("pgd", model, data).correct)
     images = to_unit_interval(data.images)
     pgd = get_attack("pgd")
-    made = pgd.propose(Problem(other.eval().requires_grad_(False), images, data.labels, 3), [0.05], get_attack("pgd").settings())
+    made = pgd.propose(Problem(other.eval().requires_grad_(False), images, data.labels), [0.05], get_attack("pgd").settings())
     with torch.no_grad():
         expected = model.eval()(made.images[0]).argmax(1) == data.labels
     result = run("transfer", model, data, [0.05], helpers=Helpers(surrogate=other))

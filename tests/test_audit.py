@@ -331,6 +331,9 @@ def test_only_images_that_every_attack_met_count() -> None:
     frame = audit(records, chosen)
     assert set(frame.n_images) == {2}
     assert set(frame.worst) == {0.5}
+    other_seed = [relabelled(one, "other", 1) if one.keys.rule == "other" else one for one in records]
+    with pytest.raises(UserError, match=r"other has seeds \[1\], bp has \[0\]: they cannot be paired"):
+        audit(other_seed, chosen)
     with pytest.raises(UserError, match="no attack of the audit was run on bp"):
         audit([one for one in records if one.keys.rule != "bp"], chosen)
     with pytest.raises(UserError, match="no image in common"):

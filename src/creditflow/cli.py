@@ -29,6 +29,14 @@ def add_compute_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=natural, default=0, help="every random number of the job derives from it")
 
 
+def add_experiment_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what names an experiment and where its records are."""
+    parser.add_argument("--experiment", required=True, help="name of a file in the experiments folder")
+    parser.add_argument("--experiments", type=existing_file, default=Path("config/experiments"), help="folder of experiments")
+    parser.add_argument("--schema", type=existing_file, default=Path("config/schema.yaml"), help="their schema")
+    parser.add_argument("--results", type=existing_file, default=Path("results"), help="folder that holds the experiment's records")
+
+
 def positive(text: str) -> int:
     """argparse type: an integer of at least 1."""
     return _at_least(text, 1)

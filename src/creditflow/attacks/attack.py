@@ -29,7 +29,6 @@ class Problem:
         model: in eval mode, images in [0, 1] to logits; its parameters require no gradient.
         images: float32 (N, C, H, W) in [0, 1].
         labels: int64 (N,).
-        n_classes: number of logits.
         pool: where a decision-based attack may start.
         surrogate: another model of the same task, for attacks that transfer from it.
         views: n -> n views of the model, whose backward draws the rule's random feedback weights anew; the model itself
@@ -39,10 +38,21 @@ class Problem:
     model: nn.Module
     images: Tensor
     labels: Tensor
-    n_classes: int
     pool: Pool | None = None
     surrogate: nn.Module | None = None
     views: Callable[[int], Sequence[nn.Module]] | None = None
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """The model's outputs (N, K) at the images; computed once, so that no attack asks for them again."""
+        with torch.no_grad():
+            outputs: Tensor = self.model(self.images)
+        return outputs
+
+    @property
+    def n_classes(self) -> int:
+        """Number of logits."""
+        return self.logits.shape[1]
 
     @cached_property
     def loss_and_gradient(self) -> tuple[Tensor, Tensor]:

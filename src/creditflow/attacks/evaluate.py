@@ -101,13 +101,11 @@ def run_attack(
         pool = _pool(model, data) if attack.uses_pool else None
         for part in chosen.to(data.images.device).split(batch_size):
             images, labels = to_unit_interval(data.images[part]), data.labels[part]
-            with torch.no_grad():
-                logits = model(images)
-            guards.check_outputs(logits)
-            n_classes = logits.shape[1]
-            problem = Problem(model, images, labels, n_classes, pool, helpers.surrogate, _counted(helpers.views, counter))
-            results.append(_attack_batch(attack, settings, problem, logits, epsilons, counter))
-            seen.append(guards.observe(problem, logits, gradient=attack.uses_gradient))
+            problem = Problem(model, images, labels, pool, helpers.surrogate, _counted(helpers.views, counter))
+            guards.check_outputs(problem.logits)
+            n_classes = problem.n_classes
+            results.append(_attack_batch(attack, settings, problem, epsilons, counter))
+            seen.append(guards.observe(problem, gradient=attack.uses_gradient))
     joined = {name: torch.cat([one[name] for one in seen]) for name in seen[0]}
     labels = data.labels[chosen.to(data.labels.device)].cpu()
     return _join(results, guards.summarise(joined) | _counts(attack, epsilons, results, labels, n_classes))
@@ -136,13 +134,11 @@ def _pool(model: nn.Module, data: Subset) -> Pool:
     return Pool(images, torch.cat([model(part).argmax(1) for part in images.split(1000)]))
 
 
-def _attack_batch(
-    attack: Attack, settings: Any, problem: Problem, logits: Tensor, epsilons: Sequence[float], counter: "_Counter"
-) -> AttackResult:
+def _attack_batch(attack: Attack, settings: Any, problem: Problem, epsilons: Sequence[float], counter: "_Counter") -> AttackResult:
     counter.n_images = 0
     candidates = attack.propose(problem, epsilons, settings)
     queries = counter.n_images / len(problem.labels)
-    clean = logits.argmax(1) == problem.labels
+    clean = problem.logits.argmax(1) == problem.labels
     theirs = foolbox.accuracy(wrap(problem.model, problem.images), problem.images, problem.labels)
     if abs(theirs - float(clean.float().mean())) > 1e-6:
         raise RuntimeError(f"foolbox measures clean accuracy {theirs}, we {float(clean.float().mean())}")

@@ -55,7 +55,7 @@ def smallest_l2(attack: foolbox.attacks.base.MinimizationAttack, problem: Proble
 def starting_points(problem: Problem, pool: Pool, n_noise: int = 64) -> tuple[Tensor, Tensor]:
     """Returns for each image a starting point that the model gives another label, and where there is one.
 
-    It is the nearest such image (L2) of the pool, else the first such of `n_noise` images of uniform noise. Noise alone,
+    It is the nearest such image (L2) of the pool, else the nearest such of `n_noise` images of uniform noise. Noise alone,
     foolbox's default, is one class to most models: images of that class would have no start.
     """
     nearest, found = _nearest(problem, pool.images, pool.predictions)

@@ -32,14 +32,11 @@ def check_epsilons(epsilons: "list[float] | tuple[float, ...]") -> None:
         raise UserError(f"epsilons must rise, each once, not {list(epsilons)}")
 
 
-def observe(problem: Problem, logits: Tensor, *, gradient: bool) -> dict[str, Tensor]:
-    """Returns per-image signs (N,) for one batch; those of the gradient only where an attack uses it.
-
-    `logits` (N, K) are the model's at the images.
-    """
+def observe(problem: Problem, *, gradient: bool) -> dict[str, Tensor]:
+    """Returns per-image signs (N,) for one batch; those of the gradient only where an attack uses it."""
     with torch.no_grad():
         again = problem.model(problem.images)
-    seen = {"outputs_differ": (again != logits).any(1)}
+    seen = {"outputs_differ": (again != problem.logits).any(1)}
     if gradient:
         loss, slope = problem.loss_and_gradient
         flat = slope.flatten(1)

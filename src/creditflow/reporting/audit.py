@@ -67,7 +67,7 @@ def audit(records: Sequence[Record], settings: Mapping[str, Any]) -> pd.DataFram
     """Returns one row per dataset, backbone, rule and epsilon; see `COLUMNS`, and "accuracy <attack> <gradient>".
 
     `settings` are an experiment's `audit` keys. All accuracies of a row are measured on the images that every attack
-    met. Raises UserError if there are none, or a rule lacks a seed that the reference has.
+    met. Raises UserError if there are none, or a rule's seeds are not the reference's.
     """
     cells: dict[tuple[str, str], list[Record]] = {}
     for record in records:
@@ -95,6 +95,10 @@ def _cell(records: Sequence[Record], settings: Mapping[str, Any]) -> list[dict[s
     names = sorted({record.keys.rule for record in used}, key=lambda rule: (rule != REFERENCE, rule))
     if names[0] != REFERENCE:
         raise UserError(f"no attack of the audit was run on {REFERENCE}, with which rules are compared")
+    seeds = {name: {record.keys.seed for record in used if record.keys.rule == name} for name in names}
+    for name in names:
+        if seeds[name] != seeds[REFERENCE]:
+            raise UserError(f"{name} has seeds {sorted(seeds[name])}, {REFERENCE} has {sorted(seeds[REFERENCE])}: they cannot be paired")
     place = {"dataset": records[0].keys.dataset, "backbone": records[0].keys.backbone}
     rows = []
     for epsilon in settings["epsilons"]:
@@ -176,7 +180,7 @@ def _better_without_gradient(outcomes: Outcomes) -> list[str]:
     exact = _exact(outcomes)
     if not exact:
         return []
-    white_box: NDArray[np.bool_] = np.logical_and.reduce(list(exact.values()))
+    white_box = worst_case({(attack, "exact"): outcome for attack, outcome in exact.items()})
     others = [attack for attack in _BLACK_BOX if (attack, "none") in outcomes]
     return [attack for attack in others if paired_difference(white_box, outcomes[attack, "none"]).low > 0]
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from pyautoattack.fab_pt import FABAttack_PT
-from torch import Tensor
 
 from creditflow.attacks.attack import Attack, Candidates, Problem
 from creditflow.attacks.pyautoattack_adapter import fixed_epsilon
@@ -40,13 +39,8 @@ def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> 
     found = fixed_epsilon(make, problem, epsilons)
     sizes = torch.stack([(proposed - images).flatten(1).abs().amax(1) for proposed in found.images])
     smallest = torch.where(sizes > 0, sizes, float("inf")).amin(0)
-    return replace(found, distance=torch.where(_wrong(problem), 0.0, smallest).cpu())
-
-
-@torch.no_grad()
-def _wrong(problem: Problem) -> Tensor:
-    wrong: Tensor = problem.model(problem.images).argmax(1) != problem.labels
-    return wrong
+    wrong = problem.logits.argmax(1) != problem.labels
+    return replace(found, distance=torch.where(wrong, 0.0, smallest).cpu())
 
 
 ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import eagerpy as ep
 import foolbox
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -50,9 +49,7 @@ class _Divergence(foolbox.attacks.LinfPGD):
 
 def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> Candidates:
     """Ascends the divergence from the clean prediction; labels play no part."""
-    with torch.no_grad():
-        clean = problem.model(problem.images).log_softmax(1)
-    return fixed_epsilon(_Divergence(settings, clean), problem, epsilons)
+    return fixed_epsilon(_Divergence(settings, problem.logits.log_softmax(1)), problem, epsilons)
 
 
 ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose)
