@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from creditflow import plugins
 from creditflow.errors import UserError
+from creditflow.learning.error import OutputTap
 from creditflow.learning.layers import FEEDBACK_TYPES, FeedbackLayer
-from creditflow.learning.rule import Rule, State
+from creditflow.learning.rule import Rule, State, rows_of
 
 __all__ = ["FeedbackLayer", "Rule", "State", "apply_rule", "feedback_layers", "feedback_state", "get_rule"]
 
@@ -26,6 +27,7 @@ def apply_rule(
     *,
     generator: torch.Generator | None = None,
     state: Mapping[str, Tensor] | None = None,
+    outputs: int | None = None,
 ) -> nn.Module:
     """Returns a view of the model whose Linear and Conv2d layers send the error through the rule's feedback weights.
 
@@ -42,25 +44,28 @@ def apply_rule(
         rule: the id of a rule, or a Rule.
         generator: source of the rule's random numbers; on CUDA models a CUDA generator spares a copy per redraw.
         state: what `feedback_state` returned for a model of this shape; drawn from `generator` if None.
+        outputs: K of the model's outputs (N, K), for a rule that sends the error at the output to every layer (DFA);
+            None means that of the last Linear or Conv2d, in the order in which the model's parts were assigned.
 
     Raises:
         UserError: unknown rule; a layer the rule cannot be put on; state of another model; neither generator nor
-            state for a rule that draws random numbers.
+            state for a rule that draws random numbers. And when the view of a direct rule is called: outputs of another
+            shape than (N, K); when it is differentiated: a loss that does not come from the view's output.
     """
     rule = get_rule(rule) if isinstance(rule, str) else rule
     view = _view(model)
     if rule.exact:
         return view
     known = dict(state) if state is not None else None
-    for name, layer in _replaceable(view):
-        layer_state = _initial(rule, layer, generator) if known is None else _take(known, name, layer)
+    layers = _replaceable(view)
+    tap = _tapped(view, layers, outputs) if rule.direct else None
+    for name, layer in layers:
+        like = _template(layer, tap)
+        layer_state = rule.initial_state(like, generator) if known is None else _take(known, name, like)
         layer.__class__ = FEEDBACK_TYPES[type(layer)]
         assert isinstance(layer, FeedbackLayer)
-        layer.put_rule(rule, layer_state)
-        try:
-            layer.feedback_weight()
-        except KeyError as error:
-            raise UserError(f"the feedback state has no {f'{name}.{error.args[0]}'!r}, which this rule needs") from error
+        layer.put_rule(rule, layer_state, tap)
+        _check(name, layer, like)
     if known:
         raise UserError(f"the feedback state has tensors that this model has not, such as {next(iter(known))!r}")
     return view
@@ -80,8 +85,7 @@ def feedback_state(view: nn.Module) -> dict[str, Tensor]:
     """
     collected = {}
     for name, layer in feedback_layers(view):
-        layer.feedback_weight()
-        for key, tensor in layer.state.items():
+        for key, tensor in layer.present_state().items():
             collected[f"{name}.{key}"] = tensor.detach().clone()
     return collected
 
@@ -105,22 +109,49 @@ def _replaceable(view: nn.Module) -> list[tuple[str, nn.Module]]:
     return found
 
 
-def _initial(rule: Rule, layer: nn.Module, generator: torch.Generator | None) -> State:
-    assert isinstance(layer.weight, Tensor)
-    return rule.initial_state(layer.weight.detach(), generator)
+def _tapped(view: nn.Module, layers: list[tuple[str, nn.Module]], outputs: int | None) -> OutputTap:
+    """Puts a tap on the view's output."""
+    if outputs is None:
+        if not layers:
+            raise UserError("this rule needs the number of outputs, and the model has no Linear or Conv2d to tell it; pass outputs=K")
+        last = layers[-1][1].weight
+        assert isinstance(last, Tensor)
+        outputs = len(last)
+    tap = OutputTap(outputs)
+    tap.put_on(view)
+    return tap
 
 
-def _take(state: dict[str, Tensor], layer_name: str, layer: nn.Module) -> State:
-    """Moves one layer's tensors out of a collected state."""
+def _template(layer: nn.Module, tap: OutputTap | None) -> Tensor:
+    """Returns a tensor of the shape, type and device of the layer's V: W, or for a direct rule an empty one."""
     weight = layer.weight
     assert isinstance(weight, Tensor)
+    if tap is None:
+        return weight.detach()
+    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    return weight.detach().new_empty(tap.outputs, weight.shape[1] * groups, *weight.shape[2:])
+
+
+def _check(name: str, layer: FeedbackLayer, like: Tensor) -> None:
+    """Raises UserError if the rule does not find its state, or does not give the V that it declares."""
+    rule, weight, state = layer.rule, layer.weight.detach(), layer.state
+    try:
+        feedback = rule.feedback_weight(weight, state)
+    except KeyError as error:
+        raise UserError(f"the feedback state has no {f'{name}.{error.args[0]}'!r}, which this rule needs") from error
+    if feedback.shape != like.shape:
+        raise UserError(f"the rule's V for layer {name!r} has shape {list(feedback.shape)}, not {list(like.shape)}")
+    if rule.elementwise and not torch.allclose(feedback[:1], rule.feedback_weight(weight[:1], rows_of(state, slice(1))), equal_nan=True):
+        raise UserError(f"the rule declares elementwise=True, but its V for the first row of layer {name!r} depends on other rows")
+
+
+def _take(state: dict[str, Tensor], layer_name: str, like: Tensor) -> State:
+    """Moves one layer's tensors out of a collected state, as copies: a rule may write into its state."""
     prefix = f"{layer_name}."
     taken = {}
     for key in [key for key in state if key.startswith(prefix) and "." not in key[len(prefix) :]]:
         tensor = state.pop(key)
-        if tensor.dim() > 0:
-            tensor = tensor.to(device=weight.device, dtype=weight.dtype)
-            if tensor.shape != weight.shape:
-                raise UserError(f"the feedback state's {key!r} has shape {list(tensor.shape)}, the layer {list(weight.shape)}")
-        taken[key[len(prefix) :]] = tensor
+        if tensor.dim() > 0 and tensor.shape != like.shape:
+            raise UserError(f"the feedback state's {key!r} has shape {list(tensor.shape)}, the layer {list(like.shape)}")
+        taken[key[len(prefix) :]] = torch.empty_like(like).copy_(tensor) if tensor.dim() > 0 else tensor.clone()
     return taken

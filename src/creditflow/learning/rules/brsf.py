@@ -7,7 +7,8 @@ would give an evaluation or an attack other magnitudes every time it looks.
 import torch
 from torch import Tensor
 
-from creditflow.learning.rule import Rule, State, random_magnitude, sign_concordant
+from creditflow.learning.draws import fill_uniform
+from creditflow.learning.rule import Rule, State, random_magnitude, sign_concordant, xavier_bound
 
 
 def draw(weight: Tensor, generator: torch.Generator | None) -> State:
@@ -19,10 +20,10 @@ def draw(weight: Tensor, generator: torch.Generator | None) -> State:
 
 
 def redraw(weight: Tensor, state: State) -> State:
-    """Draws M number `updates`, on the weight's own device."""
+    """Draws M number `updates` into the place of the one before."""
     updates = state["updates"] + 1
-    generator = torch.Generator(device=weight.device).manual_seed(int(state["seed"] ^ (updates << 20)))
-    return random_magnitude(weight, generator) | {"seed": state["seed"], "updates": updates}
+    fill_uniform(state["magnitude"], xavier_bound(weight), int(state["seed"]), int(updates))
+    return state | {"updates": updates}
 
 
-RULE = Rule(feedback_weight=sign_concordant, initial_state=draw, after_update=redraw)
+RULE = Rule(feedback_weight=sign_concordant, initial_state=draw, after_update=redraw, elementwise=True)

@@ -2,4 +2,4 @@
 
 from creditflow.learning.rule import Rule, random_magnitude, sign_concordant
 
-RULE = Rule(feedback_weight=sign_concordant, initial_state=random_magnitude)
+RULE = Rule(feedback_weight=sign_concordant, initial_state=random_magnitude, elementwise=True)

@@ -4,14 +4,15 @@ Liao et al. and the sign-symmetry paper give no scale; sigma = sqrt(2 / (fan_in 
 from layer to layer and equals the root mean square of the random magnitudes of frSF and brSF.
 """
 
+import torch
 from torch import Tensor
 
-from creditflow.learning.rule import Rule, State, xavier_sigma
+from creditflow.learning.rule import Rule, State, sign_concordant, xavier_sigma
 
 
-def feedback_weight(weight: Tensor, state: State) -> Tensor:
-    """Returns sigma sign(W); sign(0) = 0."""
-    return xavier_sigma(weight) * weight.sign()
+def scale(weight: Tensor, generator: torch.Generator | None) -> State:
+    """Returns sigma as a scalar: parts of W no longer know the fans that it follows from."""
+    return {"magnitude": xavier_sigma(weight) * weight.new_ones(())}
 
 
-RULE = Rule(feedback_weight=feedback_weight)
+RULE = Rule(feedback_weight=sign_concordant, initial_state=scale, elementwise=True)
