@@ -1,5 +1,5 @@
 rule fetch:
-    """Raw files of a dataset, from the first source that has them, verified by SHA-256."""
+    """Raw files of a dataset, from the first source that has them, verified by checksum; of a dataset in a folder of the user's, its place."""
     input:
         script="src/fetch.py",
         library=library("data/datasets/{source}.py"),
@@ -19,7 +19,7 @@ rule fetch:
 
 
 rule prepare:
-    """A dataset in its canonical form: uint8 images N,C,H,W and labels."""
+    """A dataset in its canonical form: uint8 images N,C,H,W, or names of image files, and labels."""
     input:
         script="src/prepare.py",
         library=library("data", "data/datasets/{source}.py"),
@@ -32,12 +32,16 @@ rule prepare:
         "results/data/benchmarks/prepare/{source}.tsv"
     conda:
         "../envs/environment.yaml"
+    threads: 4
+    params:
+        max_unreadable=config["data"]["max_unreadable"],
     shell:
-        "python {input.script:q} --dataset {wildcards.source} --raw {input.raw:q} --output {output.data:q} > {log:q} 2>&1"
+        "python {input.script:q} --dataset {wildcards.source} --raw {input.raw:q} --output {output.data:q}"
+        " --max-unreadable {params.max_unreadable} --threads {threads} > {log:q} 2>&1"
 
 
 rule prefetch:
-    """Everything that jobs would read from the network, of all experiments: for machines whose compute nodes have none."""
+    """Everything that jobs of the default experiment would read from the network; `prefetch_<name>` for another's."""
     input:
-        raw=expand(rules.fetch.output.raw, source=sources()),
+        downloads(config["default_experiment"]),
     localrule: True

@@ -1,25 +1,24 @@
-"""Fetch a dataset's raw files from the first source that has them, verified by SHA-256."""
+"""Fetch a dataset's raw files from the first source that has them, verified by their checksums."""
 
 from pathlib import Path
 
 from creditflow import files, plugins
 from creditflow.cli import run_stage, stage_parser
 from creditflow.data.dataset import Dataset
-from creditflow.data.sources import fetch
+from creditflow.data.fetching import fetch
 
 
 def main() -> None:
     parser = stage_parser(__doc__)
     parser.add_argument("--dataset", required=True, help="id of a dataset (a file in src/creditflow/data/datasets)")
     parser.add_argument("--search-path", type=Path, action="append", default=[], help="folder to look in first; repeatable")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the decompressed raw files")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the raw files, or for a note where they are")
     args = parser.parse_args()
 
     dataset: Dataset = plugins.load("dataset", args.dataset).DATASET
     with files.folder_atomically(args.output) as scratch:
         source = fetch(args.dataset, dataset.checksums, dataset.sources, args.search_path, scratch)
-        files.write_json(scratch / "origin.json", {"source": source, "sha256": dict(dataset.checksums)})
-    print(f"{args.dataset}: {len(dataset.checksums)} files from {source}")
+    print(f"{args.dataset}: from {source}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,24 @@
-"""Bring a dataset's raw files into the canonical form: uint8 images N,C,H,W and labels in one safetensors file."""
+"""Bring a dataset's raw files into the canonical form: images, or names of image files, and labels in one safetensors file."""
 
+import argparse
 from pathlib import Path
 
+import torch
+
 from creditflow import plugins
-from creditflow.cli import existing_file, run_stage, stage_parser
+from creditflow.cli import existing_file, positive, run_stage, stage_parser
 from creditflow.data.dataset import Dataset
-from creditflow.data.prepared import save_prepared
+from creditflow.data.prepared import check_splits, save_prepared
+from creditflow.data.readable import check_share, describe, drop_unreadable
+from creditflow.errors import UserError
+
+
+def share(text: str) -> float:
+    """argparse type: a share between 0 and 1."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share between 0 and 1")
+    return number
 
 
 def main() -> None:
@@ -13,12 +26,23 @@ def main() -> None:
     parser.add_argument("--dataset", required=True, help="id of a dataset (a file in src/creditflow/data/datasets)")
     parser.add_argument("--raw", type=existing_file, required=True, help="folder that fetch.py wrote")
     parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")
+    parser.add_argument("--max-unreadable", type=share, default=0.001, help="share of a split's image files that may be unreadable")
+    parser.add_argument("--threads", type=positive, default=1, help="CPU threads that look at image files")
     args = parser.parse_args()
 
+    torch.set_num_threads(args.threads)
     dataset: Dataset = plugins.load("dataset", args.dataset).DATASET
+    names = dataset.class_names(args.raw) if callable(dataset.class_names) else dataset.class_names
     splits = dataset.read(args.raw)
-    save_prepared(args.output, splits, dataset.class_names)
-    print(f"{args.dataset}: " + ", ".join(f"{len(labels)} {name} images" for name, (_, labels) in splits.items()))
+    check_splits(splits, names)  # before the hours that looking at all files of a large dataset may take
+    if any(dataset.multi_label != (labels.ndim == 2) for _, labels in splits.values()):
+        raise UserError(f"{args.dataset}: its file says multi_label={dataset.multi_label}, but its labels are otherwise; change one")
+    splits, unreadable = drop_unreadable(args.dataset, splits, args.threads)
+    for split, (_, labels) in splits.items():
+        reasons = unreadable.get(split, {})
+        print(f"{args.dataset}: {len(labels)} {split} images", *describe(reasons), sep="\n")
+        check_share(args.dataset, split, len(labels), reasons, args.max_unreadable)
+    save_prepared(args.output, splits, names, {split: list(reasons) for split, reasons in unreadable.items()})
 
 
 if __name__ == "__main__":

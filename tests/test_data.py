@@ -14,9 +14,11 @@ from sklearn.datasets import load_digits
 
 from creditflow import files
 from creditflow.data.datasets import fashion_mnist
+from creditflow.data.fetching import fetch
 from creditflow.data.idx import read_idx
-from creditflow.data.prepared import channel_statistics, load_prepared, save_prepared, to_unit_interval
-from creditflow.data.sources import DebianPackage, Download, PackageFile, fetch
+from creditflow.data.inputs import to_unit_interval
+from creditflow.data.prepared import channel_statistics, load_prepared, save_prepared
+from creditflow.data.sources import DebianPackage, Download, PackageFile
 from creditflow.errors import UserError
 from helpers import stage
 

@@ -1,28 +1,34 @@
-"""Where raw files come from: a local folder, a download, a Debian package, a file inside a Python package.
+"""Where raw files come from: a folder of the user's, a download, a Debian package, a file inside a Python package.
 
-A source yields the decompressed, verified content of one named file, or raises NotAvailableError: nothing is trusted
-before its SHA-256 is known to be right.
+A source writes one named file, verified, or raises NotAvailableError: nothing is used before its checksum is known to be
+right. MD5, which some datasets are published with, finds damage but not malice, so what is read from such files is read
+with care (`archives.py`, `cifar.py`).
 """
 
 import gzip
+import hashlib
 import http.client
 import shutil
 import subprocess
 import tempfile
 import urllib.request
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
+
+from tqdm import tqdm
 
 from creditflow import files
 from creditflow.errors import UserError, one_line
 
 _TIMEOUT_S = 30
 _APT_TIMEOUT_S = 600
-_MAX_DOWNLOAD = 1 << 30
+_CHUNK = 1 << 20
+#: Bytes of a file that is decompressed in memory, and of one that is kept as published.
+_MAX_CONTENT, _MAX_PUBLISHED = 1 << 30, 64 << 30
 
 
 class NotAvailableError(Exception):
@@ -34,9 +40,17 @@ class Source(Protocol):
 
     def __str__(self) -> str: ...
 
-    def open(self, name: str, expected: str) -> bytes:
-        """Returns the file's decompressed content, whose SHA-256 is `expected`. Raises NotAvailableError."""
+    def deliver(self, name: str, expected: str, target: Path) -> None:
+        """Writes the file of this name to `target`; `expected` is a checksum as in `Dataset.checksums`.
+
+        Raises NotAvailableError, and then leaves nothing at `target`.
+        """
         ...
+
+
+def as_published(expected: str) -> bool:
+    """Says whether a file with this checksum is kept as it is published, compressed or not."""
+    return expected.startswith("md5:")
 
 
 def verified(content: bytes, expected: str, origin: str) -> bytes:
@@ -50,48 +64,111 @@ def verified(content: bytes, expected: str, origin: str) -> bytes:
     return content
 
 
+def receive(stream: IO[bytes], expected: str, target: Path, origin: str, size: int | None = None) -> None:
+    """Writes a stream of `size` bytes, if that is known, to `target`. Raises NotAvailableError as `Source.deliver` does."""
+    if not as_published(expected):
+        target.write_bytes(verified(b"".join(_chunks(stream, _MAX_CONTENT, origin)), expected, origin))
+        return
+    md5 = hashlib.md5(usedforsecurity=False)
+    try:
+        with target.open("wb") as file, tqdm(desc=target.name, total=size, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+            for chunk in _chunks(stream, _MAX_PUBLISHED, origin):
+                md5.update(chunk)
+                file.write(chunk)
+                bar.update(len(chunk))
+        if md5.hexdigest() != expected.removeprefix("md5:"):
+            raise NotAvailableError(f"{origin} is truncated or corrupt (its MD5 is not {expected[4:16]}...)")
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def _chunks(stream: IO[bytes], limit: int, origin: str) -> Iterator[bytes]:
+    total = 0
+    while True:
+        try:
+            chunk = stream.read(_CHUNK)
+        except (OSError, http.client.HTTPException) as error:
+            raise NotAvailableError(f"{origin}: {one_line(error)}") from error
+        if not chunk:
+            return
+        total += len(chunk)
+        if total > limit:
+            raise NotAvailableError(f"{origin} is larger than the {limit >> 30} GiB that are expected at most")
+        yield chunk
+
+
 @dataclass(frozen=True)
 class Folder:
-    """Files in a local folder, plain or as .gz."""
+    """Files in a local folder, plain or as .gz; those that are kept as published under just their name."""
 
     path: Path
 
     def __str__(self) -> str:
         return f"folder {self.path}"
 
-    def has(self, name: str) -> bool:
-        """Says whether the folder holds the file, in either form."""
-        return self._find(name) is not None
+    def has(self, name: str, expected: str) -> bool:
+        """Says whether the folder holds the file."""
+        return self._find(name, expected) is not None
 
-    def open(self, name: str, expected: str) -> bytes:
-        found = self._find(name)
+    def deliver(self, name: str, expected: str, target: Path) -> None:
+        found = self._find(name, expected)
         if found is None:
-            raise NotAvailableError(f"{self.path} has no {name} or {name}.gz")
-        return verified(found.read_bytes(), expected, str(found))
+            raise NotAvailableError(f"{self.path} has no {name}{'' if as_published(expected) else f' or {name}.gz'}")
+        with found.open("rb") as stream:
+            receive(stream, expected, target, str(found), found.stat().st_size)
 
-    def _find(self, name: str) -> Path | None:
-        return next((path for path in (self.path / name, self.path / f"{name}.gz") if path.is_file()), None)
+    def _find(self, name: str, expected: str) -> Path | None:
+        names = (name,) if as_published(expected) else (name, f"{name}.gz")
+        return next((self.path / name for name in names if (self.path / name).is_file()), None)
 
 
 @dataclass(frozen=True)
 class Download:
-    """Files below public addresses, tried in turn; `addresses` is a function so that a list of mirrors loads late."""
+    """Files below public addresses, tried in turn; `addresses` is a function so that a list of mirrors loads late.
+
+    Files that are not kept as published are asked for as .gz.
+    """
 
     addresses: Callable[[], Sequence[str]]
 
     def __str__(self) -> str:
         return "download"
 
-    def open(self, name: str, expected: str) -> bytes:
+    def deliver(self, name: str, expected: str, target: Path) -> None:
+        remote = name if as_published(expected) else f"{name}.gz"
         reasons = []
         for address in self.addresses():
-            url = f"{address.rstrip('/')}/{name}.gz"
             try:
-                with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:
-                    return verified(response.read(_MAX_DOWNLOAD), expected, url)
-            except (OSError, http.client.HTTPException, ValueError, NotAvailableError) as error:
-                reasons.append(f"{url}: {one_line(error)}")
+                _download(f"{address.rstrip('/')}/{remote}", expected, target)
+            except NotAvailableError as error:
+                reasons.append(one_line(error))
+            else:
+                return
         raise NotAvailableError("; ".join(reasons) or "no mirror is known")
+
+
+@dataclass(frozen=True)
+class DownloadEach:
+    """Files that each have a public address of their own."""
+
+    addresses: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return "download"
+
+    def deliver(self, name: str, expected: str, target: Path) -> None:
+        _download(self.addresses[name], expected, target)
+
+
+def _download(url: str, expected: str, target: Path) -> None:
+    try:
+        response = urllib.request.urlopen(url, timeout=_TIMEOUT_S)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise NotAvailableError(f"{url}: {one_line(error)}") from error
+    with response:
+        length = response.headers.get("Content-Length", "")
+        receive(response, expected, target, url, int(length) if length.isdigit() else None)
 
 
 class DebianPackage:
@@ -104,13 +181,13 @@ class DebianPackage:
     def __str__(self) -> str:
         return f"Debian package {self.package}"
 
-    def open(self, name: str, expected: str) -> bytes:
+    def deliver(self, name: str, expected: str, target: Path) -> None:
         if self._unpacked is None:
             try:
                 self._unpacked = self._download()
             except (OSError, subprocess.SubprocessError) as error:
                 raise NotAvailableError(one_line(error)) from error
-        return Folder(Path(self._unpacked.name) / "root" / self.folder).open(name, expected)
+        Folder(Path(self._unpacked.name) / "root" / self.folder).deliver(name, expected, target)
 
     def _download(self) -> "tempfile.TemporaryDirectory[str]":
         if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
@@ -142,48 +219,54 @@ class PackageFile:
     def __str__(self) -> str:
         return f"Python package {self.package}"
 
-    def open(self, name: str, expected: str) -> bytes:
+    def deliver(self, name: str, expected: str, target: Path) -> None:
         try:
-            content = (resources.files(self.package) / f"{name}.gz").read_bytes()
+            stream = (resources.files(self.package) / f"{name}.gz").open("rb")
         except (ModuleNotFoundError, FileNotFoundError) as error:
             raise NotAvailableError(one_line(error)) from error
-        return verified(content, expected, f"{self.package}/{name}.gz")
+        with stream:
+            receive(stream, expected, target, f"{self.package}/{name}.gz")
 
 
-def fetch(dataset: str, checksums: Mapping[str, str], sources: Sequence[Source], search_paths: Sequence[Path], folder: Path) -> str:
-    """Puts all files of a dataset, verified and decompressed, into `folder`, and returns the name of their source.
+@dataclass(frozen=True)
+class UserFolder:
+    """A folder of the user's, in a known layout, whose files stay where they are.
 
-    Folders in `search_paths` that hold any of the files come first, then `sources` in their order.
+    It is looked for in `data.search_paths`: a folder of its name inside one of them, or one of them itself. A dataset that
+    has archives too (checksums) may lie there as these, or be downloaded; `fetch` unpacks them into the same layout.
 
-    Raises UserError if a file in a search path is damaged (it is the user's own, so nothing else is tried), or if no
-    source has all files; the message names each source and its reason.
+    Attributes:
+        name: of the folder.
+        entries: files and folders that must be in it.
+        origin: where a user gets them from.
     """
-    if not checksums:
-        return "nothing to fetch"
-    reasons = []
-    for path in search_paths:
-        local = Folder(path)
-        if not any(local.has(name) for name in checksums):
-            reasons.append(f"{local}: not there")
-            continue
-        try:
-            _copy(local, checksums, folder)
-        except NotAvailableError as error:
-            raise UserError(f"{dataset}: {error}; replace or remove it, then run the same command again") from error
-        return str(local)
-    for source in sources:
-        try:
-            _copy(source, checksums, folder)
-        except NotAvailableError as error:
-            reasons.append(f"{source}: {error}")
-        else:
-            return str(source)
-    raise UserError(
-        f"{dataset}: no source has it ({' | '.join(reasons)}); put {', '.join(checksums)} (or the .gz files) into a folder"
-        " and name it in data.search_paths of config/config.yaml"
-    )
 
+    name: str
+    entries: Sequence[str]
+    origin: str
 
-def _copy(source: Source, checksums: Mapping[str, str], folder: Path) -> None:
-    for name, expected in checksums.items():
-        (folder / name).write_bytes(source.open(name, expected))
+    def __str__(self) -> str:
+        return f"folder {self.name!r}"
+
+    def deliver(self, name: str, expected: str, target: Path) -> None:
+        raise NotAvailableError(f"in no folder of data.search_paths (get it from {self.origin})")
+
+    def located(self, raw: Path) -> Path:
+        """Returns the absolute path of the folder that `fetch` found or unpacked, by what it wrote into `raw`.
+
+        Raises UserError if something of it has gone.
+        """
+        origin = files.read_json(raw / "origin.json", "what fetch notes of a dataset")
+        folder = Path(origin.get("folder", raw)).resolve()
+        if missing := self.missing(folder):
+            raise UserError(f"{folder} has lost {', '.join(missing)}; put it back, or delete {raw} and run the same command again")
+        return folder
+
+    def missing(self, folder: Path) -> list[str]:
+        """Returns the entries that a folder does not have."""
+        return [entry for entry in self.entries if not (folder / entry).exists()]
+
+    def places(self, search_paths: Sequence[Path]) -> list[Path]:
+        """Returns where to look, folders of the right name first: other datasets' folders may have entries of the same names."""
+        inside = [path / self.name for path in search_paths]
+        return [*inside, *sorted(search_paths, key=lambda path: path.name != self.name)]

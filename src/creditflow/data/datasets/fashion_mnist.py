@@ -1,12 +1,9 @@
 """Fashion-MNIST (Xiao, Rasul and Vollgraf, 2017): 60,000 + 10,000 grey images of 28x28 pixels, ten classes."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
-
-from creditflow.data.dataset import Dataset, Split
-from creditflow.data.idx import read_idx
+from creditflow.data.dataset import Dataset
+from creditflow.data.idx import read_mnist_like
 from creditflow.data.sources import DebianPackage, Download
 
 
@@ -17,16 +14,6 @@ def _mirrors() -> Sequence[str]:
     return mirrors
 
 
-def _read(folder: Path) -> dict[str, Split]:
-    return {split: _split(folder, prefix) for split, prefix in (("train", "train"), ("test", "t10k"))}
-
-
-def _split(folder: Path, prefix: str) -> Split:
-    images = read_idx(folder / f"{prefix}-images-idx3-ubyte")
-    labels = read_idx(folder / f"{prefix}-labels-idx1-ubyte")
-    return images[:, np.newaxis], labels.astype(np.int64)
-
-
 DATASET = Dataset(
     checksums={
         "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -35,6 +22,6 @@ DATASET = Dataset(
         "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     },
     sources=[Download(_mirrors), DebianPackage("dataset-fashion-mnist", "usr/share/datasets/fashion-mnist")],
-    read=_read,
+    read=read_mnist_like,
     class_names=("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )

@@ -1,0 +1,44 @@
+"""NUS-WIDE-21 (Chua et al., 2009): photographs with any of the 21 most frequent concepts; an image has all its concepts as labels.
+
+Splits are lists: usually 10,500 images train (500 of each concept) and 2,100 test (100 of each).
+"""
+
+from pathlib import Path
+
+from creditflow.data.dataset import Dataset, ImageFiles, Split
+from creditflow.data.lists import check_disjoint, locate, read_list
+from creditflow.data.sources import UserFolder
+from creditflow.errors import UserError, one_line
+
+_N_CONCEPTS = 21
+
+_FOLDER = UserFolder(
+    "nus_wide",
+    ("train.txt", "test.txt"),
+    "https://github.com/swuxyj/DeepHash-pytorch (the lists in data/nuswide_21, and where the images are)",
+)
+
+
+def _read(raw: Path) -> dict[str, Split]:
+    folder = _FOLDER.located(raw)
+    lists = {split: read_list(folder / f"{split}.txt", _N_CONCEPTS) for split in ("train", "test")}
+    check_disjoint(lists["train"][0], lists["test"][0], folder)
+    return {split: (ImageFiles(folder, [locate(folder, name) for name in names]), labels) for split, (names, labels) in lists.items()}
+
+
+def _class_names(raw: Path) -> tuple[str, ...]:
+    """The lists do not say which concept a column is; a file concepts.txt beside them, a name a line, may."""
+    path = _FOLDER.located(raw) / "concepts.txt"
+    if not path.exists():
+        return tuple(f"concept {number}" for number in range(1, _N_CONCEPTS + 1))
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({one_line(error)}); mend or remove it") from error
+    names = tuple(line.strip() for line in lines if line.strip())
+    if len(set(names)) != _N_CONCEPTS:
+        raise UserError(f"{path} has {len(set(names))} different names, not {_N_CONCEPTS}; mend or remove it")
+    return names
+
+
+DATASET = Dataset(checksums={}, sources=[_FOLDER], read=_read, class_names=_class_names, multi_label=True)

@@ -1,0 +1,41 @@
+"""SVHN, cropped digits (Netzer et al., 2011): 73,257 + 26,032 colour images of 32x32 pixels, the ten digits.
+
+The 531,131 easier images called "extra" are left aside.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from creditflow.data.dataset import Dataset, Split
+from creditflow.data.mat import read_mat
+from creditflow.data.sources import Download
+from creditflow.errors import UserError
+
+
+def _read(folder: Path) -> dict[str, Split]:
+    return {split: _split(folder / f"{split}_32x32.mat") for split in ("train", "test")}
+
+
+def _split(path: Path) -> Split:
+    images, labels = map(np.asarray, read_mat(path, ["X", "y"]))
+    right_kinds = images.dtype == np.uint8 and labels.dtype.kind in "iu"
+    if not right_kinds or images.shape[:-1] != (32, 32, 3) or labels.shape != (images.shape[-1], 1):
+        raise UserError(
+            f"{path}: X of shape {images.shape} and y of shape {labels.shape} are not SVHN's; delete its folder and fetch again"
+        )
+    labels = labels[:, 0].astype(np.int64)
+    if labels.min(initial=1) < 1 or labels.max(initial=1) > 10:
+        raise UserError(f"{path}: labels must lie in 1..10, not {labels.min()}..{labels.max()}; delete its folder and fetch again")
+    return images.transpose(3, 2, 0, 1), labels % 10  # 10 stands for the digit 0
+
+
+DATASET = Dataset(
+    checksums={
+        "train_32x32.mat": "md5:e26dedcc434d2e4c54c9b2d4a06d8373",
+        "test_32x32.mat": "md5:eb5a983be6a315427106f1b164d9cef3",
+    },
+    sources=[Download(lambda: ["http://ufldl.stanford.edu/housenumbers"])],
+    read=_read,
+    class_names=tuple("0123456789"),
+)
