@@ -23,7 +23,8 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from creditflow.attacks import get_attack, run_attack
-from creditflow.data.prepared import Subset, to_unit_interval
+from creditflow.data.inputs import to_unit_interval
+from creditflow.data.prepared import Subset
 from creditflow.models import ModelSpec, build_model
 
 ROUNDS, IMAGES, EPSILONS = 9, 250, [0.001, 0.005, 0.01, 0.05, 0.1, 0.5]

@@ -51,6 +51,7 @@ def main() -> None:
         "epsilons": args.epsilons,
         "images": args.images,
         "batch_size": args.batch_size,
+        "input": args.input,
         "classes": args.classes,
         "data": file_sha256(args.data),
         "seed": args.seed,

@@ -4,7 +4,7 @@ import torch
 
 from creditflow import runtime
 from creditflow.cli import add_compute_options, run_stage, stage_parser
-from creditflow.evaluation import add_model_options, loaded, record_keys
+from creditflow.evaluation import add_model_options, history_metrics, loaded, record_keys
 from creditflow.files import file_sha256
 from creditflow.records import Metric, write_record
 from creditflow.training import correct_predictions
@@ -20,11 +20,17 @@ def main() -> None:
     watch = runtime.Stopwatch(device)
     model, sidecar, data = loaded(args, device)
     correct = correct_predictions(model, data)
-    settings = {"stage": "evaluate", "classes": args.classes, "data": file_sha256(args.data), "model": sidecar["sha256"]["weights"]}
+    settings = {
+        "stage": "evaluate",
+        "input": args.input,
+        "classes": args.classes,
+        "data": file_sha256(args.data),
+        "model": sidecar["sha256"]["weights"],
+    }
     write_record(
         args.record,
         record_keys(args, sidecar, attack="clean", gradient="none"),
-        [Metric("accuracy", None, float(correct.double().mean()), len(correct))],
+        [Metric("accuracy", None, float(correct.double().mean()), len(correct)), *history_metrics(sidecar, len(correct))],
         {"correct": correct[None].numpy(), "example": torch.arange(len(correct)).numpy()},
         settings=settings,
         provenance=runtime.provenance(settings, device),

@@ -1,10 +1,10 @@
-"""Make one table from an experiment's summary or audit: CSV, Markdown, LaTeX and HTML."""
+"""Make one table from an experiment's frames and published numbers: CSV, Markdown, LaTeX and HTML."""
 
 from pathlib import Path
 
 from creditflow import plugins
 from creditflow.cli import existing_file, json_object, run_stage, stage_parser
-from creditflow.reporting.collection import read_frame
+from creditflow.reporting.collection import read_frames
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.table import Table
 from creditflow.settings import parse
@@ -14,14 +14,14 @@ def main() -> None:
     parser = stage_parser(__doc__)
     parser.add_argument("--table", required=True, help=f"one of: {', '.join(plugins.names('table'))}")
     parser.add_argument("--settings", type=json_object, default={}, help='parameters of the table, such as {"epsilon": 0.1}')
-    parser.add_argument("--frame", type=existing_file, required=True, help="summary, audit or published numbers")
+    parser.add_argument("--frame", type=existing_file, nargs="+", required=True, help="what the table shows, in the order of its `source`")
     parser.add_argument("--output", type=Path, required=True, help="file to write; its suffix is replaced by .csv, .md, .tex, .html")
     args = parser.parse_args()
 
     table: Table | Listing = plugins.load("table", args.table).TABLE
     settings = parse(table.settings, args.settings, f"settings of table {args.table}")
     caption = " ".join(plugins.docstring("table", args.table).split())
-    table.write(read_frame(args.frame, table.source), settings, caption, args.output)
+    table.write(read_frames(args.frame, table.source), settings, caption, args.output)
 
 
 if __name__ == "__main__":

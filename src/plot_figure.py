@@ -1,4 +1,4 @@
-"""Draw one figure from an experiment's summary or audit: PDF, SVG and PNG."""
+"""Draw one figure from one of an experiment's frames: PDF, SVG and PNG."""
 
 from pathlib import Path
 
@@ -13,7 +13,12 @@ def main() -> None:
     parser = stage_parser(__doc__)
     parser.add_argument("--figure", required=True, help=f"one of: {', '.join(plugins.names('figure'))}")
     parser.add_argument("--settings", type=json_object, default={}, help="parameters of the figure")
-    parser.add_argument("--frame", type=existing_file, required=True, help="summary.parquet or audit.parquet, as the figure needs")
+    parser.add_argument(
+        "--frame",
+        type=existing_file,
+        required=True,
+        help="what the figure shows: summary.parquet, audit.parquet or records.parquet, as its `source` says",
+    )
     parser.add_argument("--output", type=Path, required=True, help="file to write; its suffix is replaced by .pdf, .svg, .png")
     args = parser.parse_args()
 

@@ -2,9 +2,8 @@
 
 from creditflow import plugins, runtime
 from creditflow.cli import run_stage
-from creditflow.data.prepared import load_prepared
 from creditflow.models import ModelSpec, build_model
-from creditflow.training.stage import train_stage, training_parser
+from creditflow.training.stage import train_stage, training_data, training_parser
 
 
 def main() -> None:
@@ -14,12 +13,11 @@ def main() -> None:
 
     device = runtime.setup(args.device, args.threads)
     watch = runtime.Stopwatch(device)
-    data = load_prepared(args.data, "train", args.classes)
-    test = load_prepared(args.data, "test", args.classes)
+    data, test = training_data(args, device)
     spec = ModelSpec(args.backbone, data.image_shape, len(data.class_names), data.mean, data.std)
     model = build_model(spec, "pretrain", args.seed).to(device)
     identity = {"stage": "pretrain", "spec": spec.to_json()}
-    train_stage(args, model, "bp", data.to(device), test.to(device), identity, watch)
+    train_stage(args, model, "bp", data, test, identity, watch)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from creditflow.attacks import Attack, Candidates, Helpers, Problem, choose_imag
 from creditflow.attacks.evaluate import perturbation_size
 from creditflow.attacks.foolbox_adapter import starting_points
 from creditflow.checks import fired
-from creditflow.data.prepared import Subset, to_unit_interval
+from creditflow.data.inputs import to_unit_interval
+from creditflow.data.prepared import Subset
 from creditflow.errors import UserError
 from creditflow.settings import NoSettings, parse
 from creditflow.training import TrainingSettings, train
@@ -242,7 +243,7 @@ def test_starting_points_are_the_nearest_images_with_another_prediction(trained)
     images = to_unit_interval(data.images)
     with torch.no_grad():
         predictions = model.eval()(images).argmax(1)
-    starts, found = starting_points(Problem(model, images, data.labels), Pool(images, predictions))
+    starts, found = starting_points(Problem(model, images, data.labels), Pool(data, predictions))
     for index in range(len(images)):
         others = images[predictions != data.labels[index]]
         nearest = (others - images[index]).flatten(1).norm(dim=1).min()

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -13,12 +14,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from creditflow import files, plugins, runtime
-from creditflow.data.prepared import to_unit_interval
+from creditflow import apply_rule, files, plugins, runtime, targets
+from creditflow.data.inputs import to_unit_interval
 from creditflow.errors import UserError
-from creditflow.models import load_model, replace_head
+from creditflow.learning import FeedbackLayer
+from creditflow.models import ImageClassifier, load_model, replace_head
+from creditflow.runtime import load_checkpoint
 from creditflow.settings import parse
 from creditflow.training import Resume, TrainingSettings, correct_predictions, train
+from creditflow.training.alignment import alignment
 from helpers import ROOT, TINY_TRAINING, interruptible, small_model, stage, subset
 
 SETTINGS = TrainingSettings(epochs=4, batch_size=16, learning_rate=0.003, head_learning_rate=0.03, weight_decay=5e-4)
@@ -103,7 +107,7 @@ def test_a_loss_that_is_no_number_ends_training() -> None:
     data, model = subset(), small_model()
     with torch.no_grad():
         model.head.bias[0] = float("nan")
-    with pytest.raises(UserError, match=r"loss became nan in epoch 1; lower the learning rate"):
+    with pytest.raises(UserError, match=r"no longer finite in epoch 1, batch \d+ of \d+, at learning rate"):
         train(model, "bp", data, data, SETTINGS, seed=0, stream="test")
 
 
@@ -120,7 +124,7 @@ def test_a_fresh_head_keeps_the_backbone() -> None:
 def test_accuracy_is_measured_in_eval_mode_and_mode_is_restored() -> None:
     model, data = small_model().train(), subset()
     before = model.backbone[1].running_mean.clone()
-    correct = correct_predictions(model, data, batch_size=7)
+    correct = correct_predictions(model, data)
     assert model.training
     assert torch.equal(model.backbone[1].running_mean, before)
     with torch.no_grad():
@@ -211,4 +215,111 @@ def test_other_code_does_not_go_on_from_a_checkpoint(digits: Path, pretrained: P
 def test_model_and_data_must_fit(digits: Path, pretrained: Path, tmp_path: Path) -> None:
     done = stage("evaluate", "--model", pretrained, "--data", digits, "--record", tmp_path / "r.json")
     assert done.returncode == 2
-    assert "takes images (1, 8, 8) of 5 classes, the data has (1, 8, 8) of 10; check --data and --classes" in done.stderr
+    assert "takes images (1, 8, 8) of 5 classes, the data has (1, 8, 8) of 10; check --data, --classes and --input" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "change", [{"precision": "bfloat16"}, {"channels_last": True}, pytest.param({"compile": True}, marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("rule", ["bp", "brsf"])
+def test_keys_for_speed_leave_accuracy_within_noise(rule: str, change: dict[str, object]) -> None:
+    data, test = subset(240), subset(400, seed=1)
+    base = {"epochs": 4, "batch_size": 16, "learning_rate": 2e-3}
+    found = []
+    for settings in (base, base | change):
+        model = small_model()
+        _, history = train(model, rule, data, test, TrainingSettings(**settings), seed=0, stream="test")
+        found.append((history[-1]["test_accuracy"], history[-1]["loss"]))
+        assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    (plain, loss), (fast, fast_loss) = found
+    assert plain > 0.6
+    # Three standard errors of the difference of two proportions.
+    assert abs(plain - fast) <= 3 * math.sqrt(2 * plain * (1 - plain) / 400) + 1 / 400
+    assert fast_loss == pytest.approx(loss, rel=0.15, abs=0.02)
+
+
+def test_dropout_and_augmentation_resume_bit_for_bit(tmp_path: Path) -> None:
+    data = subset(30)
+    settings = TrainingSettings(epochs=4, batch_size=8, learning_rate=1e-3, flip=True, pad=2)
+
+    def fresh() -> ImageClassifier:
+        model = small_model()
+        model.backbone.append(torch.nn.Dropout(0.5))
+        return model
+
+    undisturbed = fresh()
+    train(undisturbed, "frsf", data, data, settings, seed=1, stream="test")
+
+    def kill(row: dict[str, float]) -> None:
+        if row["epoch"] == 2:
+            raise InterruptedRunError
+
+    resume = Resume(tmp_path / "checkpoint", "same")
+    with pytest.raises(InterruptedRunError):
+        train(fresh(), "frsf", data, data, settings, seed=1, stream="test", resume=resume, on_epoch=kill)
+    resumed = fresh()
+    torch.rand(17)  # what else draws from the global generator does not matter
+    train(resumed, "frsf", data, data, settings, seed=1, stream="test", resume=resume)
+    for one, other in zip(undisturbed.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_loss_that_breaks_names_the_batch_and_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = subset(64)
+    model, resume = small_model(), Resume(tmp_path / "checkpoint", "same")
+    settings = TrainingSettings(epochs=3, batch_size=16, learning_rate=1e-3)
+
+    real, calls = targets.cross_entropy, []
+
+    def breaks_in_the_seventh_step(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return real(logits, labels) * (float("nan") if len(calls) >= 7 else 1.0)
+
+    monkeypatch.setattr(targets, "cross_entropy", breaks_in_the_seventh_step)
+    with pytest.raises(UserError, match=r"no longer finite in epoch 2, batch 3 of 4, at learning rate 0\.001; lower it"):
+        train(model, "bp", data, data, settings, seed=0, stream="test", resume=resume)
+    saved = load_checkpoint(resume.path, "same", print)
+    assert saved is not None
+    assert [row["epoch"] for row in saved["history"]] == [1]
+    assert all(bool(tensor.isfinite().all()) for tensor in saved["model"].values())
+
+
+@pytest.mark.parametrize("rule", ["bp", "usf", "fa"])
+def test_alignment_is_the_angle_between_the_two_gradients(rule: str) -> None:
+    data = subset(20)
+    model = small_model()
+    view = apply_rule(model, rule, generator=torch.Generator().manual_seed(0))
+    images, labels = data.batch(torch.arange(20))
+    found = alignment(model.train(), view.train(), images, labels)
+    assert model.training
+    assert view.training
+    gradients = []
+    for network in (model.eval(), view.eval()):
+        model.zero_grad()
+        torch.nn.functional.cross_entropy(network(images), labels).backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.backbone.parameters()]))
+    expected = torch.rad2deg(torch.acos(torch.nn.functional.cosine_similarity(*gradients, dim=0).clamp(-1, 1)))
+    assert found["update_angle"] == pytest.approx(float(expected), abs=0.1)
+    weights = [layer for layer in view.modules() if isinstance(layer, FeedbackLayer)]
+    if rule == "bp":
+        assert found == {"update_angle": pytest.approx(0, abs=0.1), "feedback_cosine": 1.0}
+    else:
+        pairs = [
+            torch.cat([tensor.detach().double().flatten() for tensor in side])
+            for side in zip(*[(w.feedback_weight(), w.weight) for w in weights], strict=True)
+        ]
+        assert found["feedback_cosine"] == pytest.approx(float(torch.nn.functional.cosine_similarity(*pairs, dim=0)), abs=1e-5)
+
+
+def test_angles_are_in_the_history_and_change_nothing_else() -> None:
+    data = subset(40)
+    histories, states = [], []
+    for n in (0, 16):
+        model = small_model()
+        settings = TrainingSettings(epochs=2, batch_size=8, learning_rate=1e-3, angle_images=n)
+        _, history = train(model, "brsf", data, data, settings, seed=0, stream="test")
+        histories.append(history)
+        states.append(model.state_dict())
+    assert all({"update_angle", "feedback_cosine"} <= row.keys() for row in histories[1])
+    assert [{key: row[key] for key in histories[0][0]} for row in histories[1]] == histories[0]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

@@ -10,18 +10,24 @@ from torch import nn
 
 from creditflow import runtime
 from creditflow.attacks.evaluate import AttackResult, Helpers
-from creditflow.cli import existing_file, natural
+from creditflow.cli import existing_file, json_object, natural
+from creditflow.data.inputs import InputSettings
 from creditflow.data.prepared import Subset, load_prepared
 from creditflow.errors import UserError
 from creditflow.learning import apply_rule, get_rule
 from creditflow.models import ImageClassifier, load_feedback, load_model, read_sidecar
 from creditflow.records import Keys, Metric
+from creditflow.settings import parse
+
+#: Numbers of a training history that go into the record.
+_HISTORY = ("loss", "train_accuracy", "test_accuracy", "update_angle", "feedback_cosine")
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options that say what is measured, and where the record goes."""
     parser.add_argument("--model", type=existing_file, required=True, help="model file that finetune.py or pretrain.py wrote")
     parser.add_argument("--data", type=existing_file, required=True, help="dataset that prepare.py wrote")
+    parser.add_argument("--input", type=json_object, default={}, help='what the network sees, such as {"size": 224, "channels": 3}')
     parser.add_argument("--classes", type=natural, nargs="+", help="labels to use, renumbered 0, 1, ...; all if absent")
     parser.add_argument("--experiment", default="manual", help="name under which the record is filed")
     parser.add_argument("--dataset-name", help="name of the data in the record; the data file's folder if absent")
@@ -33,12 +39,12 @@ def loaded(args: argparse.Namespace, device: torch.device) -> tuple[ImageClassif
 
     Raises UserError as `load_model` and `load_prepared` do, and if model and data do not fit each other.
     """
-    model, data = load_model(args.model), load_prepared(args.data, "test", args.classes)
+    inputs = parse(InputSettings, args.input, "--input")
+    model, data = load_model(args.model), load_prepared(args.data, "test", args.classes, inputs)
     ours, theirs = (model.spec.image_shape, model.spec.n_classes), (data.image_shape, len(data.class_names))
     if ours != theirs:
-        raise UserError(
-            f"{args.model} takes images {ours[0]} of {ours[1]} classes, the data has {theirs[0]} of {theirs[1]}; check --data and --classes"
-        )
+        what = f"{args.model} takes images {ours[0]} of {ours[1]} classes, the data has {theirs[0]} of {theirs[1]}"
+        raise UserError(f"{what}; check --data, --classes and --input")
     return model.to(device), read_sidecar(args.model), data.to(device)
 
 
@@ -89,6 +95,16 @@ def record_keys(args: argparse.Namespace, sidecar: dict[str, Any], *, attack: st
         attack=attack,
         gradient=gradient,
     )
+
+
+def history_metrics(sidecar: dict[str, Any], n_images: int) -> list[Metric]:
+    """Returns what a model's training measured after each epoch, from its sidecar."""
+    return [
+        Metric(name, None, float(row[name]), n_images, epoch=int(row["epoch"]))
+        for row in sidecar.get("history", [])
+        for name in _HISTORY
+        if name in row
+    ]
 
 
 def attack_metrics(result: AttackResult, epsilons: Sequence[float]) -> list[Metric]:

@@ -40,12 +40,14 @@ class Keys:
 
 @dataclass(frozen=True)
 class Metric:
-    """One number: its name, the epsilon it belongs to (None if none), its value, and over how many examples."""
+    """One number: its name, the epsilon it belongs to (None if none), its value, over how many examples, and the epoch of
+    training after which it was measured (None at its end)."""
 
     metric: str
     epsilon: float | None
     value: float
     n: int
+    epoch: int | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from creditflow import targets
+from creditflow.data.prepared import Subset
 
 #: L-infinity and L2 over all pixels of an image; L0 counts the positions (rows, columns) that changed in any channel.
 Norm = Literal["linf", "l2", "l0"]
@@ -15,9 +17,9 @@ Norm = Literal["linf", "l2", "l0"]
 
 @dataclass(frozen=True)
 class Pool:
-    """Further images float32 (M, C, H, W), and what the model says of them, int64 (M,)."""
+    """Further images, and what the model says of them, int64 (M,)."""
 
-    images: Tensor
+    data: Subset
     predictions: Tensor
 
 
@@ -28,7 +30,7 @@ class Problem:
     Attributes:
         model: in eval mode, images in [0, 1] to logits; its parameters require no gradient.
         images: float32 (N, C, H, W) in [0, 1].
-        labels: int64 (N,).
+        labels: int64 (N,), or uint8 zeros and ones (N, K).
         pool: where a decision-based attack may start.
         surrogate: another model of the same task, for attacks that transfer from it.
         views: n -> n views of the model, whose backward draws the rule's random feedback weights anew; the model itself
@@ -56,10 +58,10 @@ class Problem:
 
     @cached_property
     def loss_and_gradient(self) -> tuple[Tensor, Tensor]:
-        """Cross-entropy (N,) of the true labels at the images, and its gradient (N, C, H, W); computed once."""
+        """Cross-entropy (N,) of the true labels (`targets`) at the images, and its gradient (N, C, H, W); computed once."""
         x = self.images.clone().requires_grad_()
         with torch.enable_grad():
-            loss = F.cross_entropy(self.model(x), self.labels, reduction="none")
+            loss = targets.cross_entropy(self.model(x), self.labels, reduction="none")
             (gradient,) = torch.autograd.grad(loss.sum(), x)
         return loss.detach(), gradient
 
@@ -90,6 +92,7 @@ class Attack:
         propose: (problem, epsilons, settings) -> candidates.
         uses_surrogate: whether it needs `problem.surrogate`.
         uses_pool: whether it needs `problem.pool`.
+        multi_label: whether it can attack images of several labels, where it has to leave all of them.
     """
 
     norm: Norm
@@ -98,3 +101,4 @@ class Attack:
     propose: Callable[[Problem, Sequence[float], Any], Candidates]
     uses_surrogate: bool = False
     uses_pool: bool = False
+    multi_label: bool = False

@@ -9,11 +9,12 @@ import foolbox
 import torch
 from torch import Tensor, nn
 
-from creditflow import plugins, runtime
+from creditflow import plugins, runtime, targets
 from creditflow.attacks import guards
 from creditflow.attacks.attack import Attack, Norm, Pool, Problem
 from creditflow.attacks.foolbox_adapter import wrap
-from creditflow.data.prepared import Subset, to_unit_interval
+from creditflow.data.dataset import ImageFiles
+from creditflow.data.prepared import Subset
 from creditflow.errors import UserError
 
 
@@ -89,7 +90,10 @@ def run_attack(
     """
     helpers = helpers or Helpers()
     guards.check_epsilons(list(epsilons))
-    guards.check_images(data.images)
+    if not isinstance(data.images, ImageFiles):
+        guards.check_images(data.images)
+    if data.multi_label and not attack.multi_label:
+        raise UserError("this attack needs images of one label each; take it off this dataset (`datasets` of the attack)")
     if attack.uses_surrogate and helpers.surrogate is None:
         raise UserError("this attack transfers images from another model: give it a surrogate")
     results, seen, n_classes = [], [], 0
@@ -99,8 +103,7 @@ def run_attack(
         counter = stack.enter_context(_count_queries(model))
         stack.enter_context(runtime.global_seed("attack", seed))
         pool = _pool(model, data) if attack.uses_pool else None
-        for part in chosen.to(data.images.device).split(batch_size):
-            images, labels = to_unit_interval(data.images[part]), data.labels[part]
+        for images, labels in data.batches(chosen.split(batch_size)):
             problem = Problem(model, images, labels, pool, helpers.surrogate, _counted(helpers.views, counter))
             guards.check_outputs(problem.logits)
             n_classes = problem.n_classes
@@ -114,7 +117,7 @@ def run_attack(
 def _counts(attack: Attack, epsilons: Sequence[float], results: Sequence[AttackResult], labels: Tensor, n_classes: int) -> dict[str, Any]:
     """Returns what else a reader has to know: images to attack, classes without any, and whether epsilon 0.5 falls short."""
     clean = torch.cat([result.clean_correct for result in results])
-    per_class = labels.bincount(minlength=n_classes)
+    per_class = targets.per_class(labels, n_classes)
     counts: dict[str, Any] = {
         "clean_accuracy": float(clean.double().mean()),
         "attackable_images": int(clean.sum()),
@@ -130,18 +133,17 @@ def _counts(attack: Attack, epsilons: Sequence[float], results: Sequence[AttackR
 
 @torch.no_grad()
 def _pool(model: nn.Module, data: Subset) -> Pool:
-    images = to_unit_interval(data.images)
-    return Pool(images, torch.cat([model(part).argmax(1) for part in images.split(1000)]))
+    predictions = [model(images).argmax(1) for images, _ in data.batches(data.in_order())]
+    return Pool(data, torch.cat(predictions))
 
 
 def _attack_batch(attack: Attack, settings: Any, problem: Problem, epsilons: Sequence[float], counter: "_Counter") -> AttackResult:
     counter.n_images = 0
     candidates = attack.propose(problem, epsilons, settings)
     queries = counter.n_images / len(problem.labels)
-    clean = problem.logits.argmax(1) == problem.labels
-    theirs = foolbox.accuracy(wrap(problem.model, problem.images), problem.images, problem.labels)
-    if abs(theirs - float(clean.float().mean())) > 1e-6:
-        raise RuntimeError(f"foolbox measures clean accuracy {theirs}, we {float(clean.float().mean())}")
+    clean = targets.is_correct(problem.logits, problem.labels)
+    if problem.labels.dim() == 1:
+        _compare_with_foolbox(problem, clean)
     sizes = [perturbation_size(images - problem.images, attack.norm) for images in candidates.images]
     for images, size, epsilon in zip(candidates.images, sizes, epsilons, strict=True):
         _check_bounds(images, size, epsilon)
@@ -156,6 +158,12 @@ def _attack_batch(attack: Attack, settings: Any, problem: Problem, epsilons: Seq
     )
 
 
+def _compare_with_foolbox(problem: Problem, clean: Tensor) -> None:
+    theirs = foolbox.accuracy(wrap(problem.model, problem.images), problem.images, problem.labels)
+    if abs(theirs - float(clean.float().mean())) > 1e-6:
+        raise RuntimeError(f"foolbox measures clean accuracy {theirs}, we {float(clean.float().mean())}")
+
+
 def perturbation_size(delta: Tensor, norm: Norm) -> Tensor:
     """Returns the norm (N,) of perturbations (N, C, H, W), over all entries of each; L0 counts changed positions."""
     if norm == "l0":
@@ -166,8 +174,7 @@ def perturbation_size(delta: Tensor, norm: Norm) -> Tensor:
 
 @torch.no_grad()
 def _judge(problem: Problem, images: Tensor) -> Tensor:
-    prediction: Tensor = problem.model(images).argmax(1) == problem.labels
-    return prediction
+    return targets.is_correct(problem.model(images), problem.labels)
 
 
 def _check_bounds(images: Tensor, size: Tensor, epsilon: float) -> None:

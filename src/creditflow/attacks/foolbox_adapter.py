@@ -1,13 +1,31 @@
 """Runs foolbox's attacks on a Problem."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import eagerpy as ep
 import foolbox
 import torch
 from torch import Tensor, nn
 
+from creditflow import targets
 from creditflow.attacks.attack import Candidates, Pool, Problem
+
+
+class LeavesItsLabels(foolbox.criteria.Misclassification):
+    """foolbox's criterion for labels (N,), or zeros and ones (N, K): none of the image's labels is predicted."""
+
+    def __call__(self, perturbed: Any, outputs: Any) -> Any:
+        raw, restore = ep.astensor_(outputs)
+        return restore(ep.astensor(~targets.is_correct(raw.raw, self.labels.raw)))
+
+
+class TargetsLoss:
+    """Mixed into foolbox's gradient attacks: the loss is the one that the model was trained with."""
+
+    def get_loss_fn(self, model: foolbox.models.Model, labels: ep.Tensor) -> Callable[[ep.Tensor], ep.Tensor]:
+        """Returns images -> summed cross-entropy (`targets`)."""
+        return lambda inputs: ep.astensor(targets.cross_entropy(model(inputs).raw, labels.raw, reduction="none")).sum()
 
 
 def wrap(model: nn.Module, images: Tensor) -> foolbox.PyTorchModel:
@@ -21,7 +39,7 @@ def fixed_epsilon(attack: foolbox.attacks.base.FixedEpsilonAttack, problem: Prob
     foolbox's own call would ask the model once more at every epsilon whether the attack succeeded.
     """
     fmodel, images = wrap(problem.model, problem.images), ep.astensor(problem.images)
-    criterion = foolbox.criteria.Misclassification(ep.astensor(problem.labels))
+    criterion = LeavesItsLabels(problem.labels)
 
     def proposal(epsilon: float) -> Tensor:
         if epsilon == 0 and not getattr(attack, "random_start", True):
@@ -45,7 +63,8 @@ def smallest_l2(attack: foolbox.attacks.base.MinimizationAttack, problem: Proble
     proposed = [problem.images.clone() for _ in epsilons]
     distance = torch.full((len(problem.images),), float("inf"))
     if len(images) > 0:
-        raw, clipped, _ = attack(wrap(problem.model, images), images, labels, epsilons=list(epsilons), starting_points=starts[can_start])
+        criterion = LeavesItsLabels(labels)
+        raw, clipped, _ = attack(wrap(problem.model, images), images, criterion, epsilons=list(epsilons), starting_points=starts[can_start])
         for target, found in zip(proposed, clipped, strict=True):
             target[can_start] = found
         distance[can_start.cpu()] = (raw[0] - images).flatten(1).norm(dim=1).cpu()
@@ -58,19 +77,33 @@ def starting_points(problem: Problem, pool: Pool, n_noise: int = 64) -> tuple[Te
     It is the nearest such image (L2) of the pool, else the nearest such of `n_noise` images of uniform noise. Noise alone,
     foolbox's default, is one class to most models: images of that class would have no start.
     """
-    nearest, found = _nearest(problem, pool.images, pool.predictions)
+    nearest, found = _nearest_of_pool(problem, pool)
     if not bool(found.all()):
         noise = torch.rand((n_noise, *problem.images.shape[1:]), device=problem.images.device)
         with torch.no_grad():
             predictions = problem.model(noise).argmax(1)
-        fallback, works = _nearest(problem, noise, predictions)
-        nearest[~found] = fallback[~found]
+        distances = _distances(problem, noise, predictions)
+        fallback = distances.min(dim=1)
+        works = fallback.values.isfinite()
+        nearest[~found] = noise[fallback.indices][~found]
         found = found | works
     return nearest, found
 
 
-def _nearest(problem: Problem, images: Tensor, predictions: Tensor) -> tuple[Tensor, Tensor]:
+def _nearest_of_pool(problem: Problem, pool: Pool) -> tuple[Tensor, Tensor]:
+    # In parts: a test split of full-size images would not fit into memory as floats.
+    best = torch.full((len(problem.images),), float("inf"), device=problem.images.device)
+    nearest = problem.images.clone()
+    everything = pool.data.in_order()
+    for part, (images, _) in zip(everything, pool.data.batches(everything), strict=True):
+        closest = _distances(problem, images, pool.predictions[part.to(pool.predictions.device)]).min(dim=1)
+        better = closest.values < best
+        best = torch.where(better, closest.values, best)
+        nearest[better] = images[closest.indices][better]
+    return nearest, best.isfinite()
+
+
+def _distances(problem: Problem, images: Tensor, predictions: Tensor) -> Tensor:
+    """Returns L2 distances (N, M) to other images, infinite where their prediction is a label of the attacked one."""
     distances = torch.cdist(problem.images.flatten(1), images.flatten(1))
-    distances[problem.labels[:, None] == predictions[None, :]] = float("inf")
-    nearest = distances.min(dim=1)
-    return images[nearest.indices], nearest.values.isfinite()
+    return distances.masked_fill(targets.holds_for_all(predictions, problem.labels), float("inf"))

@@ -3,20 +3,18 @@
 import torch
 from torch import Tensor, nn
 
-from creditflow.data.prepared import Subset, to_unit_interval
+from creditflow import targets
+from creditflow.data.prepared import Subset
 
 
 @torch.no_grad()
-def correct_predictions(model: nn.Module, data: Subset, batch_size: int = 1000) -> Tensor:
-    """Returns a bool (N,) tensor on the CPU: is the largest logit the label's?
+def correct_predictions(model: nn.Module, data: Subset) -> Tensor:
+    """Returns a bool (N,) tensor on the CPU: is the largest logit that of a label?
 
     The model is put in eval mode for this and gets its mode back.
     """
     was_training = model.training
     model.eval()
-    correct = [
-        model(to_unit_interval(images)).argmax(1) == labels
-        for images, labels in zip(data.images.split(batch_size), data.labels.split(batch_size), strict=True)
-    ]
+    correct = [targets.is_correct(model(images), labels) for images, labels in data.batches(data.in_order())]
     model.train(was_training)
     return torch.cat(correct).cpu()

@@ -2,22 +2,26 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
-from creditflow import files, runtime
-from creditflow.data.prepared import Subset, to_unit_interval
+from creditflow import files, runtime, targets
+from creditflow.data.inputs import Augmentation
+from creditflow.data.prepared import Subset
 from creditflow.errors import UserError
 from creditflow.learning import apply_rule, feedback_state
 from creditflow.models import ImageClassifier
 from creditflow.training.accuracy import correct_predictions
+from creditflow.training.alignment import alignment
+
+#: Steps after which a loss that is no longer finite is noticed; reading a number each step would make a GPU wait.
+_LOOK_EVERY = 50
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,11 @@ class TrainingSettings:
         head_learning_rate: of the head; None means the same.
         weight_decay: L2 term that Adam adds to the gradient, on all parameters.
         beta1, beta2: Adam's averaging.
+        flip, pad: augmentation, see `Augmentation`.
+        precision: "float32", or "bfloat16" for autocast of the forward and backward pass; weights stay float32.
+        channels_last: memory format of images and convolutions.
+        compile: whether `torch.compile` fuses the passes.
+        angle_images: training images on which each epoch ends with a measurement of `alignment`; 0 for none.
     """
 
     epochs: int
@@ -40,6 +49,12 @@ class TrainingSettings:
     weight_decay: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.999
+    flip: bool = False
+    pad: int = 0
+    precision: str = "float32"
+    channels_last: bool = False
+    compile: bool = False
+    angle_images: int = 0
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
@@ -49,6 +64,15 @@ class TrainingSettings:
             raise ValueError("learning rates must be positive and finite")
         if not (0 <= self.weight_decay < math.inf and 0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
             raise ValueError("weight_decay must be at least 0, beta1 and beta2 in [0, 1)")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision must be 'float32' or 'bfloat16', not {self.precision!r}")
+        if self.pad < 0 or self.angle_images < 0:
+            raise ValueError("pad and angle_images must be at least 0")
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What happens to training images."""
+        return Augmentation(self.flip, self.pad)
 
 
 @dataclass(frozen=True)
@@ -65,8 +89,10 @@ class _Run:
 
     model: ImageClassifier
     view: nn.Module
+    forward: Callable[[Tensor], Tensor]
     optimizer: torch.optim.Optimizer
     order: torch.Generator
+    changes: torch.Generator
     history: list[dict[str, float]] = field(default_factory=list)
 
     def state(self) -> dict[str, Any]:
@@ -75,6 +101,7 @@ class _Run:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "order": self.order.get_state(),
+            "changes": self.changes.get_state(),
             "history": self.history,
         }
 
@@ -99,25 +126,29 @@ def train(
     Args:
         model: on its device; data and test must be on the same one.
         data, test: test accuracy goes into the history and influences nothing.
-        on_epoch: called with each history row: epoch, loss, train_accuracy (running), test_accuracy.
+        on_epoch: called with each history row: epoch, loss, train_accuracy (running), test_accuracy, and `alignment`'s
+            where the settings ask for it.
 
     Returns:
         The feedback state at the end, and the history.
 
     Raises:
-        UserError: a rule that is not there or does not fit the model; a loss that is no longer finite.
+        UserError: a rule that is not there or does not fit the model; a loss that is no longer finite, with epoch, batch
+            and rate; an image file that cannot be read.
     """
-    device = data.images.device
-    run = _start(model, rule, settings, seed, stream, device, resume)
+    run = _start(model, rule, settings, seed, stream, data.device, resume)
+    probe = torch.randperm(len(data.labels), generator=runtime.generator(stream, "probe", seed))[: settings.angle_images]
     for epoch in range(len(run.history) + 1, settings.epochs + 1):
-        loss, train_accuracy = _epoch(run, data, settings.batch_size, f"epoch {epoch}/{settings.epochs}")
-        if not torch.isfinite(torch.tensor(loss)):
-            raise UserError(f"the loss became {loss} in epoch {epoch}; lower the learning rate ({settings.learning_rate})")
-        test_accuracy = float(correct_predictions(run.view, test).float().mean())
-        run.history.append({"epoch": epoch, "loss": loss, "train_accuracy": train_accuracy, "test_accuracy": test_accuracy})
+        # Dropout draws from torch's global generator: seeded by epoch, a resumed run sees the same masks.
+        with runtime.global_seed(stream, "dropout", seed, epoch):
+            row = {"epoch": epoch} | _epoch(run, data, settings, epoch)
+        row["test_accuracy"] = float(correct_predictions(run.view, test).float().mean())
+        if len(probe):
+            row |= alignment(model, run.view, *data.batch(probe))
+        run.history.append(row)
         if resume is not None:
             runtime.save_checkpoint(resume.path, resume.identity, run.state())
-        on_epoch(run.history[-1])
+        on_epoch(row)
     return feedback_state(run.view), run.history
 
 
@@ -133,11 +164,15 @@ def _start(
     saved = runtime.load_checkpoint(resume.path, resume.identity, files.warn) if resume is not None else None
     feedback = runtime.generator(stream, "feedback", seed, device=device)
     order = runtime.generator(stream, "order", seed)
+    changes = runtime.generator(stream, "augmentation", seed)
+    if settings.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if saved is not None:
         model.load_state_dict(saved["model"])
         order.set_state(saved["order"])
+        changes.set_state(saved["changes"])
     view = apply_rule(model, rule, generator=feedback, state=saved["feedback"] if saved else None)
-    run = _Run(model, view, _optimizer(model, settings), order)
+    run = _Run(model, view, torch.compile(view) if settings.compile else view, _optimizer(model, settings), order, changes)
     if saved is not None:
         run.optimizer.load_state_dict(saved["optimizer"])
         run.history = saved["history"]
@@ -155,25 +190,46 @@ def _optimizer(model: ImageClassifier, settings: TrainingSettings) -> torch.opti
     return torch.optim.Adam(groups, betas=betas, weight_decay=settings.weight_decay, fused=True)
 
 
-def _epoch(run: _Run, data: Subset, batch_size: int, title: str) -> tuple[float, float]:
-    """Returns mean loss and accuracy over the epoch's batches, as they were before each update."""
+def _epoch(run: _Run, data: Subset, settings: TrainingSettings, epoch: int) -> dict[str, float]:
+    """Returns mean loss and accuracy over the epoch's batches, as they were before each update.
+
+    Raises UserError if a loss is not finite.
+    """
     run.view.train()
-    loss_sum = torch.zeros((), dtype=torch.float64, device=data.images.device)
-    n_correct = torch.zeros((), dtype=torch.int64, device=data.images.device)
-    for batch in _batches(len(data.labels), batch_size, run.order, title):
-        chosen = batch.to(data.images.device)
-        labels = data.labels[chosen]
-        logits = run.view(to_unit_interval(data.images[chosen]))
-        loss = F.cross_entropy(logits, labels)
-        run.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        run.optimizer.step()
+    loss_sum = torch.zeros((), dtype=torch.float64, device=data.device)
+    n_correct = torch.zeros((), dtype=torch.int64, device=data.device)
+    parts = torch.randperm(len(data.labels), generator=run.order).split(settings.batch_size)
+    bad = torch.full((), len(parts), device=data.device)
+    title = f"epoch {epoch}/{settings.epochs}"
+    batches = tqdm(data.batches(parts, settings.augmentation, run.changes), title, len(parts), leave=False, disable=not sys.stderr.isatty())
+    for step, (images, labels) in enumerate(batches):
+        loss, logits = _step(run, images, labels, settings)
         # Summed on the device: reading a number each step would make a GPU wait.
-        loss_sum += loss.detach() * len(labels)
-        n_correct += (logits.detach().argmax(1) == labels).sum()
-    return float(loss_sum) / len(data.labels), int(n_correct) / len(data.labels)
+        loss_sum += loss * len(labels)
+        n_correct += targets.is_correct(logits, labels).sum()
+        bad = torch.where(loss.isfinite(), bad, bad.clamp(max=step))
+        if step % _LOOK_EVERY == 0 or step == len(parts) - 1:
+            _check_finite(int(bad), len(parts), epoch, settings)
+    return {"loss": float(loss_sum) / len(data.labels), "train_accuracy": int(n_correct) / len(data.labels)}
 
 
-def _batches(n_images: int, batch_size: int, order: torch.Generator, title: str) -> Iterator[Tensor]:
-    batches = torch.randperm(n_images, generator=order).split(batch_size)
-    yield from tqdm(batches, desc=title, leave=False, disable=not sys.stderr.isatty())
+def _step(run: _Run, images: Tensor, labels: Tensor, settings: TrainingSettings) -> tuple[Tensor, Tensor]:
+    """Updates the model; returns the loss and the logits from before."""
+    if settings.channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+        logits = run.forward(images)
+        loss = targets.cross_entropy(logits.float(), labels)
+    run.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    run.optimizer.step()
+    return loss.detach(), logits.detach()
+
+
+def _check_finite(bad: int, n_batches: int, epoch: int, settings: TrainingSettings) -> None:
+    if bad < n_batches:
+        rate = f"{settings.learning_rate:g}" + ("" if settings.head_learning_rate is None else f", head {settings.head_learning_rate:g}")
+        raise UserError(
+            f"the loss is no longer finite in epoch {epoch}, batch {bad + 1} of {n_batches}, at learning rate {rate}; lower it"
+            " (a checkpoint of the epoch before, if there was one, is kept)"
+        )

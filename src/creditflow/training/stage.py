@@ -5,9 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from creditflow import files, runtime
 from creditflow.cli import add_compute_options, existing_file, json_object, natural, stage_parser
-from creditflow.data.prepared import Subset
+from creditflow.data.inputs import InputSettings
+from creditflow.data.prepared import Subset, load_prepared
 from creditflow.models import ImageClassifier, save_model
 from creditflow.settings import parse
 from creditflow.training.loop import Resume, TrainingSettings, train
@@ -18,11 +21,19 @@ def training_parser(description: str | None) -> argparse.ArgumentParser:
     parser = stage_parser(description)
     parser.add_argument("--data", type=existing_file, required=True, help="dataset that prepare.py wrote")
     parser.add_argument("--classes", type=natural, nargs="+", help="labels to use, renumbered 0, 1, ...; all if absent")
+    parser.add_argument("--input", type=json_object, default={}, help='what the network sees, such as {"size": 224, "channels": 3}')
     parser.add_argument("--settings", type=json_object, required=True, help='{"epochs": 3, "batch_size": 32, "learning_rate": 1e-3}')
     parser.add_argument("--checkpoint", type=Path, help="resume file; written after each epoch, removed at the end")
     parser.add_argument("--output", type=Path, required=True, help="model file to write (.safetensors, with sidecar)")
     add_compute_options(parser)
     return parser
+
+
+def training_data(args: argparse.Namespace, device: torch.device) -> tuple[Subset, Subset]:
+    """Returns training and test split, on the device. Raises UserError as `load_prepared` does."""
+    inputs = parse(InputSettings, args.input, "--input")
+    train_split, test_split = (load_prepared(args.data, split, args.classes, inputs).to(device) for split in ("train", "test"))
+    return train_split, test_split
 
 
 def train_stage(
@@ -41,6 +52,7 @@ def train_stage(
     settings = parse(TrainingSettings, args.settings, "--settings")
     identity = identity | {
         "settings": asdict(settings),
+        "input": args.input,
         "classes": args.classes,
         "data": files.file_sha256(args.data),
         "seed": args.seed,
@@ -79,6 +91,6 @@ def train_stage(
 def _print_row(row: dict[str, float]) -> None:
     print(
         f"epoch {row['epoch']}: loss {row['loss']:.4f}, train accuracy {row['train_accuracy']:.2%},"
-        f" test accuracy {row['test_accuracy']:.2%}",
+        f" test accuracy {row['test_accuracy']:.2%}" + (f", update angle {row['update_angle']:.1f}" if "update_angle" in row else ""),
         flush=True,
     )

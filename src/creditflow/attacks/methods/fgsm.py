@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import foolbox
 
 from creditflow.attacks.attack import Attack, Candidates, Problem
-from creditflow.attacks.foolbox_adapter import fixed_epsilon
+from creditflow.attacks.foolbox_adapter import TargetsLoss, fixed_epsilon
 
 
 @dataclass(frozen=True)
@@ -16,13 +16,17 @@ class Settings:
     random_start: bool = False
 
 
+class _LinfFGSM(TargetsLoss, foolbox.attacks.LinfFastGradientAttack):
+    """foolbox's attack with our loss."""
+
+
 def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> Candidates:
     """Ascends the cross-entropy of the true label: without random start all epsilons share one gradient."""
     if settings.random_start:
-        return fixed_epsilon(foolbox.attacks.LinfFastGradientAttack(random_start=True), problem, epsilons)
+        return fixed_epsilon(_LinfFGSM(random_start=True), problem, epsilons)
     images = problem.images
     direction = problem.loss_and_gradient[1].sign()
     return Candidates([(images + (epsilon * direction).clamp(-epsilon, epsilon)).clamp(0, 1) for epsilon in epsilons])
 
 
-ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose)
+ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose, multi_label=True)

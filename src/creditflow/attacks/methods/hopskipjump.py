@@ -47,4 +47,4 @@ def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> 
     return smallest_l2(attack, problem, epsilons)
 
 
-ATTACK = Attack(norm="l2", uses_gradient=False, settings=Settings, propose=propose, uses_pool=True)
+ATTACK = Attack(norm="l2", uses_gradient=False, settings=Settings, propose=propose, uses_pool=True, multi_label=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import foolbox
 
 from creditflow.attacks.attack import Attack, Candidates, Problem
-from creditflow.attacks.foolbox_adapter import fixed_epsilon
+from creditflow.attacks.foolbox_adapter import TargetsLoss, fixed_epsilon
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,14 @@ class Settings:
             raise ValueError(f"relative_step must be positive, not {self.relative_step}")
 
 
+class _LinfPGD(TargetsLoss, foolbox.attacks.LinfPGD):
+    """foolbox's attack with our loss."""
+
+
 def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> Candidates:
     """Ascends the cross-entropy of the true label."""
-    attack = foolbox.attacks.LinfPGD(steps=settings.steps, rel_stepsize=settings.relative_step, random_start=settings.random_start)
+    attack = _LinfPGD(steps=settings.steps, rel_stepsize=settings.relative_step, random_start=settings.random_start)
     return fixed_epsilon(attack, problem, epsilons)
 
 
-ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose)
+ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose, multi_label=True)

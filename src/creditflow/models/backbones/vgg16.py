@@ -1,0 +1,6 @@
+"""VGG-16 (Simonyan and Zisserman, 2015), without batch normalisation, torchvision's definition; features are what its last layer takes."""
+
+from creditflow.models.torchvision_models import TorchvisionModel
+
+TORCHVISION = TorchvisionModel("vgg16", weights="VGG16_Weights", head="classifier.6", smallest=32)
+build = TORCHVISION.build

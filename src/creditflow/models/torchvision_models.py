@@ -1,0 +1,77 @@
+"""Backbones whose definition and ImageNet weights are torchvision's."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from creditflow.errors import UserError, one_line
+
+
+@dataclass(frozen=True)
+class TorchvisionModel:
+    """A torchvision network without its last layer, whose place the task's own head takes.
+
+    Attributes:
+        constructor: name of the function in `torchvision.models`.
+        weights: name of its enum of weights there.
+        head: name of the last layer within the network.
+        smallest: height and width below which a pooling layer has nothing left.
+    """
+
+    constructor: str
+    weights: str
+    head: str
+    smallest: int
+
+    def build(self, image_shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
+        """Returns the network up to its features, and their number. Raises UserError for images it does not take."""
+        channels, height, width = image_shape
+        if channels != 3:
+            raise UserError(f"backbone {self.constructor} takes images of three channels, not {channels}; set input.channels: 3")
+        if min(height, width) < self.smallest:
+            size = self.smallest
+            raise UserError(f"backbone {self.constructor} takes images of at least {size}x{size}, not {height}x{width}; set input.size")
+        network: nn.Module = getattr(_torchvision().models, self.constructor)(weights=None)
+        parent, _, name = self.head.rpartition(".")
+        last = network.get_submodule(self.head)
+        assert isinstance(last, nn.Linear)
+        setattr(network.get_submodule(parent), name, nn.Identity())
+        return network, last.in_features
+
+    def weights_address(self, name: str) -> str:
+        """Returns where the weights called `name` are published. Raises UserError if there are none of this name."""
+        return str(self._weights(name).url)
+
+    def normalisation(self, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Returns mean and standard deviation per channel that the weights called `name` were trained with."""
+        transforms = self._weights(name).transforms()
+        return tuple(transforms.mean), tuple(transforms.std)
+
+    def split(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Returns a published state as (backbone's, head's) own. Raises UserError if it is another network's."""
+        head = {key.removeprefix(f"{self.head}."): tensor for key, tensor in tensors.items() if key.startswith(f"{self.head}.")}
+        if set(head) != {"weight", "bias"} or head["weight"].dim() != 2:
+            raise UserError(f"the weights are not those of {self.constructor}: they have no layer {self.head}")
+        rest = {key: tensor for key, tensor in tensors.items() if not key.startswith(f"{self.head}.")}
+        return rest, head
+
+    def _weights(self, name: str) -> Any:
+        enum = getattr(_torchvision().models, self.weights)
+        if name not in enum.__members__:
+            raise UserError(f"{self.constructor} has no weights {name!r}; torchvision has {', '.join(enum.__members__)}")
+        return enum[name]
+
+
+def load_into(module: nn.Module, tensors: dict[str, Tensor], what: str) -> None:
+    """Loads a state. Raises UserError, naming the first thing that does not fit."""
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UserError(f"{what} do not fit this network ({one_line(error)[:200]}); they are another architecture's") from error
+
+
+def _torchvision() -> Any:
+    from creditflow.torchvision_guard import torchvision
+
+    return torchvision

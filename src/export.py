@@ -1,0 +1,22 @@
+"""Write an experiment's tables and figures, with their provenance and a page that shows them, into one folder to keep."""
+
+from pathlib import Path
+
+from creditflow.cli import add_experiment_options, run_stage, stage_parser
+from creditflow.experiments import find, load_experiments
+from creditflow.reporting.export import export
+
+
+def main() -> None:
+    parser = stage_parser(__doc__)
+    add_experiment_options(parser)
+    parser.add_argument("--output", type=Path, default=Path("docs/results"), help="folder that gets one of the experiment's name")
+    parser.add_argument("--mixed", action="store_true", help="allow records made by different versions of the sources; the page says so")
+    args = parser.parse_args()
+
+    experiment = find(load_experiments(args.experiments, args.schema), args.experiment)
+    print(export(experiment, args.results, args.output, mixed=args.mixed))
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,22 @@
+"""Fetch the published weights of a backbone: from a folder of the user's, else from their address, verified by SHA-256."""
+
+from pathlib import Path
+
+from creditflow import plugins
+from creditflow.cli import run_stage, stage_parser
+from creditflow.models.published import fetch_weights
+
+
+def main() -> None:
+    parser = stage_parser(__doc__)
+    parser.add_argument("--backbone", required=True, help=f"one of: {', '.join(plugins.names('backbone'))}")
+    parser.add_argument("--weights", default="IMAGENET1K_V1", help="torchvision's name of the weights")
+    parser.add_argument("--search-path", type=Path, action="append", default=[], help="folder to look in first; repeatable")
+    parser.add_argument("--output", type=Path, required=True, help="file to write (.pth)")
+    args = parser.parse_args()
+
+    print(f"{args.backbone}: {args.weights} from {fetch_weights(args.backbone, args.weights, args.search_path, args.output)}")
+
+
+if __name__ == "__main__":
+    run_stage(main)
