@@ -29,6 +29,7 @@ wildcard_constraints:
     table=one_of(plugins.names("table")),
     figure=one_of(plugins.names("figure")),
     seed=r"[0-9]+",
+    weights=r"[A-Z0-9_]+",
 
 
 rule all:
@@ -38,7 +39,7 @@ rule all:
         products(config["default_experiment"]),
 
 
-# One target per experiment: `snakemake --cores 8 <experiment>`.
+# Two targets per experiment: `snakemake --cores 8 <experiment>`, and its downloads alone.
 for name in EXPERIMENTS:
 
     rule:
@@ -46,6 +47,13 @@ for name in EXPERIMENTS:
             name
         input:
             products(name),
+
+    rule:
+        name:
+            f"prefetch_{name}"
+        input:
+            downloads(name),
+        localrule: True
 
 
 include: "rules/data.smk"

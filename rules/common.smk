@@ -21,6 +21,7 @@ sys.path.append(str(Path(workflow.basedir) / "src"))
 
 from creditflow import diagnosis, experiments, gpus, image, locks, plugins, preflight
 from creditflow.errors import UserError
+from creditflow.reporting.sources import source_files
 
 SCHEMA = Path("config/schema.yaml")
 RESULTS = Path("results")
@@ -94,9 +95,13 @@ def views():
     return {view for experiment in EXPERIMENTS.values() for view in experiment.keys["datasets"]}
 
 
-def sources():
-    """Names of the datasets that experiments use."""
-    return sorted({view["source"] for experiment in EXPERIMENTS.values() for view in experiment.keys["datasets"].values()})
+def downloads(name):
+    """What an experiment's jobs would read from the network: raw files of datasets, published weights."""
+    experiment_keys = EXPERIMENTS[name].keys
+    raw = sorted({f"results/data/{view['source']}/raw" for view in experiment_keys["datasets"].values()})
+    pretrain = experiment_keys["pretrain"]
+    fetched = [backbone for backbone in experiment_keys["backbones"] if backbone not in pretrain.get("files", {})]
+    return raw + [f"results/data/weights/{backbone}/{pretrain['weights']}.pth" for backbone in fetched if "weights" in pretrain]
 
 
 def check_targets():
@@ -139,6 +144,41 @@ def prepared(view):
         return str(RESULTS / "data" / keys(wildcards)["datasets"][name]["source"] / "prepared.safetensors")
 
     return path
+
+
+def inputs(wildcards):
+    """What networks see of the images, as compact JSON."""
+    return json.dumps(EXPERIMENTS[wildcards.experiment].input(wildcards.backbone), sort_keys=True)
+
+
+def start(wildcards):
+    """The model that a fine-tuning starts from, and its sidecar; nothing for a random start."""
+    model = EXPERIMENTS[wildcards.experiment].pretrained(wildcards.backbone, int(wildcards.seed))
+    return [] if model is None else [f"{RESULTS / model}.safetensors", f"{RESULTS / model}.json"]
+
+
+def from_start(wildcards, input):
+    """The option that says what a fine-tuning starts from."""
+    return [f"--pretrained={path}" for path in input.start[:1]] or [f"--backbone={wildcards.backbone}"]
+
+
+def weights_file(wildcards):
+    """The published weights of a backbone: a local file, or the one that is fetched."""
+    pretrain = keys(wildcards)["pretrain"]
+    local = pretrain.get("files", {}).get(wildcards.backbone)
+    return local["path"] if local else f"results/data/weights/{wildcards.backbone}/{pretrain['weights']}.pth"
+
+
+def weights_sha256(wildcards):
+    """The option that names the hash of a local file of weights; a fetched one has been verified."""
+    pretrain = keys(wildcards)["pretrain"]
+    local = pretrain.get("files", {}).get(wildcards.backbone)
+    return [f"--sha256={local['sha256']}"] if local else []
+
+
+def finetune_settings(wildcards):
+    """Settings of fine-tuning on the wildcards' dataset, as compact JSON."""
+    return json.dumps(EXPERIMENTS[wildcards.experiment].training(wildcards.dataset), sort_keys=True)
 
 
 def pretrain_view(wildcards):
@@ -184,13 +224,13 @@ def surrogate(wildcards):
 
 
 def source(kind):
-    """What a table or figure shows: the experiment's summary, its audit, or published numbers."""
+    """What a table or figure shows: frames of the experiment, and the published numbers that its settings choose."""
 
-    def path(wildcards):
-        frame = plugins.declared(kind, wildcards[kind], "source", "summary")
-        return "config/published/sign_symmetry.csv" if frame == "published" else f"results/{wildcards.experiment}/{frame}.parquet"
+    def paths(wildcards):
+        experiment = EXPERIMENTS[wildcards.experiment]
+        return [str(path) for path in explained(source_files, experiment, RESULTS, kind, wildcards[kind])]
 
-    return path
+    return paths
 
 
 def library(*parts):

@@ -2,7 +2,16 @@ rule evaluate:
     """Clean accuracy of a fine-tuned model on the whole test split."""
     input:
         script="src/evaluate.py",
-        library=library("evaluation.py", "records.py", "runtime.py", "training/accuracy.py", "models", "data/prepared.py"),
+        library=library(
+            "evaluation.py",
+            "records.py",
+            "runtime.py",
+            "targets.py",
+            "training/accuracy.py",
+            "models",
+            "data/inputs.py",
+            "data/prepared.py",
+        ),
         data=prepared("dataset"),
         model=rules.finetune.output.model,
         sidecar=rules.finetune.output.sidecar,
@@ -18,10 +27,11 @@ rule evaluate:
     threads: threads_of
     params:
         classes=classes("dataset"),
+        inputs=inputs,
         device=config["device"],
         threads=threads_of,
     shell:
-        "python {input.script:q} --model {input.model:q} --data {input.data:q} {params.classes}"
+        "python {input.script:q} --model {input.model:q} --data {input.data:q} {params.classes} --input {params.inputs:q}"
         " --experiment {wildcards.experiment} --dataset-name {wildcards.dataset} --seed {wildcards.seed}"
         " --device {params.device} --threads {params.threads} --record {output.record:q} > {log:q} 2>&1"
 
@@ -36,8 +46,10 @@ rule attack:
             "evaluation.py",
             "records.py",
             "runtime.py",
+            "targets.py",
             "learning",
             "models",
+            "data/inputs.py",
             "data/prepared.py",
         ),
         data=prepared("dataset"),
@@ -57,6 +69,7 @@ rule attack:
     threads: threads_of
     params:
         classes=classes("dataset"),
+        inputs=inputs,
         epsilons=of_attack("epsilons"),
         images=of_attack("images"),
         batch_size=of_attack("batch_size"),
@@ -65,7 +78,7 @@ rule attack:
         device=config["device"],
         threads=threads_of,
     shell:
-        "python {input.script:q} --model {input.model:q} --data {input.data:q} {params.classes}"
+        "python {input.script:q} --model {input.model:q} --data {input.data:q} {params.classes} --input {params.inputs:q}"
         " --experiment {wildcards.experiment} --dataset-name {wildcards.dataset} --attack {wildcards.attack}"
         " --gradient {wildcards.gradient} --epsilons {params.epsilons} --images {params.images}"
         " --batch-size {params.batch_size} --settings {params.settings:q} {params.surrogate:q} --seed {wildcards.seed}"

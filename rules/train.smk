@@ -9,6 +9,8 @@ rule pretrain:
             "learning/rules/bp.py",
             "models",
             "models/backbones/{backbone}.py",
+            "targets.py",
+            "data/inputs.py",
             "data/prepared.py",
         ),
         data=prepared(pretrain_view),
@@ -25,18 +27,65 @@ rule pretrain:
     threads: threads_of
     params:
         classes=classes(pretrain_view),
+        inputs=inputs,
         settings=settings("pretrain", "settings"),
         checkpoint="results/{experiment}/checkpoints/pretrain/{backbone}/seed{seed}.checkpoint",
         device=config["device"],
         threads=threads_of,
     shell:
-        "python {input.script:q} --data {input.data:q} {params.classes} --backbone {wildcards.backbone}"
+        "python {input.script:q} --data {input.data:q} {params.classes} --input {params.inputs:q} --backbone {wildcards.backbone}"
         " --settings {params.settings:q} --seed {wildcards.seed} --device {params.device} --threads {params.threads}"
         " --checkpoint {params.checkpoint:q} --output {output.model:q} > {log:q} 2>&1"
 
 
+rule fetch_weights:
+    """Published weights of a backbone, verified."""
+    input:
+        script="src/fetch_weights.py",
+        library=library("models/published.py", "models/backbones/{backbone}.py"),
+    output:
+        weights="results/data/weights/{backbone}/{weights}.pth",
+    log:
+        "results/data/logs/fetch_weights/{backbone}/{weights}.log",
+    benchmark:
+        "results/data/benchmarks/fetch_weights/{backbone}/{weights}.tsv"
+    localrule: True
+    conda:
+        "../envs/environment.yaml"
+    params:
+        search_paths=search_paths,
+    shell:
+        "python {input.script:q} --backbone {wildcards.backbone} --weights {wildcards.weights} {params.search_paths:q}"
+        " --output {output.weights:q} > {log:q} 2>&1"
+
+
+rule import_weights:
+    """A pretrained model made of published weights."""
+    input:
+        script="src/import_weights.py",
+        library=library("runtime.py", "models", "models/backbones/{backbone}.py"),
+        weights=weights_file,
+    output:
+        model="results/{experiment}/pretrain/{backbone}/imported.safetensors",
+        feedback="results/{experiment}/pretrain/{backbone}/imported.feedback.safetensors",
+        sidecar="results/{experiment}/pretrain/{backbone}/imported.json",
+    log:
+        "results/{experiment}/logs/import_weights/{backbone}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/import_weights/{backbone}.tsv"
+    conda:
+        "../envs/environment.yaml"
+    params:
+        sha256=weights_sha256,
+        weights=lambda wildcards: keys(wildcards)["pretrain"]["weights"],
+        size=lambda wildcards: EXPERIMENTS[wildcards.experiment].input(wildcards.backbone).get("size", 224),
+    shell:
+        "python {input.script:q} --backbone {wildcards.backbone} --file {input.weights:q} {params.sha256:q}"
+        " --weights {params.weights} --size {params.size} --output {output.model:q} > {log:q} 2>&1"
+
+
 rule finetune:
-    """All parameters of a pretrained model and a fresh head, trained under one learning rule."""
+    """All parameters of a pretrained model and a fresh head, or of a random start, trained under one learning rule."""
     input:
         script="src/finetune.py",
         library=library(
@@ -46,11 +95,12 @@ rule finetune:
             "learning/rules/{rule}.py",
             "models",
             "models/backbones/{backbone}.py",
+            "targets.py",
+            "data/inputs.py",
             "data/prepared.py",
         ),
         data=prepared("dataset"),
-        pretrained=rules.pretrain.output.model,
-        sidecar=rules.pretrain.output.sidecar,
+        start=start,
     output:
         model="results/{experiment}/finetune/{dataset}/{backbone}/{rule}/seed{seed}.safetensors",
         feedback="results/{experiment}/finetune/{dataset}/{backbone}/{rule}/seed{seed}.feedback.safetensors",
@@ -64,11 +114,13 @@ rule finetune:
     threads: threads_of
     params:
         classes=classes("dataset"),
-        settings=settings("finetune", "settings"),
+        inputs=inputs,
+        settings=finetune_settings,
+        start=from_start,
         checkpoint="results/{experiment}/checkpoints/finetune/{dataset}/{backbone}/{rule}/seed{seed}.checkpoint",
         device=config["device"],
         threads=threads_of,
     shell:
-        "python {input.script:q} --data {input.data:q} {params.classes} --pretrained {input.pretrained:q}"
+        "python {input.script:q} --data {input.data:q} {params.classes} --input {params.inputs:q} {params.start:q}"
         " --rule {wildcards.rule} --settings {params.settings:q} --seed {wildcards.seed} --device {params.device}"
         " --threads {params.threads} --checkpoint {params.checkpoint:q} --output {output.model:q} > {log:q} 2>&1"

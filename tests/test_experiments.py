@@ -44,10 +44,14 @@ def test_quick_is_what_the_readme_promises() -> None:
     everywhere = [("fgsm", "exact"), ("fgsm", "feedback"), ("pgd", "exact"), ("pgd", "feedback"), ("apgd_ce", "exact")]
     everywhere += [(name, "none") for name in ("square", "transfer", "boundary", "hopskipjump")]
     for rule in quick.keys["rules"]:
-        assert set(everywhere) <= set(quick.conditions(rule, 1))
-    assert {attack for rule in ("bp", "frsf", "brsf") for attack, _ in quick.conditions(rule, 0)} == set(plugins.names("attack"))
-    assert [rule for rule in quick.keys["rules"] if ("pgd_eot", "feedback") in quick.conditions(rule, 2)] == ["brsf"]
-    n_conditions = sum(len(list(quick.conditions(rule, seed))) for rule in quick.keys["rules"] for seed in quick.keys["seeds"])
+        assert set(everywhere) <= set(quick.conditions("fashion_5_9", rule, 1))
+    assert {attack for rule in ("bp", "frsf", "brsf") for attack, _ in quick.conditions("fashion_5_9", rule, 0)} == set(
+        plugins.names("attack")
+    )
+    assert [rule for rule in quick.keys["rules"] if ("pgd_eot", "feedback") in quick.conditions("fashion_5_9", rule, 2)] == ["brsf"]
+    n_conditions = sum(
+        len(list(quick.conditions("fashion_5_9", rule, seed))) for rule in quick.keys["rules"] for seed in quick.keys["seeds"]
+    )
     assert len(quick.record_paths(Path("results"))) == 3 * 5 + n_conditions
     for attack in ("fgsm", "pgd"):
         assert quick.keys["attacks"][attack]["epsilons"] == [0, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5]
@@ -87,6 +91,25 @@ def test_a_surrogate_is_the_bp_twin_and_never_the_model_itself() -> None:
         ("extends", ["quick"], "extends: ['quick'] is not the name of an experiment"),
         ("attacks.pgd.epsilons", [0.1, float("nan")], "attacks.pgd.epsilons.1: nan is not a finite number"),
         ("finetune.settings.learning_rate", float("inf"), "finetune.settings.learning_rate: inf is not a finite number"),
+        ("finetune.overrides", {"fashion_59": {"epochs": 1}}, "finetune.overrides: 'fashion_59' is not under `datasets`"),
+        ("finetune.overrides", {"fashion_5_9": {"epoch": 1}}, "finetune.overrides.fashion_5_9: unknown key 'epoch'"),
+        ("pretrain", {"weights": "IMAGENET1K_V1", "start": "random"}, "pretrain: give one of dataset, weights, experiment, start, not weights and start"),
+        ("pretrain", {"settings": {"epochs": 1}}, "pretrain.settings: 'batch_size' is a required property"),
+        ("pretrain", {"files": {}}, "pretrain: give one of dataset, weights, experiment, start, not none of them"),
+        ("pretrain", {"dataset": "fashion_0_4"}, "pretrain: settings is missing"),
+        ("pretrain", {"experiment": "quik"}, "pretrain.experiment: unknown experiment 'quik'"),
+        ("pretrain", {"experiment": "wrong"}, "pretrain.experiment: 'wrong' does not pretrain models itself"),
+        ("pretrain", {"start": "cold"}, "pretrain.start: 'cold' is not one of"),
+        (
+            "pretrain",
+            {"weights": "IMAGENET1K_V1", "files": {"resnet": {"path": "x", "sha256": "0" * 8}}},
+            "pretrain.files: unknown backbone 'resnet'; did you mean 'resnet18'",
+        ),
+        ("input", {"size": 0}, "input.size: 0 is less than the minimum of 1"),
+        ("input", {"backbones": {"resnet": {"size": 32}}}, "input.backbones: unknown backbone 'resnet'"),
+        ("input", {"resize": "stretch"}, "input.resize: 'stretch' is not one of"),
+        ("attacks.pgd.datasets", ["fashion_0_4"], "attacks.pgd.datasets: 'fashion_0_4' is not under `datasets`"),
+        ("datasets.fashion_5_9.source", "coco", "attacks.apgd_ce: images of fashion_5_9 may have several labels"),
         ("threads", 0, "threads: 0 is less than the minimum of 1"),
         ("attacks.pgd.epsilons", [0.1, 0.05], "attacks.pgd.epsilons: [0.1, 0.05] must rise"),
         ("attacks.pgd.rules", ["sal"], "attacks.pgd.rules: 'sal' is not under `rules`"),
@@ -133,7 +156,7 @@ def test_files_that_are_no_experiment(text: str, message: str, tmp_path: Path) -
 def test_no_experiment_at_all_and_a_reserved_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no experiments"):
         load(tmp_path)
-    for name in ("data", "attack", "my exp-2"):
+    for name in ("data", "attack", "my exp-2", "prefetch_x"):
         folder = tmp_path / name
         folder.mkdir()
         with pytest.raises(UserError, match=f"cannot be called '{name}'"):
@@ -231,3 +254,31 @@ def test_the_readme_of_the_configuration_names_every_key() -> None:
     for definition in ("workflow", "experiment", "training"):
         for key in schema[definition]["properties"]:
             assert f"`{key}" in text, key
+
+
+def test_a_fine_tuning_starts_where_pretrain_says(tmp_path: Path) -> None:
+    other = {"extends": "base", "pretrain": {"experiment": "base"}}
+    random = {**QUICK, "pretrain": {"start": "random"}}
+    published = {**QUICK, "backbones": ["resnet18"], "input": {"size": 64, "channels": 3}, "pretrain": {"weights": "IMAGENET1K_V1"}}
+    found = load(tmp_path, base=QUICK, random=random, published=published)
+    assert found["base"].pretrained("lenet5", 1) == Path("base/pretrain/lenet5/seed1")
+    assert found["random"].pretrained("lenet5", 1) is None
+    assert found["published"].pretrained("resnet18", 1) == Path("published/pretrain/resnet18/imported")
+    del other["extends"]
+    found = load(tmp_path, base=QUICK, other=QUICK | other)
+    assert found["other"].pretrained("lenet5", 1) == Path("base/pretrain/lenet5/seed1")
+    with pytest.raises(UserError, match=r"pretrain.experiment: 'base' has no seeds 9"):
+        load(tmp_path, base=QUICK, other=QUICK | other | {"seeds": [0, 9]})
+    with pytest.raises(UserError, match=r"lenet5 has another `input` in 'base'"):
+        load(tmp_path, base=QUICK, other=QUICK | other | {"input": {"size": 32}})
+
+
+def test_settings_and_inputs_of_single_datasets_and_backbones() -> None:
+    paper = load_experiments(ROOT / "config/experiments", SCHEMA)["sign_symmetry"]
+    assert [paper.training(dataset)["epochs"] for dataset in ("cifar10", "coco", "nus_wide", "imagenet")] == [20, 20, 10, 10]
+    assert paper.training("imagenet")["learning_rate"] == 1e-5
+    fashion = load_experiments(ROOT / "config/experiments", SCHEMA)["sign_symmetry_fashion"]
+    assert fashion.input("alexnet") == {"size": 64, "channels": 3}
+    assert fashion.input("resnet18") == {"size": 32, "channels": 3}
+    assert list(paper.conditions("nus_wide", "bp", 0)) == []
+    assert ("pgd", "feedback") in paper.conditions("coco", "bp", 0)

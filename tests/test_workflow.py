@@ -191,6 +191,7 @@ def test_prefetch_leaves_nothing_to_fetch(tmp_path: Path) -> None:
     done = snakemake(folder, "prefetch")
     assert done.returncode == 0, done.stdout
     assert not {"fetch", "prefetch"} & planned(folder, "tiny")
+    assert "Nothing to be done" in snakemake(folder, "-n", "prefetch_tiny").stdout
 
 
 def test_the_report_holds_tables_figures_and_captions(finished: Path) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from jsonschema.exceptions import ValidationError, best_match
 
 from creditflow import plugins
 from creditflow.errors import UserError, one_line
+from creditflow.experiment_checks import check_keys, check_lender, input_of
 from creditflow.plugins import suggestion
 
 #: results/data holds the datasets, which all experiments share; the others are rules of the workflow.
@@ -23,8 +23,10 @@ RESERVED = (
     "data",
     "all",
     "fetch",
+    "fetch_weights",
     "prefetch",
     "prepare",
+    "import_weights",
     "pretrain",
     "finetune",
     "evaluate",
@@ -53,10 +55,30 @@ class Experiment:
                     for seed in self.keys["seeds"]:
                         yield dataset, backbone, rule, seed
 
-    def conditions(self, rule: str, seed: int) -> Iterator[tuple[str, str]]:
-        """Yields (attack, gradient) of every attack on a rule's model; the gradient is "none" for attacks that use none."""
+    def pretrained(self, backbone: str, seed: int) -> Path | None:
+        """Returns the model that a fine-tuning starts from, below the results folder and without suffix; None for a random start."""
+        pretrain = self.keys["pretrain"]
+        if "start" in pretrain:
+            return None
+        folder = Path(pretrain.get("experiment", self.name), "pretrain", backbone)
+        return folder / ("imported" if "weights" in pretrain else f"seed{seed}")
+
+    def input(self, backbone: str) -> dict[str, Any]:
+        """Returns what a backbone sees of the images."""
+        return input_of(self.keys, backbone)
+
+    def training(self, dataset: str) -> dict[str, Any]:
+        """Returns the settings of fine-tuning on a dataset."""
+        finetune = self.keys["finetune"]
+        own: dict[str, Any] = finetune.get("overrides", {}).get(dataset, {})
+        common: dict[str, Any] = finetune["settings"]
+        return common | own
+
+    def conditions(self, dataset: str, rule: str, seed: int) -> Iterator[tuple[str, str]]:
+        """Yields (attack, gradient) of every attack on a model; the gradient is "none" for attacks that use none."""
+        met = {"datasets": dataset, "rules": rule, "seeds": seed}
         for attack, keys in self.keys["attacks"].items():
-            if rule not in keys.get("rules", self.keys["rules"]) or seed not in keys.get("seeds", self.keys["seeds"]):
+            if any(name not in keys.get(key, [name]) for key, name in met.items()):
                 continue
             if plugins.declared("attack", attack, "uses_gradient"):
                 yield from ((attack, gradient) for gradient in keys.get("gradients", self.keys["gradients"]))
@@ -78,7 +100,7 @@ class Experiment:
         for dataset, backbone, rule, seed in self.chains():
             model = f"{dataset}/{backbone}/{rule}"
             paths.append(results / self.name / f"evaluate/{model}/seed{seed}.json")
-            for attack, gradient in self.conditions(rule, seed):
+            for attack, gradient in self.conditions(dataset, rule, seed):
                 paths.append(results / self.name / f"attack/{model}/{attack}/{gradient}/seed{seed}.json")
         return paths
 
@@ -86,7 +108,8 @@ class Experiment:
         """Returns every file that the experiment can make, below a results folder."""
         folder = results / self.name
         models = [folder / f"finetune/{dataset}/{backbone}/{rule}/seed{seed}" for dataset, backbone, rule, seed in self.chains()]
-        models += [folder / f"pretrain/{backbone}/seed{seed}" for backbone in self.keys["backbones"] for seed in self.keys["seeds"]]
+        starts = {self.pretrained(backbone, seed) for backbone in self.keys["backbones"] for seed in self.keys["seeds"]}
+        models += sorted(results / start for start in starts if start is not None)
         families = [
             (models, (".safetensors", ".feedback.safetensors", ".json")),
             (self.record_paths(results), (".json", ".safetensors")),
@@ -116,13 +139,14 @@ def load_experiments(folder: Path, schema: Path) -> dict[str, Experiment]:
     experiments = {}
     for name in raw:
         where = f"{folder / name}.yaml"
-        if name in RESERVED or not _NAME.fullmatch(name):
+        if name in RESERVED or name.startswith("prefetch_") or not _NAME.fullmatch(name):
             raise UserError(f"{where}: an experiment cannot be called {name!r}; rename the file (lower-case words joined by _)")
         keys = _extend(name, raw, folder, ())
         _validate(keys, schema, "experiment", where)
-        _check_names(keys, where)
-        _check_attacks(keys, where)
+        check_keys(keys, where)
         experiments[name] = Experiment(name, keys)
+    for name, experiment in experiments.items():
+        check_lender(experiment.keys, {other: one.keys for other, one in experiments.items()}, f"{folder / name}.yaml")
     return experiments
 
 
@@ -217,86 +241,3 @@ def _explain(error: ValidationError) -> str:
     if error.validator in ("minItems", "minProperties"):
         return f"{prefix}must not have fewer than {error.validator_value} entries"
     return prefix + " ".join(error.message.split())
-
-
-def _check_names(keys: Mapping[str, Any], where: str) -> None:
-    """Checks every id against the plugins, and every reference between sections."""
-    used = {
-        "backbones": ("backbone", keys["backbones"]),
-        "rules": ("rule", keys["rules"]),
-        "attacks": ("attack", keys["attacks"]),
-        "tables": ("table", keys["tables"]),
-        "figures": ("figure", keys["figures"]),
-        "datasets": ("dataset", [view["source"] for view in keys["datasets"].values()]),
-    }
-    for section, (kind, ids) in used.items():
-        for name in ids:
-            try:
-                plugins.check(kind, name)
-            except UserError as error:
-                raise UserError(f"{where}: {section}: {error}") from None
-    for section, names in (("pretrain.dataset", [keys["pretrain"]["dataset"]]), ("finetune.datasets", keys["finetune"]["datasets"])):
-        for name in names:
-            if name not in keys["datasets"]:
-                raise UserError(f"{where}: {section}: {name!r} is not under `datasets`{suggestion(name, sorted(keys['datasets']))}")
-
-
-def _check_attacks(keys: Mapping[str, Any], where: str) -> None:
-    """Checks what the schema cannot say of attacks and the audit."""
-    for attack, its in keys["attacks"].items():
-        place = f"{where}: attacks.{attack}"
-        if any(later <= earlier for earlier, later in pairwise(its["epsilons"])):
-            raise UserError(f"{place}.epsilons: {its['epsilons']} must rise")
-        for key in ("rules", "gradients", "seeds"):
-            for name in its.get(key, []):
-                if name not in keys[key]:
-                    raise UserError(f"{place}.{key}: {name!r} is not under `{key}`{suggestion(str(name), list(map(str, keys[key])))}")
-        if plugins.declared("attack", attack, "uses_surrogate", False) and "bp" not in keys["rules"]:
-            raise UserError(f"{place}: transfers from the model that `bp` fine-tuned; add `bp` to `rules`")
-    audited = [
-        name for kind in ("table", "figure") for name in keys[f"{kind}s"] if plugins.declared(kind, name, "source", "summary") == "audit"
-    ]
-    if audited and "audit" not in keys:
-        raise UserError(f"{where}: {audited[0]} shows the audit; add `audit`")
-    if "audit" in keys:
-        _check_audit(keys, keys["audit"], f"{where}: audit")
-
-
-def _check_audit(keys: Mapping[str, Any], audit: Mapping[str, Any], where: str) -> None:
-    if "bp" not in keys["rules"]:
-        raise UserError(f"{where}: rules are compared with `bp`; add it to `rules`")
-    claim = audit["claim"]
-    if claim not in audit["attacks"]:
-        raise UserError(f"{where}.claim: {claim!r} is not under `audit.attacks`")
-    for attack in audit["attacks"]:
-        if attack not in keys["attacks"]:
-            raise UserError(f"{where}.attacks: {attack!r} is not under `attacks`{suggestion(attack, sorted(keys['attacks']))}")
-        if plugins.declared("attack", attack, "norm") != plugins.declared("attack", claim, "norm"):
-            raise UserError(f"{where}.attacks: {attack} bounds another norm than {claim}; a worst case needs one norm")
-        _check_audited(attack, keys, audit, f"{where}.attacks: {attack}")
-    if not plugins.declared("attack", claim, "uses_gradient") or "rules" in keys["attacks"][claim]:
-        raise UserError(f"{where}.claim: {claim} must use a gradient and attack every rule")
-    exact = [name for name in audit["attacks"] if plugins.declared("attack", name, "uses_gradient") and "exact" in _gradients(keys, name)]
-    if not exact:
-        raise UserError(f"{where}.attacks: none uses the exact gradient, without which a hidden one cannot be told")
-
-
-def _check_audited(attack: str, keys: Mapping[str, Any], audit: Mapping[str, Any], where: str) -> None:
-    its = keys["attacks"][attack]
-    met = set(its.get("rules", keys["rules"]))
-    only_feedback = plugins.declared("attack", attack, "uses_gradient") and _gradients(keys, attack) == ["feedback"]
-    # An attack through feedback weights may be for some rules only, as BP's feedback weights are its own.
-    if met != set(keys["rules"]) and ("bp" in met or not only_feedback):
-        raise UserError(f"{where} does not attack every rule, so that worst cases would not compare")
-    if set(its.get("seeds", keys["seeds"])) != set(keys["seeds"]):
-        raise UserError(f"{where} leaves out seeds, so that worst cases would not compare")
-    if plugins.declared("attack", attack, "uses_surrogate", False) and len(keys["seeds"]) == 1:
-        raise UserError(f"{where} needs a second seed, for a BP model that is not the one it attacks")
-    for epsilon in audit["epsilons"]:
-        if epsilon not in its["epsilons"]:
-            raise UserError(f"{where} has no epsilon {epsilon}; it has {its['epsilons']}")
-
-
-def _gradients(keys: Mapping[str, Any], attack: str) -> list[str]:
-    found: list[str] = keys["attacks"][attack].get("gradients", keys["gradients"])
-    return found

@@ -1,0 +1,167 @@
+"""What a schema cannot say of an experiment: names, references between sections, what a worst case needs."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+from creditflow import plugins
+from creditflow.errors import UserError
+from creditflow.plugins import suggestion
+
+
+def check_keys(keys: Mapping[str, Any], where: str) -> None:
+    """Checks one experiment, without the others. Raises UserError, which begins with `where`."""
+    _check_names(keys, where)
+    _check_pretrain(keys, where)
+    _check_attacks(keys, where)
+
+
+def _check_names(keys: Mapping[str, Any], where: str) -> None:
+    """Checks every id against the plugins, and every reference between sections."""
+    used = {
+        "backbones": ("backbone", keys["backbones"]),
+        "rules": ("rule", keys["rules"]),
+        "attacks": ("attack", keys["attacks"]),
+        "tables": ("table", keys["tables"]),
+        "figures": ("figure", keys["figures"]),
+        "datasets": ("dataset", [view["source"] for view in keys["datasets"].values()]),
+    }
+    for section, (kind, ids) in used.items():
+        for name in ids:
+            try:
+                plugins.check(kind, name)
+            except UserError as error:
+                raise UserError(f"{where}: {section}: {error}") from None
+    mentioned = {
+        "pretrain.dataset": [keys["pretrain"]["dataset"]] if "dataset" in keys["pretrain"] else [],
+        "finetune.datasets": keys["finetune"]["datasets"],
+        "finetune.overrides": list(keys["finetune"].get("overrides", {})),
+    }
+    for section, names in mentioned.items():
+        for name in names:
+            if name not in keys["datasets"]:
+                raise UserError(f"{where}: {section}: {name!r} is not under `datasets`{suggestion(name, sorted(keys['datasets']))}")
+
+
+#: The ways to begin, and what else each needs.
+_STARTS = {"dataset": ["settings"], "weights": [], "experiment": [], "start": []}
+
+
+def _check_pretrain(keys: Mapping[str, Any], where: str) -> None:
+    pretrain = keys["pretrain"]
+    chosen = [start for start in _STARTS if start in pretrain]
+    if len(chosen) != 1:
+        raise UserError(f"{where}: pretrain: give one of {', '.join(_STARTS)}, not {' and '.join(chosen) or 'none of them'}")
+    for needed in _STARTS[chosen[0]]:
+        if needed not in pretrain:
+            raise UserError(f"{where}: pretrain: {needed} is missing")
+    if "files" in pretrain and chosen != ["weights"]:
+        raise UserError(f"{where}: pretrain: `files` are local copies of `weights`; name the weights, too")
+    for section, named in (("pretrain.files", pretrain.get("files", {})), ("input.backbones", keys.get("input", {}).get("backbones", {}))):
+        for backbone in named:
+            try:
+                plugins.check("backbone", backbone)
+            except UserError as error:
+                raise UserError(f"{where}: {section}: {error}") from None
+
+
+def input_of(keys: Mapping[str, Any], backbone: str) -> dict[str, Any]:
+    """Returns what a backbone sees of the images: the experiment's `input`, and what differs for it."""
+    common = {key: value for key, value in keys.get("input", {}).items() if key != "backbones"}
+    own: dict[str, Any] = keys.get("input", {}).get("backbones", {}).get(backbone, {})
+    return common | own
+
+
+def check_lender(keys: Mapping[str, Any], experiments: Mapping[str, Mapping[str, Any]], where: str) -> None:
+    """Checks that the experiment whose pretrained models this one uses makes them. Raises UserError."""
+    name = keys["pretrain"].get("experiment")
+    if name is None:
+        return
+    if name not in experiments:
+        raise UserError(f"{where}: pretrain.experiment: unknown experiment {name!r}{suggestion(name, sorted(experiments))}")
+    lender = experiments[name]
+    if not {"dataset", "weights"} & lender["pretrain"].keys():
+        raise UserError(f"{where}: pretrain.experiment: {name!r} does not pretrain models itself")
+    for backbone in keys["backbones"]:
+        if input_of(lender, backbone) != input_of(keys, backbone):
+            raise UserError(f"{where}: pretrain.experiment: {backbone} has another `input` in {name!r}; give both the same")
+    for key in ("backbones", "seeds"):
+        lacking = [str(one) for one in keys[key] if one not in lender[key]]
+        if lacking and not (key == "seeds" and "weights" in lender["pretrain"]):
+            raise UserError(f"{where}: pretrain.experiment: {name!r} has no {key} {', '.join(lacking)}")
+
+
+def _check_attacks(keys: Mapping[str, Any], where: str) -> None:
+    """Checks what the schema cannot say of attacks and the audit."""
+    for attack, its in keys["attacks"].items():
+        place = f"{where}: attacks.{attack}"
+        if any(later <= earlier for earlier, later in pairwise(its["epsilons"])):
+            raise UserError(f"{place}.epsilons: {its['epsilons']} must rise")
+        for key in ("datasets", "rules", "gradients", "seeds"):
+            known = keys["finetune"]["datasets"] if key == "datasets" else keys[key]
+            for name in its.get(key, []):
+                if name not in known:
+                    raise UserError(f"{place}.{key}: {name!r} is not under `{key}`{suggestion(str(name), list(map(str, known)))}")
+        _check_labels(attack, keys, place)
+        if plugins.declared("attack", attack, "uses_surrogate", False) and "bp" not in keys["rules"]:
+            raise UserError(f"{place}: transfers from the model that `bp` fine-tuned; add `bp` to `rules`")
+    audited = [
+        name for kind in ("table", "figure") for name in keys[f"{kind}s"] if plugins.declared(kind, name, "source", "summary") == "audit"
+    ]
+    if audited and "audit" not in keys:
+        raise UserError(f"{where}: {audited[0]} shows the audit; add `audit`")
+    if "audit" in keys:
+        _check_audit(keys, keys["audit"], f"{where}: audit")
+
+
+def _check_labels(attack: str, keys: Mapping[str, Any], place: str) -> None:
+    if plugins.declared("attack", attack, "multi_label", False):
+        return
+    for dataset in keys["attacks"][attack].get("datasets", keys["finetune"]["datasets"]):
+        source = keys["datasets"][dataset]["source"]
+        if plugins.declared("dataset", source, "multi_label", False):
+            raise UserError(
+                f"{place}: images of {dataset} may have several labels, which this attack does not know; leave it out of `datasets`"
+            )
+
+
+def _check_audit(keys: Mapping[str, Any], audit: Mapping[str, Any], where: str) -> None:
+    if "bp" not in keys["rules"]:
+        raise UserError(f"{where}: rules are compared with `bp`; add it to `rules`")
+    claim = audit["claim"]
+    if claim not in audit["attacks"]:
+        raise UserError(f"{where}.claim: {claim!r} is not under `audit.attacks`")
+    for attack in audit["attacks"]:
+        if attack not in keys["attacks"]:
+            raise UserError(f"{where}.attacks: {attack!r} is not under `attacks`{suggestion(attack, sorted(keys['attacks']))}")
+        if plugins.declared("attack", attack, "norm") != plugins.declared("attack", claim, "norm"):
+            raise UserError(f"{where}.attacks: {attack} bounds another norm than {claim}; a worst case needs one norm")
+        _check_audited(attack, keys, audit, f"{where}.attacks: {attack}")
+    if not plugins.declared("attack", claim, "uses_gradient") or "rules" in keys["attacks"][claim]:
+        raise UserError(f"{where}.claim: {claim} must use a gradient and attack every rule")
+    exact = [name for name in audit["attacks"] if plugins.declared("attack", name, "uses_gradient") and "exact" in _gradients(keys, name)]
+    if not exact:
+        raise UserError(f"{where}.attacks: none uses the exact gradient, without which a hidden one cannot be told")
+
+
+def _check_audited(attack: str, keys: Mapping[str, Any], audit: Mapping[str, Any], where: str) -> None:
+    its = keys["attacks"][attack]
+    met = set(its.get("rules", keys["rules"]))
+    only_feedback = plugins.declared("attack", attack, "uses_gradient") and _gradients(keys, attack) == ["feedback"]
+    # An attack through feedback weights may be for some rules only, as BP's feedback weights are its own.
+    if met != set(keys["rules"]) and ("bp" in met or not only_feedback):
+        raise UserError(f"{where} does not attack every rule, so that worst cases would not compare")
+    if its.get("datasets") != keys["attacks"][audit["claim"]].get("datasets"):
+        raise UserError(f"{where} and {audit['claim']} have different `datasets`, so that worst cases would not compare")
+    if set(its.get("seeds", keys["seeds"])) != set(keys["seeds"]):
+        raise UserError(f"{where} leaves out seeds, so that worst cases would not compare")
+    if plugins.declared("attack", attack, "uses_surrogate", False) and len(keys["seeds"]) == 1:
+        raise UserError(f"{where} needs a second seed, for a BP model that is not the one it attacks")
+    for epsilon in audit["epsilons"]:
+        if epsilon not in its["epsilons"]:
+            raise UserError(f"{where} has no epsilon {epsilon}; it has {its['epsilons']}")
+
+
+def _gradients(keys: Mapping[str, Any], attack: str) -> list[str]:
+    found: list[str] = keys["attacks"][attack].get("gradients", keys["gradients"])
+    return found
