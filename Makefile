@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/installed.stamp
 TOOLS := $(VENV)/tools.stamp
 SNAKEMAKE := $(BIN)/snakemake
 
-.PHONY: help demo install report test test-fast lint format bench container lock clean
+.PHONY: help demo install report results test test-fast lint format bench container lock clean
 .SECONDEXPANSION:
 .DELETE_ON_ERROR:
 
@@ -27,6 +27,9 @@ report: results/$(EXPERIMENT)/report.html ## (re)make the HTML report of EXPERIM
 
 results/%/report.html: $$(wildcard results/$$*/tables/*.html results/$$*/figures/*.svg) | $(INSTALLED)
 	$(SNAKEMAKE) --quiet all --report $@ -- $*
+
+results: $(INSTALLED) ## write tables, figures and provenance of EXPERIMENT to docs/results (OPTIONS for src/export.py)
+	$(BIN)/python src/export.py --experiment $(EXPERIMENT) $(OPTIONS)
 
 install: $(INSTALLED) ## make .venv from the lock
 

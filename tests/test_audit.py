@@ -1,4 +1,4 @@
-"""The audit on models whose answer is known, and its statistics against closed forms and SciPy."""
+"""The audit on models whose answer is known, its verdicts and guards, and what a reader sees of it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,24 +9,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.stats import binomtest, ttest_rel
 from torch import Tensor, nn
 
 from creditflow import plugins
 from creditflow.attacks import Helpers, get_attack, run_attack
-from creditflow.data.prepared import Subset, to_unit_interval
+from creditflow.data.inputs import to_unit_interval
+from creditflow.data.prepared import Subset
 from creditflow.errors import UserError
 from creditflow.records import Keys, Metric, Record
 from creditflow.reporting.audit import Comparison, audit, decided_by, guards, verdict, worst_case
 from creditflow.reporting.figure import Figure, write_figure
 from creditflow.reporting.listing import Listing
-from creditflow.reporting.published import COLUMNS, images_behind, read_published
-from creditflow.reporting.statistics import Difference, holm, lost_gain, paired_difference
+from creditflow.reporting.statistics import Difference
 from creditflow.settings import NoSettings, parse
 from creditflow.training import TrainingSettings, train
-from helpers import ROOT, small_model, subset
+from helpers import small_model, subset
 
 EPSILONS = [0.1, 0.16]
 ATTACKS = ("fgsm", "pgd", "apgd_ce", "square", "transfer")
@@ -233,77 +230,6 @@ def test_verdicts_follow_their_rules(claim: Comparison, worst: Comparison, expec
     assert verdict(claim, worst, claim_is_lost=False) == kept.get(expected, expected)
 
 
-@settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 10_000), seeds=st.integers(2, 5), images=st.integers(1, 40), rate=st.floats(0.0, 1.0))
-def test_the_paired_difference_equals_its_closed_forms(seed: int, seeds: int, images: int, rate: float) -> None:
-    rng = np.random.default_rng(seed)
-    one, other = rng.random((seeds, images)) < rate, rng.random((seeds, images)) < 0.5
-    found = paired_difference(one, other)
-    assert found.value == pytest.approx(one.mean() - other.mean())
-    assert found.low - 1e-12 <= found.value <= found.high + 1e-12
-    balance = one.sum(0).astype(int) - other.sum(0).astype(int)
-    won, lost = int((balance > 0).sum()), int((balance < 0).sum())
-    assert found.p_images == pytest.approx(binomtest(won, won + lost).pvalue if won + lost else 1.0)
-    if np.ptp(one.mean(1) - other.mean(1)) > 1e-12:
-        assert found.p_seeds == pytest.approx(ttest_rel(one.mean(1), other.mean(1)).pvalue)
-    mirrored = paired_difference(other, one)
-    assert (mirrored.low, mirrored.high, mirrored.p_images) == pytest.approx((-found.high, -found.low, found.p_images))
-
-
-def test_the_same_outcomes_do_not_differ_at_all() -> None:
-    same = np.random.default_rng(0).random((3, 50)) < 0.5
-    assert paired_difference(same, same) == Difference(0.0, 0.0, 0.0, 1.0, 1.0)
-    with pytest.raises(ValueError, match="cannot be paired"):
-        paired_difference(same, same[:2])
-
-
-def test_pairing_narrows_the_interval() -> None:
-    rng = np.random.default_rng(0)
-    easy = rng.random(400) < 0.5  # what both models find easy
-    one, other = np.stack([easy] * 3), np.stack([easy & (rng.random(400) < 0.98) for _ in range(3)])
-    shuffled = other[:, rng.permutation(400)]
-    paired, unpaired = paired_difference(one, other), paired_difference(one, shuffled)
-    assert paired.high - paired.low < 0.3 * (unpaired.high - unpaired.low)
-
-
-def test_intervals_cover_a_difference_of_zero_as_often_as_they_say() -> None:
-    """Seeds and images both vary; the three criteria together call fewer than one in twenty pairs different."""
-    rng = np.random.default_rng(1)
-    called = 0
-    for _ in range(200):
-        skill, ease = rng.normal(0, 0.3, (2, 3, 1)), rng.normal(0, 1.5, (1, 1, 100))
-        outcome = rng.random((2, 3, 100)) < 1 / (1 + np.exp(-(skill + ease)))
-        found = paired_difference(outcome[0], outcome[1])
-        called += Comparison(found, found.p_images).sign != 0
-    assert called <= 10
-
-
-def test_what_is_lost_of_a_claim_is_the_difference_of_differences() -> None:
-    rng = np.random.default_rng(0)
-    ours, theirs = rng.random((3, 300)) < 0.8, rng.random((3, 300)) < 0.5
-    worst = ours & (rng.random((3, 300)) < 0.6)
-    value, low, high = lost_gain((ours, theirs), (worst, theirs))
-    assert value == pytest.approx(ours.mean() - worst.mean())
-    assert 0 < low < value < high
-    assert lost_gain((ours, theirs), (ours, theirs)) == (0.0, 0.0, 0.0)
-
-
-def test_mcnemars_test_counts_an_image_once_however_many_seeds_met_it() -> None:
-    """Where seeds share what they get right, pairs of (seed, image) would find differences in noise."""
-    rng = np.random.default_rng(3)
-    called = 0
-    for _ in range(200):
-        dispositions = rng.random((2, 1, 100)) < 0.5
-        outcome = np.where(rng.random((2, 3, 100)) < 0.9, dispositions, ~dispositions)
-        called += paired_difference(outcome[0], outcome[1]).p_images < 0.05
-    assert called <= 18
-
-
-def test_holm_multiplies_the_smallest_by_their_number_and_never_falls() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([]) == []
-
-
 def test_the_worst_case_counts_an_image_that_any_attack_fools() -> None:
     outcomes = {("pgd", "exact"): np.array([[True, True, False]]), ("square", "none"): np.array([[True, False, True]])}
     assert worst_case(outcomes).tolist() == [[True, False, False]]
@@ -340,47 +266,6 @@ def test_only_images_that_every_attack_met_count() -> None:
         audit([record("bp", 0, "pgd", "exact", [[True]] * 2, [1]), record("bp", 0, "square", "none", [[True]] * 2, [2])], chosen)
 
 
-# --- published numbers --------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=50, deadline=None)
-@given(n=st.sampled_from([20, 32, 50, 100]), seed=st.integers(0, 10_000), truncated=st.booleans())
-def test_the_number_of_images_is_read_off_the_grid_of_values(n: int, seed: int, truncated: bool) -> None:
-    counts = np.random.default_rng(seed).integers(0, n + 1, 40)
-    printed = [f"{int(10_000 * k / n) / 100 if truncated else 100 * k / n:.2f}" for k in counts]
-    assert n % images_behind(printed) == 0  # a divisor where all counts happen to share a factor
-
-
-def test_values_on_no_grid_betray_nothing_and_misprints_are_forgiven() -> None:
-    rng = np.random.default_rng(0)
-    assert np.isnan(images_behind([f"{value:.2f}" for value in rng.uniform(0, 100, 40)]))
-    on_grid = [f"{100 * k / 32:.2f}" for k in rng.integers(0, 33, 39)]
-    assert images_behind([*on_grid, "3.15"]) == 32
-
-
-def test_the_sign_symmetry_papers_accuracies_rest_on_32_images() -> None:
-    frame = read_published(ROOT / "config/published/sign_symmetry.csv")
-    assert set(frame.n) == {32.0}
-    assert len(frame) == 4 * (12 + 9 + 9)
-    cell = frame[(frame.table == "table3") & (frame.backbone == "resnet18") & (frame.dataset == "coco") & (frame.rule == "usf")].iloc[0]
-    expected = binomtest(6, 32).proportion_ci(method="exact")
-    assert (cell.low, cell.high) == pytest.approx((expected.low, expected.high))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("a,b\n1,2\n", "must have the columns"),
-        (",".join(COLUMNS) + "\np,t,b,d,r,a,m,120\n", "120 is not a percentage"),
-        ("", "is not a table"),
-    ],
-)
-def test_broken_published_numbers_are_refused(text: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "x.csv").write_text(text)
-    with pytest.raises(UserError, match=message):
-        read_published(tmp_path / "x.csv")
-
-
 # --- what a reader sees -------------------------------------------------------------------------------------------
 
 
@@ -395,7 +280,7 @@ def shown(task, twins, reference) -> pd.DataFrame:  # type: ignore[no-untyped-de
 )
 def test_the_audits_tables_say_what_it_says(name: str, shown: pd.DataFrame, tmp_path: Path) -> None:
     table: Listing = plugins.load("table", name).TABLE
-    table.write(shown, table.settings(), "A caption & more.", tmp_path / name)
+    table.write([shown], table.settings(), "A caption & more.", tmp_path / name)
     texts = {suffix: (tmp_path / f"{name}.{suffix}").read_text() for suffix in ("md", "tex", "html", "csv")}
     for suffix in ("md", "tex", "html"):
         assert "frSF" in texts[suffix]

@@ -1,53 +1,21 @@
-"""Statistics against formulas and SciPy; tables and figures against the papers' rules and their own promises."""
+"""Collected records, tables and figures against the papers' rules and their own promises."""
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.stats
 
 from creditflow import plugins
 from creditflow.errors import UserError
 from creditflow.records import Keys, Metric, Record
 from creditflow.reporting.collection import RECORD_COLUMNS, SUMMARY_COLUMNS, long_form, read_frame, summarize
 from creditflow.reporting.figure import Figure, rule_style, write_figure
-from creditflow.reporting.statistics import INTERVAL, resampled_means, two_way_interval
+from creditflow.reporting.statistics import INTERVAL
 from creditflow.reporting.table import Table, attack_table, marks, write_table
 from creditflow.settings import parse
-
-RNG = np.random.default_rng(0)
-
-
-def crossed(n_seeds: int, n_images: int) -> np.ndarray:
-    """Outcomes with a seed effect and an image effect."""
-    chance = RNG.normal(0, 0.8, (n_seeds, 1)) + RNG.normal(0.5, 1.5, (1, n_images))
-    return RNG.random((n_seeds, n_images)) < 1 / (1 + np.exp(-chance))
-
-
-@pytest.mark.parametrize(("n_seeds", "n_images"), [(1, 400), (3, 300), (8, 50)])
-def test_the_two_way_bootstraps_variance_is_the_crossed_formula(n_seeds: int, n_images: int) -> None:
-    """Var = s_R^2 / S + s_C^2 / N + s_E^2 / (S N), from the decomposition x = mean + row + column + rest."""
-    x = crossed(n_seeds, n_images).astype(float)
-    row, column = x.mean(1, keepdims=True) - x.mean(), x.mean(0, keepdims=True) - x.mean()
-    rest = x - x.mean() - row - column
-    expected = (row**2).mean() / n_seeds + (column**2).mean() / n_images + (rest**2).mean() / x.size
-    assert resampled_means(x.astype(bool)).var() == pytest.approx(expected, rel=0.12)  # 2,000 resamples: 3 sd is 10%
-
-
-def test_with_one_seed_the_interval_is_scipys_bootstrap() -> None:
-    x = crossed(1, 500)
-    reference = scipy.stats.bootstrap((x[0],), np.mean, method="percentile", n_resamples=5000, rng=np.random.default_rng(1))
-    low, high = two_way_interval(x)
-    assert low == pytest.approx(reference.confidence_interval.low, abs=0.006)
-    assert high == pytest.approx(reference.confidence_interval.high, abs=0.006)
-
-
-def test_certain_outcomes_have_no_interval_and_none_is_an_error() -> None:
-    assert two_way_interval(np.ones((3, 20), bool)) == (1.0, 1.0)
-    with pytest.raises(ValueError, match="no outcomes"):
-        two_way_interval(np.ones((3, 0), bool))
 
 
 # Rows of the sign-symmetry paper's Table 1, in its column order BP, uSF, frSF, brSF, with the marks it prints.
@@ -183,7 +151,7 @@ def test_every_point_stands_over_its_own_epsilon(summary: pd.DataFrame) -> None:
 
 
 def test_rules_look_different_from_each_other() -> None:
-    rules = ["bp", "usf", "frsf", "brsf", "fa", "x", "y"]
+    rules = ["bp", "usf", "frsf", "brsf", "fa", "dfa", "x", "y"]
     assert len({tuple(rule_style(rule, rules).values()) for rule in rules}) == len(rules)
 
 
@@ -193,9 +161,94 @@ def test_a_figure_without_its_records_says_so(summary: pd.DataFrame) -> None:
         figure.draw(summary, figure.settings(dataset="other"))
     with pytest.raises(UserError, match="no record"):
         figure.draw(summary[summary.attack == "clean"], figure.settings())
-    twice = pd.concat([summary, summary.assign(dataset="other")])
-    with pytest.raises(UserError, match="choose one dataset of fashion_5_9, other"):
+    twice = pd.concat([summary, summary.assign(backbone="vgg16")])
+    with pytest.raises(UserError, match=r"figure2: choose one backbone of lenet5, vgg16 in the figure's settings"):
         figure.draw(twice, figure.settings())
+
+
+@pytest.mark.parametrize(("name", "backbone"), [("figure2", "resnet18"), ("figure4", "alexnet"), ("figure5", "vgg16")])
+def test_each_white_box_figure_shows_its_backbone_on_every_dataset(name: str, backbone: str, summary: pd.DataFrame) -> None:
+    figure: Figure = plugins.load("figure", name).FIGURE
+    parts = [
+        summary.assign(backbone=one, dataset=dataset, value=summary.value * share)
+        for one, share in ((backbone, 1.0), ("lenet5", 0.5))
+        for dataset in ("cifar10", "coco")
+    ]
+    everything = pd.concat(parts, ignore_index=True)
+    panels = figure.draw(everything, figure.settings()).axes
+    titles = [f"{dataset}\n{gradient} gradient" for dataset in ("CIFAR-10", "MS-COCO") for gradient in ("exact", "feedback")]
+    assert [axes.get_title() for axes in panels] == titles + [""] * 4
+    for axes, gradient in zip(panels, ("exact", "feedback") * 4, strict=True):
+        attack = "fgsm" if axes in panels[:4] else "pgd"
+        rows = summary[(summary.attack == attack) & (summary.gradient == gradient) & (summary.rule == "frsf")].sort_values("epsilon")
+        np.testing.assert_allclose(axes.lines[1].get_ydata(), 100 * rows.value)
+    assert len(figure.draw(everything, figure.settings(dataset="coco")).axes) == 4
+    chosen = figure.draw(everything, figure.settings(dataset="coco", backbone="lenet5")).axes[0]
+    assert max(chosen.lines[0].get_ydata()) < 50
+
+
+def test_a_figure_of_a_backbone_that_was_not_trained_says_what_there_is(summary: pd.DataFrame) -> None:
+    figure: Figure = plugins.load("figure", "figure4").FIGURE
+    message = "figure4: no record of FGSM or PGD for backbone 'alexnet'; found: lenet5; choose by `backbone` in the figure's settings"
+    with pytest.raises(UserError, match=message):
+        figure.draw(summary, figure.settings())
+
+
+# Degrees and cosine at the end of training.
+ANGLES = {
+    "bp": (0.0, 1.0),
+    "usf": (38.0, 0.8),
+    "frsf": (46.0, 0.69),
+    "brsf": (46.5, 0.69),
+    "fa": (80.0, 0.05),
+    "dfa": (81.0, 0.0),
+    "new": (91.0, 0.3),
+}
+EPOCHS = 4
+
+
+@pytest.fixture(scope="module")
+def angles() -> pd.DataFrame:
+    """Angles that fall by a degree an epoch, in three seeds that lie a degree apart."""
+    rows = []
+    for (rule, (angle, cosine)), seed in product(ANGLES.items(), range(3)):
+        keys = Keys("e", "classification", "fashion_mnist", "lenet5", rule, seed, "clean", "none")
+        metrics = [Metric("accuracy", None, 0.9, 40)]
+        for epoch in range(1, EPOCHS + 1):
+            spread = 0 if rule == "bp" else EPOCHS - epoch + seed - 1
+            metrics += [Metric("update_angle", None, angle + spread, 40, epoch), Metric("feedback_cosine", None, cosine, 40, epoch)]
+        rows.append(Record(Path("none"), keys, tuple(metrics), {}, {}))
+    return long_form(rows)
+
+
+def test_figure_1_shows_angles_over_epochs_and_the_last_against_the_cosine(angles: pd.DataFrame, tmp_path: Path) -> None:
+    figure: Figure = plugins.load("figure", "figure1").FIGURE
+    assert plugins.declared("figure", "figure1", "source") == figure.source == "records"
+    for name in ("one", "two"):
+        write_figure(figure, angles, figure.settings(), tmp_path / name)
+    for suffix in ("pdf", "svg", "png"):
+        assert (tmp_path / f"one.{suffix}").read_bytes() == (tmp_path / f"two.{suffix}").read_bytes()
+    left, right = figure.draw(angles, figure.settings()).axes
+    curves = {line.get_label(): line for line in left.lines}
+    assert list(curves["frSF"].get_xdata()) == [1, 2, 3, 4]
+    np.testing.assert_allclose(curves["frSF"].get_ydata(), [49, 48, 47, 46])
+    points = [(bar.lines[0].get_ydata()[0], bar.lines[0].get_xdata()[0]) for bar in right.containers]
+    np.testing.assert_allclose(points, list(ANGLES.values()), atol=1e-12)
+    texts = {text.get_text(): text.get_position()[1] for text in right.texts}
+    assert set(texts) == {"BP, 32 bits", "uSF, 1 bit", "frSF, 1 bit", "brSF, 1 bit", "FA, 0 bits", "DFA, 0 bits", "new"}
+    heights = sorted(texts.values())
+    assert min(np.diff(heights)) > 6  # no label on another
+    assert heights[0] >= 0
+    assert heights[-1] < 100
+
+
+def test_figure_1_without_its_records_says_what_to_set(angles: pd.DataFrame) -> None:
+    figure: Figure = plugins.load("figure", "figure1").FIGURE
+    with pytest.raises(UserError, match="figure1: no record of update angles; set `angle_images`"):
+        figure.draw(angles[angles.metric == "accuracy"], figure.settings())
+    with pytest.raises(UserError, match="figure1: choose one dataset of fashion_mnist, other in the figure's settings"):
+        figure.draw(pd.concat([angles, angles.assign(dataset="other")]), figure.settings())
+    figure.draw(angles[angles.seed == 0], figure.settings(dataset="fashion_mnist", backbone="lenet5"))
 
 
 def test_what_is_not_a_summary_is_refused(tmp_path: Path) -> None:

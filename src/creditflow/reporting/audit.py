@@ -72,6 +72,8 @@ def audit(records: Sequence[Record], settings: Mapping[str, Any]) -> pd.DataFram
     cells: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         cells.setdefault((record.keys.dataset, record.keys.backbone), []).append(record)
+    # Datasets that no attack of the audit looks at have clean records only.
+    cells = {place: members for place, members in cells.items() if any(one.keys.attack in settings["attacks"] for one in members)}
     rows = [row for (_, _), members in sorted(cells.items()) for row in _cell(members, settings)]
     _adjust(rows)
     frame = pd.DataFrame(rows)

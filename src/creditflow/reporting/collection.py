@@ -15,8 +15,8 @@ from creditflow.reporting.statistics import INTERVAL, two_way_interval
 
 _KEYS = ["experiment", "task", "dataset", "backbone", "rule", "seed", "attack", "gradient"]
 
-#: Columns of `records.parquet`, one row per record, metric and epsilon.
-RECORD_COLUMNS = [*_KEYS, "epsilon", "metric", "value", "n"]
+#: Columns of `records.parquet`, one row per record, metric, epsilon and epoch (missing at the end of training).
+RECORD_COLUMNS = [*_KEYS, "epsilon", "epoch", "metric", "value", "n"]
 
 _CELL = [key for key in _KEYS if key != "seed"]
 
@@ -30,9 +30,9 @@ _ACCURACIES = ("accuracy", "robust_accuracy")
 def long_form(records: Sequence[Record]) -> pd.DataFrame:
     """Returns all metrics of all records, sorted by their keys; the columns are `RECORD_COLUMNS`."""
     rows = [asdict(record.keys) | asdict(metric) for record in records for metric in record.metrics]
-    types = {"epsilon": "float64", "value": "float64", "seed": "int64", "n": "int64"}
+    types = {"epsilon": "float64", "epoch": "Int64", "value": "float64", "seed": "int64", "n": "int64"}
     frame = pd.DataFrame(rows, columns=RECORD_COLUMNS).astype(types)
-    return frame.sort_values(RECORD_COLUMNS[:10], kind="stable", ignore_index=True)
+    return frame.sort_values(RECORD_COLUMNS[:11], kind="stable", ignore_index=True)
 
 
 def summarize(records: Iterable[Record]) -> pd.DataFrame:
@@ -79,11 +79,25 @@ def _same_images(one: Record, other: Record) -> bool:
 
 
 #: Columns that each frame of an experiment has; the audit has further ones, for its attacks.
-_FRAMES = {"summary": SUMMARY_COLUMNS, "audit": AUDIT_COLUMNS}
+_FRAMES = {"records": RECORD_COLUMNS, "summary": SUMMARY_COLUMNS, "audit": AUDIT_COLUMNS}
+
+
+def read_frames(paths: Sequence[Path], source: str) -> list[pd.DataFrame]:
+    """Reads what a table or figure shows; `source` names the frames, in the order of the paths.
+
+    Raises UserError if there are more or fewer paths, and as `read_frame` does.
+    """
+    kinds = source.split()
+    if len(paths) != len(kinds):
+        raise UserError(f"give --frame {len(kinds)} file(s), in this order: {', '.join(kinds)}")
+    return [read_frame(path, kind) for path, kind in zip(paths, kinds, strict=True)]
 
 
 def read_frame(path: Path, kind: str) -> pd.DataFrame:
-    """Reads `summary.parquet`, `audit.parquet` or a file of published numbers. Raises UserError if it is not what `kind` says."""
+    """Reads `records.parquet`, `summary.parquet`, `audit.parquet` or a file of published numbers.
+
+    Raises UserError if it is not what `kind` says.
+    """
     if kind == "published":
         return read_published(path)
     try:

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
 from creditflow import files
+from creditflow.errors import UserError
 
 #: Okabe and Ito's palette, which colour-blind readers can tell apart, and markers that a black-and-white print keeps.
 RULE_STYLES = {
@@ -19,10 +20,11 @@ RULE_STYLES = {
     "frsf": {"color": "#D55E00", "marker": "^"},
     "brsf": {"color": "#009E73", "marker": "D"},
     "fa": {"color": "#CC79A7", "marker": "v"},
+    "dfa": {"color": "#E69F00", "marker": "P"},
 }
 _SPARE_STYLES = (
-    {"color": "#E69F00", "marker": "P"},
     {"color": "#56B4E9", "marker": "X"},
+    {"color": "#999999", "marker": "h"},
     {"color": "#F0E442", "marker": "*"},
 )
 
@@ -53,6 +55,21 @@ def rule_style(rule: str, all_rules: list[str]) -> dict[str, str]:
         return RULE_STYLES[rule]
     spare = [name for name in all_rules if name not in RULE_STYLES]
     return _SPARE_STYLES[spare.index(rule) % len(_SPARE_STYLES)]
+
+
+def only(rows: pd.DataFrame, column: str, wanted: str | None, figure: str, what: str) -> pd.DataFrame:
+    """Returns the rows of the wanted dataset or backbone (`column`), or of the only one.
+
+    Raises UserError, which names the figure and `what` it shows, if there is none, or several and no choice.
+    """
+    found = sorted(set(rows[column]))
+    if wanted is None and len(found) > 1:
+        raise UserError(f"{figure}: choose one {column} of {', '.join(found)} in the figure's settings")
+    chosen = rows if wanted is None else rows[rows[column] == wanted]
+    if chosen.empty:
+        choice = f"{', '.join(found)}; choose by `{column}` in the figure's settings" if found else "none"
+        raise UserError(f"{figure}: no record of {what} for {column} {wanted or 'any'!r}; found: {choice}")
+    return chosen
 
 
 def write_figure(figure: Figure, frame: pd.DataFrame, settings: Any, stem: Path) -> None:

@@ -1,6 +1,6 @@
 """A table whose rows are rows of a frame, for what is not one accuracy per rule."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,21 +18,22 @@ class Listing:
 
     Attributes:
         settings: dataclass of its parameters.
-        select: (frame, settings) -> the frame's rows that it shows; they are the CSV file, with all digits.
+        select: (frame of each source, settings) -> the rows that it shows; they are the CSV file, with all digits.
         show: (selected, settings) -> their texts; column names are the head.
         note: selected -> what stands below the caption.
-        source: which of the experiment's frames it shows.
+        source: the frames that it shows, as words: those of the experiment (summary, audit, records), and `published` for the file
+            of published numbers that the setting of this name chooses.
     """
 
     settings: type[Any]
-    select: Callable[[pd.DataFrame, Any], pd.DataFrame]
+    select: Callable[..., pd.DataFrame]
     show: Callable[[pd.DataFrame, Any], pd.DataFrame]
     note: Callable[[pd.DataFrame], str]
     source: str = "summary"
 
-    def write(self, frame: pd.DataFrame, settings: Any, caption: str, stem: Path) -> None:
+    def write(self, frames: Sequence[pd.DataFrame], settings: Any, caption: str, stem: Path) -> None:
         """Writes `<stem>.csv`, `.md`, `.tex` and `.html`. Raises UserError if there is nothing to show."""
-        selected = self.select(frame, settings)
+        selected = self.select(*frames, settings)
         if selected.empty:
             raise UserError(f"no record for table {stem.name}; check that the experiment makes what the table shows")
         shown = self.show(selected, settings)

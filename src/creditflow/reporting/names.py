@@ -3,6 +3,7 @@
 _NAMES = {
     "bp": "BP",
     "fa": "FA",
+    "dfa": "DFA",
     "usf": "uSF",
     "frsf": "frSF",
     "brsf": "brSF",
@@ -11,10 +12,16 @@ _NAMES = {
     "alexnet": "AlexNet",
     "resnet18": "ResNet-18",
     "vgg16": "VGG-16",
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "svhn": "SVHN",
+    "stl10": "STL-10",
     "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
     "coco": "MS-COCO",
     "nus_wide": "NUS-WIDE",
     "imagenet": "ImageNet",
+    "imagenet100": "ImageNet-100",
     "fashion_0_4": "Fashion-MNIST 0-4",
     "fashion_5_9": "Fashion-MNIST 5-9",
     "clean": "none",
@@ -41,13 +48,21 @@ _NAMES = {
     "linf": "L-inf",
     "l2": "L2",
     "l0": "L0 (pixels)",
+    "robust_accuracy": "accuracy",
+    "map": "mAP",
+    "sign_symmetry": "the sign-symmetry paper",
+    "biotorch": "BioTorch",
     "table1": "1",
+    "table2": "2",
     "table3": "3",
     "table4": "4",
 }
 
 #: The papers' order; other rules follow in alphabetical order.
-_RULE_ORDER = ("bp", "usf", "frsf", "brsf", "fa")
+_RULE_ORDER = ("bp", "usf", "frsf", "brsf", "fa", "dfa")
+
+#: What a rule's feedback path is told of each weight, in bits: all of a float32, its sign, nothing.
+_TRANSPORTED_BITS = {"bp": 32, "usf": 1, "frsf": 1, "brsf": 1, "fa": 0, "dfa": 0}
 
 
 def display(name: str) -> str:
@@ -59,3 +74,8 @@ def rule_order(rules: "set[str] | list[str]") -> list[str]:
     """Returns rule ids in the papers' order."""
     known = [rule for rule in _RULE_ORDER if rule in rules]
     return known + sorted(set(rules) - set(known))
+
+
+def transported_bits(rule: str) -> int | None:
+    """Returns how many bits of each weight a rule's feedback path is told; None for a rule that nobody has described."""
+    return _TRANSPORTED_BITS.get(rule)

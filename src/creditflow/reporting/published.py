@@ -1,6 +1,7 @@
-"""Published numbers with an uncertainty of their own: the binomial interval of the number of images they betray."""
+"""Published numbers with an uncertainty of their own: the binomial interval of the number of images they rest on."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,8 +9,15 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from creditflow.errors import UserError, one_line
+from creditflow.plugins import suggestion
+from creditflow.reporting.names import display
+from creditflow.reporting.sources import DEFAULT_PUBLISHED
 
+#: Columns of a file of published numbers; it may have one more, `n`: the images behind a number, where its source says so.
 COLUMNS = ["paper", "table", "backbone", "dataset", "rule", "attack", "metric", "percent"]
+
+#: Metrics, and whether they are proportions of images, which lie on a grid and have a binomial interval.
+_METRICS = {"accuracy": True, "robust_accuracy": True, "error": True, "map": False}
 
 #: The share of a table's values that must lie on a grid: papers have misprints.
 _SHARE = 0.95
@@ -17,24 +25,45 @@ _SHARE = 0.95
 _MOST_IMAGES = 200  # a grid finer than half a percent cannot be told from arbitrary values of two decimals
 
 
-def read_published(path: Path) -> pd.DataFrame:
-    """Returns the numbers of a CSV file with the inferred number of images `n` (NaN if none) and 95% bounds `low`, `high`.
+@dataclass(frozen=True)
+class PublishedSettings:
+    """published: the numbers to show, a file in config/published without its suffix."""
 
-    Raises UserError if the file is missing, lacks a column, or holds something that is not a percentage.
+    published: str = DEFAULT_PUBLISHED
+
+
+def read_published(path: Path) -> pd.DataFrame:
+    """Returns the numbers of a CSV file, each as a share (`value`) with the number of images `n` and 95% bounds `low`, `high`.
+
+    Where the file does not say it, `n` is inferred from a table's proportions (`inferred` is true), NaN if they betray none.
+    Raises UserError if the file is missing, lacks a column, or holds something that is not a percentage or not a known metric.
     """
     try:
         frame = pd.read_csv(path, dtype=str)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a table of published numbers ({one_line(error)})") from error
-    if list(frame.columns) != COLUMNS:
-        raise UserError(f"{path} must have the columns {', '.join(COLUMNS)}")
+    if list(frame.columns) not in (COLUMNS, [*COLUMNS, "n"]):
+        raise UserError(f"{path} must have the columns {', '.join(COLUMNS)}, and may have n")
     try:
-        sizes = frame.groupby("table").percent.agg(lambda texts: images_behind(list(texts)))
-        frame = frame.assign(n=frame.table.map(sizes), value=[float(text) / 100 for text in frame.percent])
+        frame = frame.assign(value=[float(_percentage(text)) / 100 for text in frame.percent])
+        frame = _with_sizes(frame)
     except ValueError as error:
         raise UserError(f"{path}: {one_line(error)}") from error
     bounds = [_interval(value, n) for value, n in zip(frame.value, frame.n, strict=True)]
     return frame.assign(low=[low for low, _ in bounds], high=[high for _, high in bounds])
+
+
+def _with_sizes(frame: pd.DataFrame) -> pd.DataFrame:
+    unknown = sorted(set(frame.metric) - set(_METRICS))
+    if unknown:
+        raise ValueError(f"unknown metric {unknown[0]!r}{suggestion(str(unknown[0]), sorted(_METRICS))}")
+    proportion = frame.metric.map(_METRICS).astype(bool)
+    stated = pd.to_numeric(frame.n) if "n" in frame else pd.Series(float("nan"), frame.index)
+    if (stated < 1).any() or (stated[~proportion].notna()).any():
+        raise ValueError("n must be a number of images, and only proportions of images have one")
+    behind = frame[proportion].groupby("table").percent.agg(lambda texts: images_behind(list(texts)))
+    inferred = frame.table.map(behind).where(proportion)
+    return frame.assign(n=stated.fillna(inferred).astype(float), inferred=stated.isna() & inferred.notna())
 
 
 def images_behind(percents: Sequence[str]) -> float:
@@ -68,3 +97,21 @@ def _interval(value: float, n: float) -> tuple[float, float]:
         return float("nan"), float("nan")
     found = binomtest(round(value * n), int(n)).proportion_ci(method="exact")
     return float(found.low), float(found.high)
+
+
+def as_accuracy(published: pd.DataFrame) -> pd.DataFrame:
+    """Returns the numbers with error rates turned into accuracies, bounds and all; the others as they are."""
+    error = published.metric == "error"
+    mirror = {"value": "value", "low": "high", "high": "low"}
+    turned = {name: published[name].where(~error, 1 - published[other]) for name, other in mirror.items()}
+    return published.assign(**turned, metric=published.metric.where(~error, "accuracy"))
+
+
+def sample_sizes(published: pd.DataFrame) -> str:
+    """Returns a sentence that says on how many images the numbers of each table rest, and how that is known."""
+    parts = []
+    for table, rows in published.groupby("table", sort=False):
+        known = rows[rows.n.notna()]
+        how = "inferred" if known.inferred.any() else "stated"
+        parts.append(f"{display(str(table))}: {f'{known.n.iloc[0]:.0f} ({how})' if len(known) else 'not known'}")
+    return f"Images behind the numbers of table {', '.join(parts)}."

@@ -31,9 +31,10 @@ class Table:
     rows: Sequence[str]
     source: str = "summary"
 
-    def write(self, frame: pd.DataFrame, settings: Any, caption: str, stem: Path) -> None:
+    def write(self, frames: Sequence[pd.DataFrame], settings: Any, caption: str, stem: Path) -> None:
         """Writes `<stem>.csv` (long form, all digits), `.md`, `.tex` and `.html` (rules side by side, percent)."""
-        write_table(self, self.select(frame, settings), caption, stem)
+        (summary,) = frames
+        write_table(self, self.select(summary, settings), caption, stem)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""What the sign-symmetry paper reports (its Tables 1, 3 and 4), in percent, with the uncertainty that its values betray: they
-are multiples of 1/32, so each rests on 32 images, and has the 95% interval of a binomial of that size. A star marks a rule
-that differs from BP beyond it (Fisher's exact test, p < 0.05, not adjusted for the number of comparisons)."""
+"""What is published, in percent. Where it is stated on how many images a number rests, or betrayed because all values of its
+table are multiples of 1/n, the 95% interval of a binomial of that size stands beside it, and a star marks a rule that differs
+from BP beyond it (Fisher's exact test, p < 0.05, not adjusted for the number of comparisons)."""
 
 from typing import Any
 
@@ -9,33 +9,42 @@ from scipy.stats import fisher_exact
 
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.names import display, rule_order
-from creditflow.settings import NoSettings
+from creditflow.reporting.published import PublishedSettings, sample_sizes
 
-_ROW = ["table", "attack", "backbone", "dataset"]
+_ROW = {"table": "Table", "metric": "Metric", "attack": "Attack", "backbone": "Backbone", "dataset": "Dataset"}
 
 
-def show(rows: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
+def select(published: pd.DataFrame, settings: PublishedSettings) -> pd.DataFrame:
+    """Returns all numbers."""
+    return published
+
+
+def show(rows: pd.DataFrame, settings: PublishedSettings) -> pd.DataFrame:
     """Returns a row per table, backbone and dataset, a column per rule."""
     shown = []
-    for names, group in rows.groupby(_ROW, sort=False):
-        cells = {row.rule: row for row in group.itertuples()}
-        texts = {display(rule): _cell(cells[rule], cells["bp"]) for rule in rule_order(set(rows.rule)) if rule in cells}
-        shown.append(dict(zip(("Table", "Attack", "Backbone", "Dataset"), (display(str(name)) for name in names), strict=True)) | texts)
+    for names, group in rows.groupby(list(_ROW), sort=False):
+        cells = {str(row.rule): row for row in group.itertuples()}
+        texts = {display(rule): _cell(cells[rule], cells.get("bp")) for rule in rule_order(set(rows.rule)) if rule in cells}
+        shown.append(dict(zip(_ROW.values(), (display(str(name)) for name in names), strict=True)) | texts)
     return pd.DataFrame(shown).fillna("-")
 
 
 def _cell(row: Any, reference: Any) -> str:
     if row.n != row.n:
         return f"{100 * row.value:.1f}"
-    counts = [[round(one.value * one.n), round((1 - one.value) * one.n)] for one in (row, reference)]
+    counts = [[round(one.value * one.n), round((1 - one.value) * one.n)] for one in (row, reference or row)]
     star = "*" if fisher_exact(counts).pvalue < 0.05 else ""
-    return f"{100 * row.value:.1f}{star} ({100 * row.low:.0f} to {100 * row.high:.0f})"
+    return f"{100 * row.value:.1f}{star} ({100 * row.low:.{_digits(row.n)}f} to {100 * row.high:.{_digits(row.n)}f})"
+
+
+def _digits(n: float) -> int:
+    """A tenth of a percent means nothing of tens of images."""
+    return 0 if n < 1000 else 1
 
 
 def note(rows: pd.DataFrame) -> str:
-    """Says how many images were inferred."""
-    sizes = ", ".join(f"{display(str(table))}: {n:.0f}" for table, n in rows.groupby("table").n.first().items())
-    return f"Images inferred: {sizes}."
+    """Says whose numbers these are, and on how many images they rest."""
+    return f"Source: {display(rows.paper.iloc[0])}. {sample_sizes(rows)}"
 
 
-TABLE = Listing(settings=NoSettings, select=lambda frame, settings: frame, show=show, note=note, source="published")
+TABLE = Listing(settings=PublishedSettings, select=select, show=show, note=note, source="published")

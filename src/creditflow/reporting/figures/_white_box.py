@@ -1,0 +1,82 @@
+"""The form of the sign-symmetry paper's Figures 2, 4 and 5: robust accuracy against epsilon for one backbone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from creditflow.reporting.figure import Figure, only, rule_style
+from creditflow.reporting.names import display, rule_order
+from creditflow.reporting.table import footnote, white_box
+
+_TITLES = {"exact": "attacker's gradient: exact", "feedback": "attacker's gradient: feedback weights"}
+_SHORT_TITLES = {"exact": "exact gradient", "feedback": "feedback gradient"}
+
+_WHAT = "FGSM or PGD"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """dataset: all, if left out. backbone: the figure's own, or the only one, if left out."""
+
+    dataset: str | None = None
+    backbone: str | None = None
+
+
+def white_box_figure(name: str, backbone: str, *, or_the_only_one: bool = False) -> Figure:
+    """Returns the figure `name` of one backbone, or, where an experiment has no other and that is allowed, of the only one.
+
+    Rows are attacks, columns attacker gradients, for each dataset.
+    """
+
+    def draw(summary: pd.DataFrame, settings: Settings) -> Canvas:
+        rows = white_box(summary)
+        if settings.dataset is not None or rows.empty:
+            rows = only(rows, "dataset", settings.dataset, name, _WHAT)
+        its_own = None if or_the_only_one and backbone not in set(rows.backbone) else backbone
+        return _draw(only(rows, "backbone", settings.backbone or its_own, name, _WHAT))
+
+    return Figure(settings=Settings, draw=draw)
+
+
+def _draw(rows: pd.DataFrame) -> Canvas:
+    epsilons = sorted(set(rows.epsilon))
+    attacks, rules = sorted(set(rows.attack)), rule_order(set(rows.rule))
+    columns = sorted(set(zip(rows.dataset, rows.gradient, strict=True)))
+    datasets = list(dict.fromkeys(dataset for dataset, _ in columns))
+    one = len(datasets) == 1
+    canvas = Canvas(figsize=(0.8 + (3.6 if one else 2.5) * len(columns), 0.9 + 2.5 * len(attacks)), layout="constrained")
+    grid = canvas.subplots(len(attacks), len(columns), sharex=True, sharey=True, squeeze=False)
+    for attack, line in zip(attacks, grid, strict=True):
+        for (dataset, gradient), axes in zip(columns, line, strict=True):
+            chosen = (rows.attack == attack) & (rows.dataset == dataset) & (rows.gradient == gradient)
+            _panel(axes, rows[chosen], epsilons, rules)
+        line[0].set_ylabel(f"{display(attack)}\nrobust accuracy (%)")
+    for (dataset, gradient), top, bottom in zip(columns, grid[0], grid[-1], strict=True):
+        top.set_title(_TITLES[gradient] if one else f"{display(dataset)}\n{_SHORT_TITLES[gradient]}", fontsize=10)
+        bottom.set_xlabel("epsilon (L-infinity, pixels in [0, 1])" if one else "epsilon (L-infinity)")
+        if not one:
+            bottom.tick_params("x", labelrotation=45)
+    canvas.legend(*grid[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(rules), frameon=False)
+    canvas.supxlabel(f"{_place(rows, datasets)}. {footnote(rows).replace('intervals', 'bands')}", fontsize=7)
+    return canvas
+
+
+def _place(rows: pd.DataFrame, datasets: Sequence[str]) -> str:
+    return ", ".join(display(name) for name in (rows.backbone.iloc[0], *datasets))
+
+
+def _panel(axes: Axes, rows: pd.DataFrame, epsilons: list[float], rules: list[str]) -> None:
+    # Evenly spaced: on a linear axis half of the epsilons would lie on top of each other.
+    for rule in rules:
+        curve = rows[rows.rule == rule].sort_values("epsilon")
+        positions = [epsilons.index(epsilon) for epsilon in curve.epsilon]
+        style = rule_style(rule, rules)
+        axes.plot(
+            positions, 100 * curve.value, label=display(rule), color=style["color"], marker=style["marker"], markersize=4, linewidth=1.3
+        )
+        axes.fill_between(positions, 100 * curve.low, 100 * curve.high, color=style["color"], alpha=0.15, linewidth=0)
+    axes.set_xticks(range(len(epsilons)), [f"{epsilon:g}" for epsilon in epsilons])
+    axes.set_ylim(-3, 103)

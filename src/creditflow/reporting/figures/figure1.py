@@ -1,0 +1,124 @@
+"""How precisely a rule's update reduces the error, and how much its feedback path knows of the weights: the sign-symmetry
+paper's Figure 1, measured. Left, the angle between the rule's update and the loss gradient, over all parameters below the head,
+after each epoch; at 90 degrees the two have nothing to do with each other. Right, the last epoch's angle against the cosine
+between feedback weights and weights: 1 for BP; layers whose error comes by another way, as in DFA, count as 0."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import MaxNLocator
+
+from creditflow.errors import UserError
+from creditflow.reporting.figure import Figure, only, rule_style
+from creditflow.reporting.names import display, rule_order, transported_bits
+
+_METRICS = ("update_angle", "feedback_cosine")
+
+#: Degrees between two labels, so that they do not touch, and the highest place of one.
+_LABEL_STEP, _LABEL_TOP = 6.5, 96.0
+
+_BITS = "Bits: what the feedback path is told of each weight, 32 for all of it, 1 for its sign."
+
+
+@dataclass(frozen=True)
+class Settings:
+    """dataset, backbone: which ones to show; may be left out where there is only one."""
+
+    dataset: str | None = None
+    backbone: str | None = None
+
+
+def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
+    """Returns the figure: the angle over the epochs, and at the end, against the cosine."""
+    rows = records[records.metric.isin(_METRICS) & (records.attack == "clean") & records.epoch.notna()]
+    if rows.empty:
+        raise UserError("figure1: no record of update angles; set `angle_images` in `finetune.settings` and run the experiment again")
+    for column, wanted in (("dataset", settings.dataset), ("backbone", settings.backbone)):
+        rows = only(rows, column, wanted, "figure1", "update angles")
+    rules = rule_order(set(rows.rule))
+    canvas = Canvas(figsize=(9, 3.8), layout="constrained")
+    left, right = canvas.subplots(1, 2, sharey=True, width_ratios=[1.1, 1])
+    angles, cosines = ({rule: _spread(rows, rule, metric) for rule in rules} for metric in _METRICS)
+    for rule in rules:
+        _curve(left, angles[rule], rule, rules)
+    _points(right, *({rule: curves[rule].iloc[-1] for rule in rules} for curves in (cosines, angles)))
+    _decorate(left, right)
+    left.set_xlim(rows.epoch.min() - 0.5, rows.epoch.max() + 0.5)
+    left.set_ylim(-4, max(100.0, rows.value.max() + 4))
+    canvas.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=len(rules), frameon=False)
+    n_seeds = rows.seed.nunique()
+    spread = f"Means of {n_seeds} seeds, bands and bars from the least to the greatest" if n_seeds > 1 else "One seed"
+    place = f"{display(rows.backbone.iloc[0])}, {display(rows.dataset.iloc[0])}"
+    canvas.supxlabel(f"{place}. {spread}. {_BITS}", fontsize=7)
+    return canvas
+
+
+def _spread(rows: pd.DataFrame, rule: str, metric: str) -> pd.DataFrame:
+    """Returns mean, min and max over seeds; epochs are the index."""
+    return rows[(rows.rule == rule) & (rows.metric == metric)].groupby("epoch").value.agg(["mean", "min", "max"])
+
+
+def _curve(axes: Axes, spread: pd.DataFrame, rule: str, rules: list[str]) -> None:
+    style, epochs = rule_style(rule, rules), [int(epoch) for epoch in spread.index]
+    axes.plot(epochs, spread["mean"], label=display(rule), color=style["color"], marker=style["marker"], markersize=4, linewidth=1.3)
+    axes.fill_between(epochs, spread["min"], spread["max"], color=style["color"], alpha=0.15, linewidth=0)
+
+
+def _points(axes: Axes, cosines: "dict[str, pd.Series[float]]", angles: "dict[str, pd.Series[float]]") -> None:
+    places, rules = _apart({rule: last["mean"] for rule, last in angles.items()}), list(angles)
+    for rule in rules:
+        (x, *x_bar), (y, *y_bar) = (_bar(last[rule]) for last in (cosines, angles))
+        style = rule_style(rule, rules)
+        axes.errorbar(
+            [x], [y], xerr=[[part] for part in x_bar], yerr=[[part] for part in y_bar],
+            color=style["color"], marker=style["marker"], markersize=6, capsize=2, linewidth=1, zorder=3,
+        )  # fmt: skip
+        axes.annotate(
+            _label(rule), (x, y), xytext=(1.1, places[rule]), textcoords="data", va="center", fontsize=8, annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": style["color"], "linewidth": 0.8, "shrinkA": 2, "shrinkB": 4},
+        )  # fmt: skip
+
+
+def _bar(last: "pd.Series[float]") -> tuple[float, float, float]:
+    """Returns the mean, and how far the least and the greatest are from it; rounding must not make that negative."""
+    mean = last["mean"]
+    return mean, max(0.0, mean - last["min"]), max(0.0, last["max"] - mean)
+
+
+def _apart(heights: dict[str, float]) -> dict[str, float]:
+    """Returns heights in the same order, at least a step from each other, pushed up, but not beyond the top."""
+    order = sorted(heights, key=heights.__getitem__)
+    placed, lowest = dict(heights), float("-inf")
+    for rule in order:
+        placed[rule] = max(placed[rule], lowest)
+        lowest = placed[rule] + _LABEL_STEP
+    highest = _LABEL_TOP
+    for rule in reversed(order):
+        placed[rule] = min(placed[rule], highest)
+        highest = placed[rule] - _LABEL_STEP
+    return placed
+
+
+def _label(rule: str) -> str:
+    bits = transported_bits(rule)
+    return display(rule) if bits is None else f"{display(rule)}, {bits} bit{'' if bits == 1 else 's'}"
+
+
+def _decorate(left: Axes, right: Axes) -> None:
+    for axes in (left, right):
+        axes.axhline(90, color="#777777", linestyle="--", linewidth=0.8, zorder=0)
+        axes.set_yticks(range(0, 91, 15))
+    left.annotate("90°: no relation", (0.99, 91.5), xycoords=("axes fraction", "data"), ha="right", fontsize=7, color="#555555")
+    left.set_xlabel("epoch")
+    left.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    left.set_ylabel("angle between update\nand loss gradient (degrees)")
+    left.set_title("precision of the update during training", fontsize=10)
+    right.set_xlabel("cosine between feedback weights and weights")
+    right.set_title("at its end, against knowledge of the weights", fontsize=10)
+    right.set_xlim(-0.08, 1.06)
+    right.set_xticks([0, 0.25, 0.5, 0.75, 1])
+
+
+FIGURE = Figure(settings=Settings, draw=draw, source="records")
