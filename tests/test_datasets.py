@@ -345,11 +345,19 @@ WNIDS = [f"n{10_000_000 + 7 * index:08d}" for index in range(1000)]
 PICTURES = {index: jpeg(index, mode="L" if index == 2 else "RGB") for index in range(5)}
 
 
-def imagenet(folder: Path, kit: bool, n_classes: int = 1000, **changes: Any) -> None:
-    """One training image a class, four validation images: in folders of classes, or flat with the development kit."""
-    files: dict[str, bytes | str] = {
-        f"train/{wnid}/{wnid}_{index}.JPEG": PICTURES[min(index, 4)] for index, wnid in enumerate(WNIDS[:n_classes])
-    }
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training image for each class of ImageNet."""
+    folder = tmp_path_factory.mktemp("classes")
+    write(folder, {f"{wnid}/{wnid}_{index}.JPEG": PICTURES[min(index, 4)] for index, wnid in enumerate(WNIDS)})
+    return folder
+
+
+def imagenet(folder: Path, classes: Path, kit: bool, **changes: Any) -> None:
+    """Links to training images; four validation images: in folders of classes, or flat with the development kit."""
+    folder.mkdir(exist_ok=True)
+    (folder / "train").symlink_to(classes)
+    files: dict[str, bytes | str] = {}
     labels = [999, 0, 5, 0]
     for number, label in enumerate(labels, 1):
         place = "val" if kit else f"val/{WNIDS[label]}"
@@ -827,8 +835,8 @@ def test_the_folder_of_the_right_name_comes_first(stages: Stages) -> None:
 
 
 @pytest.mark.parametrize("kit", [False, True])
-def test_imagenet(kit: bool, stages: Stages) -> None:
-    imagenet(stages.here / "imagenet", kit)
+def test_imagenet(kit: bool, classes: Path, stages: Stages) -> None:
+    imagenet(stages.here / "imagenet", classes, kit)
     path = stages.both("imagenet")
     train = load_prepared(path, "train", inputs=InputSettings(size=8))
     assert train.labels.tolist() == list(range(1000)) and train.class_names == tuple(WNIDS)
@@ -846,7 +854,6 @@ def test_imagenet(kit: bool, stages: Stages) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_classes": 999}, "has 999 folders that are called like n01440764, not 1000"),
         ({"meta": b"not MATLAB"}, "meta.mat is truncated or corrupt"),
         ({"meta": meta_mat()[:5000]}, "meta.mat is truncated or corrupt"),
         ({"meta": meta_mat(WNIDS[:-1])}, "is not the development kit of these classes"),
@@ -856,24 +863,26 @@ def test_imagenet(kit: bool, stages: Stages) -> None:
         ({"prefix": "val_"}, r"val_00000001\.JPEG is not one of the 4 images"),
     ],
 )
-def test_imagenet_that_is_wrong(changes: dict[str, Any], message: str, stages: Stages) -> None:
-    imagenet(stages.here, kit=True, **changes)
+def test_imagenet_that_is_wrong(changes: dict[str, Any], message: str, classes: Path, stages: Stages) -> None:
+    imagenet(stages.here, classes, kit=True, **changes)
     stages.fetch("imagenet")
     with pytest.raises(UserError, match=message):
         stages.prepare("imagenet")
 
 
-def test_imagenet_that_is_incomplete(stages: Stages) -> None:
-    imagenet(stages.here, kit=True)
+def test_imagenet_that_is_incomplete(classes: Path, stages: Stages) -> None:
+    imagenet(stages.here, classes, kit=True)
     stages.fetch("imagenet")
-    (stages.here / "train" / WNIDS[7] / f"{WNIDS[7]}_7.JPEG").unlink()
-    with pytest.raises(UserError, match=f"{WNIDS[7]} has no images"):
-        stages.prepare("imagenet")
-    shutil.rmtree(stages.here / "train" / WNIDS[7])
-    shutil.rmtree(stages.here / "ILSVRC2012_devkit_t12")
-    imagenet(stages.here, kit=True)
     shutil.rmtree(stages.here / "ILSVRC2012_devkit_t12")
     with pytest.raises(UserError, match=r"has no folders of classes, and .*ILSVRC2012_devkit_t12\.tar\.gz from https://image-net.org"):
+        stages.prepare("imagenet")
+    (stages.here / "train").unlink()
+    for wnid in WNIDS:
+        (stages.here / "train" / wnid).mkdir(parents=True)
+    with pytest.raises(UserError, match=f"{WNIDS[0]} has no images; unpack it again"):
+        stages.prepare("imagenet")
+    (stages.here / "train" / WNIDS[7]).rmdir()
+    with pytest.raises(UserError, match="has 999 folders that are called like n01440764, not 1000"):
         stages.prepare("imagenet")
     shutil.rmtree(stages.here / "val")
     with pytest.raises(UserError, match="has lost val; put it back"):

@@ -93,7 +93,7 @@ def test_a_surrogate_is_the_bp_twin_and_never_the_model_itself() -> None:
         ("finetune.settings.learning_rate", float("inf"), "finetune.settings.learning_rate: inf is not a finite number"),
         ("finetune.overrides", {"fashion_59": {"epochs": 1}}, "finetune.overrides: 'fashion_59' is not under `datasets`"),
         ("finetune.overrides", {"fashion_5_9": {"epoch": 1}}, "finetune.overrides.fashion_5_9: unknown key 'epoch'"),
-        ("pretrain", {"weights": "IMAGENET1K_V1", "start": "random"}, "pretrain: give one of dataset, weights, experiment, start, not weights and start"),
+        ("pretrain", {"weights": "IMAGENET1K_V1", "start": "random"}, "pretrain: give one of dataset, weights, experiment, start, not weights and"),
         ("pretrain", {"settings": {"epochs": 1}}, "pretrain.settings: 'batch_size' is a required property"),
         ("pretrain", {"files": {}}, "pretrain: give one of dataset, weights, experiment, start, not none of them"),
         ("pretrain", {"dataset": "fashion_0_4"}, "pretrain: settings is missing"),
@@ -171,6 +171,13 @@ def test_extends_merges_mappings_and_replaces_lists(tmp_path: Path) -> None:
     assert keys["attacks"]["pgd"]["settings"] == QUICK["attacks"]["pgd"]["settings"] | {"steps": 9}
     assert keys["attacks"]["fgsm"] == QUICK["attacks"]["fgsm"]
     assert found["base"].keys == QUICK
+    fewer = load(
+        tmp_path,
+        base=QUICK,
+        fewer={"extends": "base", "audit": None, "tables": {"audit": None, "audit_guards": None}, "figures": {"audit": None}},
+    )
+    assert "audit" not in fewer["fewer"].keys
+    assert set(fewer["fewer"].keys["tables"]) == set(QUICK["tables"]) - {"audit", "audit_guards"}
 
 
 def test_the_workflows_own_configuration(tmp_path: Path) -> None:

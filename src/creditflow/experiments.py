@@ -204,6 +204,9 @@ def _extend(name: str, raw: Mapping[str, dict[str, Any]], folder: Path, seen: tu
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
+        if value is None and key in base:
+            del merged[key]
+            continue
         both = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
         merged[key] = _merge(base[key], value) if both else value
     return merged

@@ -30,7 +30,7 @@ class Settings(PublishedSettings):
         epsilon_l2: size of ours under the L2 attacks, for which the papers give none; None leaves attacks out.
     """
 
-    datasets: dict = field(default_factory=dict)  # type: ignore[type-arg]  # settings are checked by isinstance
+    datasets: dict[str, str] = field(default_factory=dict)
     epsilon_l2: float | None = None
 
     def __post_init__(self) -> None:
