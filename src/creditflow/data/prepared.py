@@ -220,7 +220,7 @@ def _blocks(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
 def load_prepared(path: Path, split: str, classes: Sequence[int] | None = None, inputs: InputSettings | None = None) -> Subset:
     """Reads one split, all of it or only some classes.
 
-    Raises UserError if the file is not a prepared dataset, the split is not in it, a class has no image, or `inputs` do
+    Raises UserError if the file is not a prepared dataset, the split is not in it, a chosen class has no image, or `inputs` do
     not fit the images.
     """
     inputs = inputs or InputSettings()
@@ -234,9 +234,10 @@ def load_prepared(path: Path, split: str, classes: Sequence[int] | None = None, 
         raise UserError(f"{path} {why}; delete it and prepare it again") from error
     if isinstance(images, ImageFiles) and inputs.size is None:
         raise UserError(f"{path}: its images are files of many sizes; give the experiment an `input.size`")
-    chosen = list(classes) if classes is not None else list(range(len(facts["class_names"])))
-    images, labels = _select(images, labels, chosen, path)
-    names = tuple(facts["class_names"][index] for index in chosen)
+    names = tuple(facts["class_names"])
+    if classes is not None:
+        images, labels = _select(images, labels, list(classes), path)
+        names = tuple(names[index] for index in classes)
     subset = Subset(images, labels, names, tuple(facts["mean"]), tuple(facts["std"]), inputs)
     n_channels = subset.image_shape[0]
     if len(subset.mean) != n_channels:  # a grey image repeated, or files read as grey ones
