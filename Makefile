@@ -67,7 +67,7 @@ format: $(TOOLS) ## format Python and Snakemake files
 	$(BIN)/snakefmt .
 
 bench: $(INSTALLED) ## ratios of time, side by side: rules to backpropagation, attacks to foolbox
-	$(BIN)/python benchmarks/feedback_step.py
+	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/attacks.py
 
 container: $(INSTALLED) ## build the image for --use-apptainer (FLAVOUR=cpu for one without CUDA; OPTIONS for containers/build.py)

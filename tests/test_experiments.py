@@ -93,7 +93,7 @@ def test_a_surrogate_is_the_bp_twin_and_never_the_model_itself() -> None:
         ("finetune.settings.learning_rate", float("inf"), "finetune.settings.learning_rate: inf is not a finite number"),
         ("finetune.overrides", {"fashion_59": {"epochs": 1}}, "finetune.overrides: 'fashion_59' is not under `datasets`"),
         ("finetune.overrides", {"fashion_5_9": {"epoch": 1}}, "finetune.overrides.fashion_5_9: unknown key 'epoch'"),
-        ("pretrain", {"weights": "IMAGENET1K_V1", "start": "random"}, "pretrain: give one of dataset, weights, experiment, start, not weights and"),
+        ("pretrain", {"weights": "IMAGENET1K_V1", "start": "random"}, "pretrain: give one of dataset, weights, experiment, start, not w"),
         ("pretrain", {"settings": {"epochs": 1}}, "pretrain.settings: 'batch_size' is a required property"),
         ("pretrain", {"files": {}}, "pretrain: give one of dataset, weights, experiment, start, not none of them"),
         ("pretrain", {"dataset": "fashion_0_4"}, "pretrain: settings is missing"),

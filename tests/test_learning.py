@@ -5,6 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -12,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from creditflow import apply_rule, feedback_state, plugins
 from creditflow.errors import UserError
 from creditflow.learning import Rule, feedback_layers, get_rule
+from creditflow.learning.draws import fill_uniform
 from creditflow.training import TrainingSettings, train
 from helpers import Awkward, small_model, subset
 
@@ -84,6 +86,66 @@ def test_gradients_equal_an_independent_computation_with_the_same_feedback(rule:
         np.testing.assert_allclose(mine.numpy(), theirs, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("positions", [(), (3,)], ids=["rows", "tokens"])
+@pytest.mark.parametrize("rule", SIGN_SYMMETRIC)
+def test_v_made_in_blocks_gives_what_v_as_a_whole_gives(rule: str, positions: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(5, 29).double()
+    with torch.no_grad():
+        linear.weight[3] = 0.0
+    view = apply_rule(nn.Sequential(linear), rule, generator=gen())
+    monkeypatch.setattr(
+        "creditflow.learning.layers._BLOCK", {"cpu": 2 * linear.weight[0].nbytes}
+    )  # of two rows, or as many as the error has
+    x, error = torch.randn(4, *positions, 5).double().requires_grad_(), torch.randn(4, *positions, 29).double()
+    (ours,) = torch.autograd.grad(view(x), x, error)
+    torch.testing.assert_close(ours, error @ view[0].feedback_weight())
+    assert (view[0].feedback_weight()[3] == 0).all()
+
+
+def test_half_precision_loses_no_more_in_blocks_than_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    view = apply_rule(nn.Sequential(nn.Linear(64, 512)), "frsf", generator=gen())
+    monkeypatch.setattr("creditflow.learning.layers._BLOCK", {"cpu": 0})
+    x, error = torch.randn(2, 64, requires_grad=True), torch.randn(2, 512).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = view(x)
+    (ours,) = torch.autograd.grad(output, x, error)
+    expected = error.float() @ view[0].feedback_weight()
+    assert (ours - expected).norm() < 0.004 * expected.norm()
+
+
+@pytest.mark.parametrize("rule", ["usf", "frsf", "brsf", "fa", "dfa"])
+def test_between_forward_and_backward_a_layer_keeps_its_input_its_weight_and_its_state(rule: str) -> None:
+    model, x = Awkward(), torch.randn(2, 4, 11, 11)
+    view = apply_rule(model, rule, generator=gen())
+    known = {tensor.untyped_storage().data_ptr() for tensor in model.parameters()}
+    known |= {tensor.untyped_storage().data_ptr() for _, layer in feedback_layers(view) for tensor in layer.state.values()}
+
+    def kept(network: nn.Module) -> int:
+        new = {}
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            new[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            network(x)
+        return sum(nbytes for pointer, nbytes in new.items() if pointer not in known)
+
+    assert kept(view) <= kept(model)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_weight_changed_between_forward_and_backward_is_refused(rule: str) -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    loss = apply_rule(model, rule, generator=gen())(torch.randn(4, 3)).sum()
+    with torch.no_grad():
+        model[1].weight.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 def test_batch_normalisation_keeps_its_exact_backward() -> None:
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(2)
@@ -102,7 +164,8 @@ def test_magnitudes_have_glorots_scale(weight: torch.Tensor) -> None:
     weight = torch.randn_like(weight)
     fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(weight)
     sigma = math.sqrt(2 / (fan_in + fan_out))
-    torch.testing.assert_close(get_rule("usf").feedback_weight(weight, {}), sigma * weight.sign())
+    uniform = get_rule("usf")
+    torch.testing.assert_close(uniform.feedback_weight(weight, uniform.initial_state(weight, None)), sigma * weight.sign())
     for name in ("frsf", "brsf"):
         rule = get_rule(name)
         draws = torch.stack([rule.initial_state(weight, gen(seed))["magnitude"] for seed in range(200)])
@@ -135,6 +198,88 @@ def test_brsf_redraws_once_per_update_and_never_while_looking(kind: type[torch.o
     assert not torch.equal(seen[1], seen[2])
 
 
+EDITS = {
+    "one bit": lambda w: w[0, 0].copy_(torch.nextafter(w[0, 0], torch.tensor(9.0))),
+    "last element": lambda w: w[-1, -1].add_(0.01),
+    "two signs": lambda w: w[0, 1::2][:2].neg_(),
+    "all signs": lambda w: w.neg_(),
+    "exchange": lambda w: w[:2].copy_(w[:2].flip(0)),
+    "opposite steps": lambda w: w.add_(torch.tensor([[0.25], [-0.25]]).repeat(len(w), 1)[: len(w)]),
+}
+
+
+@pytest.mark.parametrize("size", [(4, 3), (301, 303), (2, 300_000)], ids=["copied", "summed", "in parts"])
+@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("data", [False, True], ids=["no_grad", "data"])
+def test_brsf_notices_every_edit_and_nothing_else(edit: str, size: tuple[int, int], data: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(size[1], size[0]))
+    layer = apply_rule(model, "brsf", generator=gen())[0]
+    before = layer.feedback_weight().abs()
+    model.load_state_dict(model.state_dict())  # the same values again
+    assert torch.equal(layer.feedback_weight().abs(), before)
+    with torch.no_grad():
+        EDITS[edit](model[0].weight.data if data else model[0].weight)
+    assert not torch.equal(layer.feedback_weight().abs(), before)
+    assert layer.state["updates"] == 1
+
+
+def test_brsf_refuses_a_backward_whose_magnitudes_were_redrawn() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    view, x = apply_rule(model, "brsf", generator=gen()), torch.randn(5, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=True)  # goes past version counters
+    view(x).sum().backward()
+    stale = view(x).sum()
+    optimizer.step()
+    view(x)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        stale.backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_redrawn_magnitudes_are_uniform_and_independent(dtype: torch.dtype) -> None:
+    shape, draws = (700, 1001), []
+    for key in [(3, 1), (3, 2), (4, 1)]:
+        drawn = torch.zeros(shape, dtype=dtype)
+        fill_uniform(drawn, 2.0, *key)
+        draws.append(drawn.double().flatten().numpy())
+    for drawn in draws:
+        assert drawn.min() >= 0
+        assert drawn.max() <= 2
+        assert scipy.stats.kstest(drawn / 2, "uniform").statistic < (0.003 if dtype.itemsize > 2 else 0.01)
+    pairs = [(draws[0], draws[1]), (draws[0], draws[2]), *((draws[0][lag:], draws[0][:-lag]) for lag in (1, 2, 1001))]
+    for one, other in pairs:
+        assert abs(np.corrcoef(one, other)[0, 1]) < 4 / math.sqrt(len(one))
+
+
+def test_redrawn_magnitudes_depend_on_neither_threads_nor_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, threads = [], torch.get_num_threads()
+    try:
+        for n_threads, words in [(1, 2**18), (2, 2**18), (2, 1000)]:
+            torch.set_num_threads(n_threads)
+            monkeypatch.setattr("creditflow.learning.draws._WORDS", {"cpu": words})
+            drawn.append(torch.zeros(800, 1001))
+            fill_uniform(drawn[-1], 1.0, 5, 6)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[0], drawn[2])
+
+
+@pytest.mark.parametrize("rule", ["frsf", "brsf"])
+def test_memory_formats_change_no_first_draw(rule: str) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(4, 6, 3))
+    last = nn.Sequential(nn.Conv2d(4, 6, 3)).to(memory_format=torch.channels_last)
+    last.load_state_dict(plain.state_dict())
+    views = [apply_rule(model, rule, generator=gen()) for model in (plain, last)]
+    assert torch.equal(*(view[0].feedback_weight() for view in views))
+    assert views[1][0].state["magnitude"].is_contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        last[0].weight.add_(1)
+    assert not torch.equal(*(view[0].feedback_weight().abs() for view in views)) or rule == "frsf"
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_after_training_signs_agree_where_the_rule_says_so(rule: str) -> None:
     model, data = small_model(), subset()
@@ -147,8 +292,9 @@ def test_after_training_signs_agree_where_the_rule_says_so(rule: str) -> None:
     layers = dict(feedback_layers(view))
     assert bool(layers) == (rule != "bp")
     for layer in layers.values():
-        agree = (layer.feedback_weight().sign() == layer.weight.sign()).float().mean()
-        assert agree == 1 if rule in SIGN_SYMMETRIC else agree < 1
+        if not layer.rule.direct:  # whose V is of another shape
+            agree = (layer.feedback_weight().sign() == layer.weight.sign()).float().mean()
+            assert agree == 1 if rule in SIGN_SYMMETRIC else agree < 1
     for name, tensor in feedback_state(view).items():
         assert torch.equal(tensor, state[name])
 
@@ -205,6 +351,8 @@ def test_brsf_continues_from_its_state_in_whatever_order_layers_are_visited() ->
         backwards = [layer.feedback_weight() for _, layer in reversed(list(feedback_layers(again)))][::-1]
         assert all(torch.equal(one, other) for one, other in zip(forwards, backwards, strict=True)), update
     assert not torch.equal(forwards[0].abs(), saved["0.magnitude"])
+    assert saved["0.updates"] == 0  # a redraw leaves the saved tensors alone
+    assert torch.equal(feedback_state(apply_rule(model, "brsf", generator=gen()))["0.magnitude"], saved["0.magnitude"])
     assert forwards[0].abs().max() <= math.sqrt(3) * math.sqrt(2 / 7)
 
 
@@ -244,8 +392,15 @@ def test_mistakes_end_in_a_clear_line() -> None:
         (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))), "usf", {}, "layer '0' of type ParametrizedLinear"),
         (apply_rule(plain, "usf"), "usf", {}, "already"),
         (plain, "frsf", {"state": {}}, "no '0.magnitude'"),
-        (plain, "usf", {"state": {"1.magnitude": torch.ones(2, 2)}}, "'1.magnitude'"),
+        (plain, "frsf", {"state": {"0.magnitude": torch.ones(2, 2), "1.magnitude": torch.ones(2, 2)}}, "'1.magnitude'"),
         (plain, "frsf", {"state": {"0.magnitude": torch.ones(3, 2)}}, r"\[3, 2\]"),
+        (plain, Rule(feedback_weight=lambda weight, state: weight[:1]), {}, r"V for layer '0' has shape \[1, 2\], not \[2, 2\]"),
+        (
+            plain,
+            Rule(feedback_weight=lambda weight, state, out=None: weight / weight.norm(), elementwise=True),
+            {},
+            "depends on other rows",
+        ),
     ]
     for model, rule, arguments, message in cases:
         with pytest.raises(UserError, match=message):

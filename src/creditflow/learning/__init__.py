@@ -141,8 +141,10 @@ def _check(name: str, layer: FeedbackLayer, like: Tensor) -> None:
         raise UserError(f"the feedback state has no {f'{name}.{error.args[0]}'!r}, which this rule needs") from error
     if feedback.shape != like.shape:
         raise UserError(f"the rule's V for layer {name!r} has shape {list(feedback.shape)}, not {list(like.shape)}")
-    if rule.elementwise and not torch.allclose(feedback[:1], rule.feedback_weight(weight[:1], rows_of(state, slice(1))), equal_nan=True):
-        raise UserError(f"the rule declares elementwise=True, but its V for the first row of layer {name!r} depends on other rows")
+    if rule.elementwise:
+        row = rule.feedback_weight(weight[:1], rows_of(state, slice(1)), torch.empty_like(weight[:1]))
+        if not torch.allclose(row, feedback[:1], equal_nan=True):
+            raise UserError(f"the rule declares elementwise=True, but its V for the first row of layer {name!r} depends on other rows")
 
 
 def _take(state: dict[str, Tensor], layer_name: str, like: Tensor) -> State:

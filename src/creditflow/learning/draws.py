@@ -5,60 +5,62 @@ Both go through memory in 64-bit words, as many at a time as stay in cache, or a
 
 from functools import cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
 _WORDS = {"cpu": 2**18, "cuda": 2**22}
 
-#: Multipliers of splitmix64's finaliser (Steele, Lea and Flood, 2014), as signed integers.
-_MIX = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
+#: Bytes up to which a weight is its own fingerprint, as sums would take longer.
+_SMALL = 2**18
+
+#: splitmix64 (Steele, Lea and Flood, 2014): the step of its counter, shifts and factors of its finaliser.
+_STEP = 0x9E3779B97F4A7C15
+_ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+_LAST_SHIFT = 31
 
 
-def fill_uniform(target: Tensor, bound: float, seed: int, *key: int) -> None:
-    """Fills a tensor with U(0, bound), in the order of its memory; seed and key are integers from 0 on.
+def fill_uniform(target: Tensor, bound: float, *key: int) -> None:
+    """Fills a tensor with U(0, bound), in the order of its memory; the key is one or more integers in [0, 2^64).
 
-    Word j of the stream is a hash of a + j b, where a and b follow from seed and key: each number depends on its place
-    alone, so neither the number of threads nor the device changes it. PyTorch's CPU generator draws one number after the
-    other, several times as slowly. Each half of a word is a number with 31 random bits.
+    Word j of a stream is splitmix64's finaliser of a + j b, where a and b follow from the key: each number depends on its
+    place alone, so neither the number of threads nor the device changes it. PyTorch's CPU generator draws one number
+    after the other, several times as slowly. Each half of a word makes a number of 31 random bits.
 
     Raises RuntimeError for a tensor with gaps in its memory.
     """
-    start, step = (int(word) for word in np.random.SeedSequence(seed, spawn_key=key).generate_state(2, np.uint64))
-    device, size = target.device, _words(target)
+    start, size = _hash(*key), _words(target)
+    step = _hash(start) | 1
     for index, numbers in enumerate(_in_memory(target).view(-1).split(2 * size)):
-        first = torch.tensor(_signed(start + index * size * (step | 1)), device=device)
-        words = torch.add(first, _counters(size, device)[: (len(numbers) + 1) // 2], alpha=_signed(step | 1))
+        words = _counters(size, target.device)[: (numbers.numel() + 1) // 2] * _signed(step)
+        words += _signed(start + index * size * step)
         spare = torch.empty_like(words)
-        # The shifts copy the sign, which costs one of the 64 bits.
-        for shift, factor in zip((30, 27), _MIX, strict=True):
-            words.bitwise_xor_(torch.bitwise_right_shift(words, shift, out=spare)).mul_(factor)
-        words.bitwise_xor_(torch.bitwise_right_shift(words, 31, out=spare))
-        halves = spare.view(torch.float32)[: len(numbers)].copy_(words.view(torch.int32)[: len(numbers)])
+        for shift, factor in _ROUNDS:  # these shifts copy the sign, which costs one of the 64 bits
+            words.bitwise_xor_(torch.bitwise_right_shift(words, shift, out=spare)).mul_(_signed(factor))
+        words.bitwise_xor_(torch.bitwise_right_shift(words, _LAST_SHIFT, out=spare))
+        halves = spare.view(torch.float32)[: numbers.numel()].copy_(words.view(torch.int32)[: numbers.numel()])
         torch.mul(halves.abs_(), bound * 2.0**-31, out=numbers)
 
 
-def fingerprint(weight: Tensor) -> tuple[list[int], list[int]]:
-    """Returns integers that change when a weight changes in any bit; equal weights of equal memory format have equal ones.
+def fingerprint(weight: Tensor) -> Tensor:
+    """Returns integers that change when a weight changes in any bit; a change of memory format may count as one.
 
-    Sums, modulo 2^64, of the weight's 64-bit words times fixed random odd numbers. They are exact, so neither threads nor
-    the order of summation matter, and that a change leaves them alike has a probability of about 2^-32 at the most.
+    Of a large weight these are sums, modulo 2^64, of its 64-bit words times fixed random odd numbers. They are exact, so
+    neither threads nor the order of summation matter, and that a change leaves them alike has a probability of about
+    2^-32 at the most.
     """
     octets = _in_memory(weight.detach()).reshape(-1).view(torch.uint8)
-    whole = octets.numel() // 8 * 8
+    if octets.numel() <= _SMALL:
+        return octets.clone()
+    whole, size = octets.numel() // 8 * 8, _words(weight)
     words = octets[:whole]
     if words.data_ptr() % 8:
         words = words.clone()
-    size = _words(weight)
-    factors = _factors(size, weight.device)
-    spare = torch.empty_like(factors[: whole // 8])
-    sums = []
+    factors, spare, sums = _factors(size, weight.device), torch.empty(size, dtype=torch.int64, device=weight.device), []
     for part in words.view(torch.int64).split(size):
-        mixed = spare[: len(part)]
         # A difference in the upper half alone would lose bits in the product: it is mixed into the lower half first.
-        torch.bitwise_right_shift(part, 32, out=mixed)
-        sums.append(mixed.bitwise_xor_(part).mul_(factors[: len(part)]).sum())
-    return torch.stack(sums).tolist(), octets[whole:].tolist()
+        mixed = torch.bitwise_right_shift(part, 32, out=spare[: len(part)]).bitwise_xor_(part)
+        sums.append(mixed.mul_(factors[: len(part)]).sum())
+    return torch.cat([torch.stack(sums), octets[whole:].long()])
 
 
 def _words(tensor: Tensor) -> int:
@@ -76,11 +78,22 @@ def _factors(size: int, device: torch.device) -> Tensor:
     return torch.randint(-(2**63), 2**63 - 1, (size,), generator=generator).bitwise_or_(1).to(device)
 
 
+def _hash(*key: int) -> int:
+    """Returns a 64-bit hash of integers."""
+    state = 0
+    for word in key:
+        state = (state ^ word) + _STEP & 2**64 - 1
+        for shift, factor in _ROUNDS:
+            state = (state ^ state >> shift) * factor & 2**64 - 1
+        state ^= state >> _LAST_SHIFT
+    return state
+
+
 def _signed(word: int) -> int:
-    """Returns the word, modulo 2^64, as the signed integer of the same bits."""
+    """Returns a word, modulo 2^64, as the signed integer of the same bits."""
     return (word + 2**63) % 2**64 - 2**63
 
 
 def _in_memory(tensor: Tensor) -> Tensor:
     """Returns the tensor with its dimensions in the order in which they lie in memory."""
-    return tensor.permute(sorted(range(tensor.dim()), key=tensor.stride, reverse=True))
+    return tensor if tensor.is_contiguous() else tensor.permute(sorted(range(tensor.dim()), key=tensor.stride, reverse=True))

@@ -19,7 +19,7 @@ from creditflow.learning.error import OutputTap, PassError
 from creditflow.learning.rule import Rule, State, rows_of
 
 #: Bytes of V that a backward pass makes at a time: what stays in cache, and what keeps a GPU busy.
-_BLOCK = {"cpu": 2**20, "cuda": 2**26}
+_BLOCK = {"cpu": 2**21, "cuda": 2**26}
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,21 @@ class _Feedback:
         ctx.feedback = self
         ctx.save_for_backward(x, weight, *self.state.values())
 
-    def weight(self, weight: Tensor, rows: slice | None = None) -> Tensor:
-        """Returns V, as a whole or, if the rule is elementwise, some of its rows."""
-        if rows is None:
-            return self.rule.feedback_weight(weight, self.state)
-        return self.rule.feedback_weight(weight[rows], rows_of(self.state, rows))
+    def weight(self, weight: Tensor) -> Tensor:
+        """Returns V as a whole."""
+        return self.rule.feedback_weight(weight, self.state)
 
-    def blocks(self, weight: Tensor, least: int) -> list[slice | None]:
-        """Returns the blocks of rows, each of at least so many, to make V in; one None for all at once."""
-        size = max(1, least, _BLOCK.get(weight.device.type, 2**26) // max(1, weight[:1].nbytes))
-        if not self.rule.elementwise or size >= len(weight):
-            return [None]
-        return [slice(start, start + size) for start in range(0, len(weight), size)]
+    def rows(self, weight: Tensor, rows: slice, out: Tensor) -> Tensor:
+        """Returns rows of an elementwise rule's V, put into the first of `out`."""
+        part = weight[rows]
+        return self.rule.feedback_weight(part, rows_of(self.state, rows), out[: len(part)])
+
+    def blocks(self, weight: Tensor, least: int) -> list[slice]:
+        """Returns the blocks of rows, each of at least so many, in which to make V; one if it is to be made as a whole."""
+        size = len(weight)
+        if self.rule.elementwise:
+            size = max(least, _BLOCK.get(weight.device.type, 2**26) // max(1, weight[:1].nbytes))
+        return [slice(start, start + size) for start in range(0, len(weight), max(1, size))]
 
     def output_error(self, n: int) -> Tensor:
         """Returns the error at the output, (n, K), for a direct rule."""
@@ -82,11 +85,12 @@ def _down(feedback: _Feedback, weight: Tensor, error: Tensor) -> Tensor:
     """Returns dy V, (n, in), for dy (n, out)."""
     # With fewer rows than dy has, going over the sum for each block would cost more than the products.
     blocks = feedback.blocks(weight, least=len(error))
-    if blocks == [None]:
+    if len(blocks) <= 1:
         return error.mm(feedback.weight(weight).to(error.dtype))
+    memory = torch.empty_like(weight[blocks[0]])
     total = error.new_zeros(len(error), weight.shape[1], dtype=torch.promote_types(error.dtype, torch.float32))
     for rows in blocks:
-        part, block = error[:, rows], feedback.weight(weight, rows).to(error.dtype)
+        part, block = error[:, rows], feedback.rows(weight, rows, memory).to(error.dtype)
         if total.dtype == error.dtype:
             total.addmm_(part, block)
         else:  # half precision is for products, not for sums of them
@@ -160,12 +164,13 @@ class FeedbackLayer(nn.Module):
     rule: Rule
     state: State
     _tap: OutputTap | None
-    _seen: Any
+    _seen: Tensor
 
     def put_rule(self, rule: Rule, state: State, tap: OutputTap | None = None) -> None:
         """Attaches a rule, its state for this layer, and for a direct rule the tap on the view's output."""
         self.rule, self.state, self._tap = rule, state, tap
-        self._seen = fingerprint(self.weight) if rule.after_update is not None else None
+        if rule.after_update is not None:
+            self._seen = fingerprint(self.weight)
 
     def feedback_weight(self) -> Tensor:
         """Returns V for the present W: of W's shape, for a direct rule (K, inputs, ...)."""
@@ -176,7 +181,7 @@ class FeedbackLayer(nn.Module):
         """Returns the rule's state for the present W; a redraw that an update has made due is done first."""
         if self.rule.after_update is not None:
             present = fingerprint(self.weight)
-            if present != self._seen:
+            if not torch.equal(present, self._seen):
                 self.state, self._seen = self.rule.after_update(self.weight.detach(), self.state), present
         return self.state
 
@@ -214,11 +219,12 @@ class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
             return super().forward(x)
         if x.dim() == 3:
             return self.forward(x.unsqueeze(0)).squeeze(0)
-        padding = self.padding
-        if isinstance(padding, str) or self.padding_mode != "zeros":
+        left, right, top, bottom = self._reversed_padding_repeated_twice
+        padding = (top, left)
+        if self.padding_mode != "zeros" or (left, top) != (right, bottom):
             # Padding is not a weight: it stays outside the rule, with its exact gradient.
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-            x, padding = F.pad(x, self._reversed_padding_repeated_twice, mode=mode), (0, 0)
+            x, padding = F.pad(x, [left, right, top, bottom], mode=mode), (0, 0)
         geometry = (self.stride, padding, self.dilation, self.groups)
         output: Tensor = _FeedbackConv2d.apply(*self._operands(x, self.bias), self._feedback(), geometry)  # type: ignore[no-untyped-call]
         return output

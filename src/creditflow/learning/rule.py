@@ -39,13 +39,14 @@ class Rule:
         after_update: (W, state) -> state, called once after each change of W; None if nothing changes. It may write
             into the tensors of the old state.
         elementwise: True if each element of V follows from the elements of W and of the state at its place and from
-            scalars. V then never exists as a whole: `feedback_weight` is given some rows of W and of the state at a time.
+            scalars. A large V then never exists as a whole: `feedback_weight` is given some rows of W and of the state at a
+            time, and as a third argument, `out`, a tensor to put V in (or None).
         direct: True if what goes down is the error at the output, e = dL/dlogits of shape (N, K), instead of the layer's
             own. V then has the shape (K, inputs, ...), and `initial_state` is given an empty tensor of that shape for W.
         exact: True only for backpropagation, which leaves the layers alone.
     """
 
-    feedback_weight: Callable[[Tensor, State], Tensor]
+    feedback_weight: Callable[..., Tensor]
     initial_state: Callable[[Tensor, torch.Generator | None], State] = no_state
     after_update: Callable[[Tensor, State], State] | None = None
     elementwise: bool = False
@@ -84,6 +85,6 @@ def random_magnitude(weight: Tensor, generator: torch.Generator | None) -> State
     return {"magnitude": xavier_uniform(weight, generator).abs_()}
 
 
-def sign_concordant(weight: Tensor, state: State) -> Tensor:
+def sign_concordant(weight: Tensor, state: State, out: Tensor | None = None) -> Tensor:
     """Returns M * sign(W); sign(0) = 0."""
-    return weight.sign().mul_(state["magnitude"])
+    return torch.sign(weight, out=out).mul_(state["magnitude"])
