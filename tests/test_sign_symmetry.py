@@ -40,9 +40,15 @@ CELLS = {
     "figures": {"figure4": None, "figure5": None},
     "attacks": {
         "fgsm": {"datasets": ["cifar10", "coco"], "images": 4, "batch_size": 4},
-        "pgd": {"datasets": ["cifar10", "coco"], "images": 2, "batch_size": 2, "epsilons": [0, 0.01]},
-        "boundary": {"datasets": ["cifar10", "coco"], "images": 2, "batch_size": 2, "settings": {"steps": 3}},
-        "hopskipjump": {"datasets": ["cifar10"], "images": 2, "batch_size": 2, "settings": {"steps": 1, "initial_evaluations": 4}},
+        "pgd": {"datasets": ["cifar10"], "images": 2, "batch_size": 2, "epsilons": [0, 0.01]},
+        "boundary": {"datasets": ["coco"], "rules": ["frsf"], "images": 2, "batch_size": 2, "settings": {"steps": 3}},
+        "hopskipjump": {
+            "datasets": ["cifar10"],
+            "rules": ["frsf"],
+            "images": 2,
+            "batch_size": 2,
+            "settings": {"steps": 1, "initial_evaluations": 4},
+        },
     },
 }
 
@@ -96,7 +102,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     configuration = yaml.safe_load((folder / "config/config.yaml").read_text())
     configuration["data"]["search_paths"] = [str(raw)]
     (folder / "config/config.yaml").write_text(yaml.safe_dump(configuration))
-    done = snakemake(folder, "cells")
+    done = snakemake(folder, "cells", timeout=1800)
     assert done.returncode == 0, done.stdout
     return folder
 
@@ -130,7 +136,7 @@ def test_networks_saw_224_pixels_and_started_from_the_given_weights(cells: Path)
 def test_records_say_what_was_measured(cells: Path) -> None:
     frame = pd.read_parquet(cells / "results/cells/records.parquet")
     assert set(frame.dataset) == {"cifar10", "coco"}
-    assert set(frame.attack[frame.dataset == "coco"]) == {"clean", "fgsm", "pgd", "boundary"}
+    assert set(frame.attack[frame.dataset == "coco"]) == {"clean", "fgsm", "boundary"}
     angles = frame[frame.metric == "update_angle"]
     assert set(zip(angles.dataset, angles.rule, angles.epoch, strict=True)) == {
         (dataset, rule, epoch) for dataset, n in (("cifar10", 2), ("coco", 1)) for rule in ("bp", "frsf") for epoch in range(1, n + 1)
