@@ -15,7 +15,7 @@ from creditflow import files, runtime, targets
 from creditflow.data.inputs import Augmentation
 from creditflow.data.prepared import Subset
 from creditflow.errors import UserError
-from creditflow.learning import apply_rule, feedback_state
+from creditflow.learning import apply_rule, feedback_layers, feedback_state
 from creditflow.models import ImageClassifier
 from creditflow.training.accuracy import correct_predictions
 from creditflow.training.alignment import alignment
@@ -172,11 +172,19 @@ def _start(
         order.set_state(saved["order"])
         changes.set_state(saved["changes"])
     view = apply_rule(model, rule, generator=feedback, state=saved["feedback"] if saved else None)
-    run = _Run(model, view, torch.compile(view) if settings.compile else view, _optimizer(model, settings), order, changes)
+    run = _Run(model, view, _compiled(view) if settings.compile else view, _optimizer(model, settings), order, changes)
     if saved is not None:
         run.optimizer.load_state_dict(saved["optimizer"])
         run.history = saved["history"]
     return run
+
+
+def _compiled(view: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Returns the view with its passes fused, but for the layers of a rule: their backward is not the compiler's to derive."""
+    for _, layer in feedback_layers(view):
+        layer.forward = torch.compiler.disable(layer.forward)
+    compiled: Callable[[Tensor], Tensor] = torch.compile(view)
+    return compiled
 
 
 def _optimizer(model: ImageClassifier, settings: TrainingSettings) -> torch.optim.Optimizer:
