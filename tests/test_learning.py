@@ -252,13 +252,18 @@ def test_redrawn_magnitudes_are_uniform_and_independent(dtype: torch.dtype) -> N
         assert abs(np.corrcoef(one, other)[0, 1]) < 4 / math.sqrt(len(one))
 
 
-def test_redrawn_magnitudes_depend_on_neither_threads_nor_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(7, 9), (800, 1001)], ids=["small", "large"])
+def test_redrawn_magnitudes_depend_on_neither_threads_nor_blocks(
+    shape: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     drawn, threads = [], torch.get_num_threads()
     try:
-        for n_threads, words in [(1, 2**18), (2, 2**18), (2, 1000)]:
+        for n_threads, words, small in [(1, 2**18, 2**18), (2, 2**18, 0), (2, 1000, 2**30)]:
             torch.set_num_threads(n_threads)
             monkeypatch.setattr("creditflow.learning.draws._WORDS", {"cpu": words})
-            drawn.append(torch.zeros(800, 1001))
+            monkeypatch.setattr("creditflow.learning.draws._SMALL", small)
+            drawn.append(torch.zeros(shape, dtype=dtype))
             fill_uniform(drawn[-1], 1.0, 5, 6)
     finally:
         torch.set_num_threads(threads)
