@@ -105,6 +105,8 @@ def test_a_surrogate_is_the_bp_twin_and_never_the_model_itself() -> None:
             {"weights": "IMAGENET1K_V1", "files": {"resnet": {"path": "x", "sha256": "0" * 8}}},
             "pretrain.files: unknown backbone 'resnet'; did you mean 'resnet18'",
         ),
+        ("finetune.settings", {"epoch": 1}, "finetune.settings: unknown key 'epoch'; did you mean 'epochs'"),
+        ("input", {"siz": 32}, "input: Unevaluated properties are not allowed ('siz' was unexpected)"),
         ("input", {"size": 0}, "input.size: 0 is less than the minimum of 1"),
         ("input", {"backbones": {"resnet": {"size": 32}}}, "input.backbones: unknown backbone 'resnet'"),
         ("input", {"resize": "stretch"}, "input.resize: 'stretch' is not one of"),

@@ -220,7 +220,9 @@ def _validator(schema: Path, definition: str) -> Draft202012Validator:
 
 def _validate(keys: dict[str, Any], schema: Path, definition: str, where: str) -> None:
     _refuse_not_finite(keys, where, "")
-    error = best_match(_validator(schema, definition).iter_errors(keys))
+    errors = list(_validator(schema, definition).iter_errors(keys))
+    # A misspelt key is one too many and one too few: the first tells more.
+    error = best_match([error for error in errors if error.validator == "additionalProperties"] or errors)
     if error is not None:
         raise UserError(f"{where}: {_explain(error)}")
 
