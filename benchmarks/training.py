@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import io
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -106,7 +107,8 @@ def times(name: str, rule: str, with_biotorch: bool, args: argparse.Namespace) -
 def memory(name: str, rule: str, whose: str, args: argparse.Namespace) -> float:
     """Peak memory in MiB of a process that trains."""
     command = [sys.executable, __file__, "--peak-of", name, rule, whose, "--threads", str(args.threads), "--biotorch", str(args.biotorch)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    # glibc then gives freed memory back at once: the peak is of what is in use, not of what lies about in between.
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"})
     if done.returncode:
         sys.exit(f"error: the process that trains {name} under {rule} ({whose}) ended with status {done.returncode}; see above")
     return float(done.stdout)

@@ -14,6 +14,7 @@ from creditflow import apply_rule, feedback_state, plugins
 from creditflow.errors import UserError
 from creditflow.learning import Rule, feedback_layers, get_rule
 from creditflow.learning.draws import fill_uniform
+from creditflow.learning.layers import _SMALL_KERNELS
 from creditflow.training import TrainingSettings, train
 from helpers import Awkward, small_model, subset
 
@@ -302,6 +303,20 @@ def test_after_training_signs_agree_where_the_rule_says_so(rule: str) -> None:
             assert agree == 1 if rule in SIGN_SYMMETRIC else agree < 1
     for name, tensor in feedback_state(view).items():
         assert torch.equal(tensor, state[name])
+
+
+def test_a_large_convolution_makes_its_gradients_one_after_the_other_and_alike() -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(256, 256, 3, stride=2, padding=1, groups=2)
+    assert layer.weight.nbytes > _SMALL_KERNELS
+    x = torch.randn(2, 256, 5, 5, requires_grad=True)
+    error = torch.randn(2, 256, 3, 3)
+    for parameters in (list(layer.parameters()), [layer.bias]):
+        exact, ours = (
+            torch.autograd.grad(module(x), [x, *parameters], error) for module in (layer, apply_rule(nn.Sequential(layer), TRANSPORT))
+        )
+        for one, other in zip(exact, ours, strict=True):
+            torch.testing.assert_close(one, other)
 
 
 def test_one_backward_kernel_per_layer() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_WORDS = {"cpu": 2**18, "cuda": 2**22}
+_WORDS = {"cpu": 2**17, "cuda": 2**22}
 
 #: Bytes up to which a tensor is drawn in one go, and a weight is its own fingerprint.
 _SMALL = 2**18

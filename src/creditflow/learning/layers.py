@@ -22,6 +22,10 @@ from creditflow.learning.rule import Rule, State, rows_of
 _BLOCK = {"cpu": 2**21, "cuda": 2**26}
 
 
+#: Bytes of a convolution's weight up to which one call makes all its gradients; beyond, V is gone before the weight's gradient is made.
+_SMALL_KERNELS = 2**20
+
+
 @dataclass(frozen=True)
 class _Feedback:
     """What one layer's backward of one pass sends its error through."""
@@ -108,8 +112,7 @@ def _direct_linear(feedback: _Feedback, weight: Tensor, x: Tensor) -> Tensor:
 class _FeedbackConv2d(torch.autograd.Function):
     """Convolution whose input gradient is the transposed convolution with V.
 
-    `convolution_backward` reads its weight argument for the input gradient alone (the weight gradient needs only its
-    shape), so handing it V gives all three gradients of the rule in one call.
+    `convolution_backward` reads its weight argument for the input gradient alone; the weight's gradient needs only its shape.
     """
 
     @staticmethod
@@ -126,14 +129,21 @@ class _FeedbackConv2d(torch.autograd.Function):
         x, weight = ctx.saved_tensors[:2]
         stride, padding, dilation, groups = ctx.geometry
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        direct = ctx.feedback.rule.direct
-        through = ctx.feedback.weight(weight) if needs_x and not direct else weight
-        mask = [needs_x and not direct, needs_weight, needs_bias]
-        grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
-            grad_output, x, through.to(x.dtype), [len(weight)], stride, padding, dilation, False, [0, 0], groups, mask
-        )
-        if needs_x and direct:
+
+        def gradients(through: Tensor, *needed: bool) -> tuple[Tensor | None, ...]:
+            found: tuple[Tensor | None, ...] = torch.ops.aten.convolution_backward(
+                grad_output, x, through.to(x.dtype), [len(weight)], stride, padding, dilation, False, [0, 0], groups, list(needed)
+            )
+            return found
+
+        if needs_x and not ctx.feedback.rule.direct and weight.nbytes <= _SMALL_KERNELS:
+            return *gradients(ctx.feedback.weight(weight), True, needs_weight, needs_bias), None, None, None
+        grad_x = None
+        if needs_x and ctx.feedback.rule.direct:
             grad_x = _direct_conv(ctx.feedback, weight, x, grad_output.shape, (stride, padding, dilation))
+        elif needs_x:
+            grad_x = gradients(ctx.feedback.weight(weight), True, False, False)[0]
+        _, grad_weight, grad_bias = gradients(weight, False, needs_weight, needs_bias) if needs_weight or needs_bias else (None,) * 3
         return grad_x, grad_weight, grad_bias, None, None, None
 
 
