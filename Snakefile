@@ -24,7 +24,7 @@ wildcard_constraints:
     dataset=one_of(views()),
     backbone=one_of(plugins.names("backbone")),
     rule=one_of(plugins.names("rule")),
-    attack=one_of(plugins.names("attack")),
+    attack=one_of(plugins.names("attack") + plugins.names("hash_attack")),
     gradient="exact|feedback|none",
     table=one_of(plugins.names("table")),
     figure=one_of(plugins.names("figure")),
@@ -59,6 +59,7 @@ for name in EXPERIMENTS:
 include: "rules/data.smk"
 include: "rules/train.smk"
 include: "rules/measure.smk"
+include: "rules/retrieval.smk"
 include: "rules/report.smk"
 
 

@@ -23,6 +23,17 @@ from creditflow import diagnosis, experiments, gpus, image, locks, plugins, pref
 from creditflow.errors import UserError
 from creditflow.reporting.sources import source_files
 
+# What every stage of retrieval depends on.
+RETRIEVAL_LIBRARY = (
+    "retrieval",
+    "evaluation.py",
+    "records.py",
+    "runtime.py",
+    "models",
+    "data/inputs.py",
+    "data/prepared.py",
+)
+
 SCHEMA = Path("config/schema.yaml")
 RESULTS = Path("results")
 
@@ -179,6 +190,19 @@ def weights_sha256(wildcards):
 def finetune_settings(wildcards):
     """Settings of fine-tuning on the wildcards' dataset, as compact JSON."""
     return json.dumps(EXPERIMENTS[wildcards.experiment].training(wildcards.dataset), sort_keys=True)
+
+
+def retrieval(wildcards):
+    """The option that says what retrieval is; nothing for classification."""
+    settings = EXPERIMENTS[wildcards.experiment].retrieval(wildcards.dataset)
+    return [] if settings is None else ["--retrieval", json.dumps(settings, sort_keys=True)]
+
+
+def task_library(wildcards):
+    """Files of the library that training for the experiment's task needs beyond those of classification."""
+    parts = ("retrieval/__init__.py", "retrieval/codes.py", "retrieval/hyp2.py", "retrieval/zeta.py", "retrieval/protocol.py")
+    parts += ("retrieval/settings.py", "retrieval/task.py", "retrieval/ranking.py")
+    return library(*parts)(wildcards) if "retrieval" in keys(wildcards) else []
 
 
 def pretrain_view(wildcards):

@@ -99,6 +99,7 @@ rule finetune:
             "data/inputs.py",
             "data/prepared.py",
         ),
+        task=task_library,
         data=prepared("dataset"),
         start=start,
     output:
@@ -117,10 +118,11 @@ rule finetune:
         inputs=inputs,
         settings=finetune_settings,
         start=from_start,
+        retrieval=retrieval,
         checkpoint="results/{experiment}/checkpoints/finetune/{dataset}/{backbone}/{rule}/seed{seed}.checkpoint",
         device=config["device"],
         threads=threads_of,
     shell:
         "python {input.script:q} --data {input.data:q} {params.classes} --input {params.inputs:q} {params.start:q}"
-        " --rule {wildcards.rule} --settings {params.settings:q} --seed {wildcards.seed} --device {params.device}"
+        " {params.retrieval:q} --rule {wildcards.rule} --settings {params.settings:q} --seed {wildcards.seed} --device {params.device}"
         " --threads {params.threads} --checkpoint {params.checkpoint:q} --output {output.model:q} > {log:q} 2>&1"

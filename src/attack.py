@@ -6,7 +6,7 @@ from creditflow import plugins, runtime
 from creditflow.attacks import choose_images, get_attack, run_attack
 from creditflow.cli import add_compute_options, epsilon, existing_file, json_object, positive, run_stage, stage_parser
 from creditflow.errors import UserError
-from creditflow.evaluation import add_model_options, attack_metrics, attacker_view, helpers, loaded, record_keys
+from creditflow.evaluation import add_model_options, add_record_option, attack_metrics, attacker_view, helpers, loaded, record_keys
 from creditflow.files import file_sha256
 from creditflow.models import read_sidecar
 from creditflow.records import write_record
@@ -16,6 +16,7 @@ from creditflow.settings import parse
 def main() -> None:
     parser = stage_parser(__doc__)
     add_model_options(parser)
+    add_record_option(parser)
     parser.add_argument("--attack", required=True, help=f"one of: {', '.join(plugins.names('attack'))}")
     parser.add_argument(
         "--gradient", choices=["exact", "feedback", "none"], default="exact",

@@ -4,7 +4,7 @@ import torch
 
 from creditflow import runtime
 from creditflow.cli import add_compute_options, run_stage, stage_parser
-from creditflow.evaluation import add_model_options, history_metrics, loaded, record_keys
+from creditflow.evaluation import add_model_options, add_record_option, history_metrics, loaded, record_keys
 from creditflow.files import file_sha256
 from creditflow.records import Metric, write_record
 from creditflow.training import correct_predictions
@@ -13,6 +13,7 @@ from creditflow.training import correct_predictions
 def main() -> None:
     parser = stage_parser(__doc__)
     add_model_options(parser)
+    add_record_option(parser)
     add_compute_options(parser)
     args = parser.parse_args()
 

@@ -1,13 +1,19 @@
-"""Train all parameters of a pretrained model, with a fresh head, or of a network from a random start, under one learning rule."""
+"""Train all parameters of a pretrained model, with a fresh head, or of a network from a random start, under one learning rule:
+to classify images, or to give them hash codes."""
 
 import argparse
 
+import torch
+
 from creditflow import files, plugins, runtime
-from creditflow.cli import existing_file, run_stage
+from creditflow.cli import existing_file, json_object, run_stage
+from creditflow.data.inputs import InputSettings
 from creditflow.data.prepared import Subset
 from creditflow.errors import UserError
 from creditflow.models import ImageClassifier, ModelSpec, build_model, load_model, replace_head
+from creditflow.settings import parse
 from creditflow.training.stage import train_stage, training_data, training_parser
+from creditflow.training.task import Classification, Task
 
 
 def main() -> None:
@@ -16,26 +22,48 @@ def main() -> None:
     start.add_argument("--pretrained", type=existing_file, help="model file that pretrain.py or import_weights.py wrote")
     start.add_argument("--backbone", help=f"random start of one of: {', '.join(plugins.names('backbone'))}")
     parser.add_argument("--rule", required=True, help=f"one of: {', '.join(plugins.names('rule'))}")
+    parser.add_argument("--retrieval", type=json_object, help="train for retrieval, not classification: a JSON object, see retrieve.py")
     args = parser.parse_args()
 
     device = runtime.setup(args.device, args.threads)
     watch = runtime.Stopwatch(device)
-    data, test = training_data(args, device)
+    data, test, task, width = _for_retrieval(args, device) if args.retrieval else _for_classification(args, device)
     # No seed here names the rule: all rules start from the same weights and see the same batches.
-    model = (_pretrained(args, data) if args.pretrained else _random_start(args, data)).to(device)
+    model = (_pretrained(args, data, width) if args.pretrained else _random_start(args, data, width)).to(device)
     identity = {"stage": "finetune", "pretrained": files.file_sha256(args.pretrained) if args.pretrained else None, "rule": args.rule}
-    train_stage(args, model, args.rule, data, test, identity | {"spec": model.spec.to_json()}, watch)
+    if args.retrieval:
+        identity["retrieval"] = args.retrieval
+    train_stage(args, model, args.rule, data, test, identity | {"spec": model.spec.to_json()}, watch, task)
 
 
-def _pretrained(args: argparse.Namespace, data: Subset) -> ImageClassifier:
+def _for_classification(args: argparse.Namespace, device: torch.device) -> tuple[Subset, Subset, Task, int]:
+    data, test = training_data(args, device)
+    return data, test, Classification(), len(data.class_names)
+
+
+def _for_retrieval(args: argparse.Namespace, device: torch.device) -> tuple[Subset, Subset, Task, int]:
+    from creditflow.retrieval.hyp2 import HyP2
+    from creditflow.retrieval.protocol import load_retrieval
+    from creditflow.retrieval.settings import parse_retrieval
+    from creditflow.retrieval.task import Retrieval
+
+    settings, protocol, loss = parse_retrieval(args.retrieval, "--retrieval")
+    parts = load_retrieval(args.data, protocol, args.classes, parse(InputSettings, args.input, "--input"))
+    data, test = parts["train"].to(device), parts["query"].to(device)
+    proxies = runtime.generator("finetune", "proxies", args.seed)
+    task = Retrieval(HyP2(settings.bits, len(data.class_names), loss, proxies), settings.top, settings.proxy_learning_rate)
+    return data, test, task, settings.bits
+
+
+def _pretrained(args: argparse.Namespace, data: Subset, width: int) -> ImageClassifier:
     pretrained = load_model(args.pretrained)
     if pretrained.spec.image_shape != data.image_shape:
         raise UserError(f"{args.pretrained} takes images {pretrained.spec.image_shape}, {args.data} has {data.image_shape}")
-    return replace_head(pretrained, len(data.class_names), "finetune", args.seed)
+    return replace_head(pretrained, width, "finetune", args.seed)
 
 
-def _random_start(args: argparse.Namespace, data: Subset) -> ImageClassifier:
-    spec = ModelSpec(args.backbone, data.image_shape, len(data.class_names), data.mean, data.std)
+def _random_start(args: argparse.Namespace, data: Subset, width: int) -> ImageClassifier:
+    spec = ModelSpec(args.backbone, data.image_shape, width, data.mean, data.std)
     return build_model(spec, "finetune", args.seed)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from creditflow import plugins
 from creditflow.cli import existing_file, json_object, run_stage, stage_parser
-from creditflow.reporting.collection import read_frame
+from creditflow.reporting.collection import read_frames
 from creditflow.reporting.figure import Figure, write_figure
 from creditflow.settings import parse
 
@@ -16,15 +16,17 @@ def main() -> None:
     parser.add_argument(
         "--frame",
         type=existing_file,
+        nargs="+",
         required=True,
-        help="what the figure shows: summary.parquet, audit.parquet or records.parquet, as its `source` says",
+        help="what the figure shows: summary.parquet, audit.parquet, records.parquet or single records, as its `source` says",
     )
     parser.add_argument("--output", type=Path, required=True, help="file to write; its suffix is replaced by .pdf, .svg, .png")
     args = parser.parse_args()
 
     figure: Figure = plugins.load("figure", args.figure).FIGURE
     settings = parse(figure.settings, args.settings, f"settings of figure {args.figure}")
-    write_figure(figure, read_frame(args.frame, figure.source), settings, args.output)
+    (frame,) = read_frames(args.frame, figure.source)
+    write_figure(figure, frame, settings, args.output)
 
 
 if __name__ == "__main__":

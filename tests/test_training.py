@@ -23,6 +23,7 @@ from creditflow.runtime import load_checkpoint
 from creditflow.settings import parse
 from creditflow.training import Resume, TrainingSettings, correct_predictions, train
 from creditflow.training.alignment import alignment
+from creditflow.training.task import Classification
 from helpers import ROOT, TINY_TRAINING, interruptible, small_model, stage, subset
 
 SETTINGS = TrainingSettings(epochs=4, batch_size=16, learning_rate=0.003, head_learning_rate=0.03, weight_decay=5e-4)
@@ -290,7 +291,7 @@ def test_alignment_is_the_angle_between_the_two_gradients(rule: str) -> None:
     model = small_model()
     view = apply_rule(model, rule, generator=torch.Generator().manual_seed(0))
     images, labels = data.batch(torch.arange(20))
-    found = alignment(model.train(), view.train(), images, labels)
+    found = alignment(model.train(), view.train(), Classification(), images, labels)
     assert model.training
     assert view.training
     gradients = []

@@ -20,17 +20,21 @@ from creditflow.records import Keys, Metric
 from creditflow.settings import parse
 
 #: Numbers of a training history that go into the record.
-_HISTORY = ("loss", "train_accuracy", "test_accuracy", "update_angle", "feedback_cosine")
+_HISTORY = ("loss", "train_accuracy", "test_accuracy", "test_map", "update_angle", "feedback_cosine")
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that say what is measured, and where the record goes."""
+    """Adds the options that say what is measured."""
     parser.add_argument("--model", type=existing_file, required=True, help="model file that finetune.py or pretrain.py wrote")
     parser.add_argument("--data", type=existing_file, required=True, help="dataset that prepare.py wrote")
     parser.add_argument("--input", type=json_object, default={}, help='what the network sees, such as {"size": 224, "channels": 3}')
     parser.add_argument("--classes", type=natural, nargs="+", help="labels to use, renumbered 0, 1, ...; all if absent")
     parser.add_argument("--experiment", default="manual", help="name under which the record is filed")
     parser.add_argument("--dataset-name", help="name of the data in the record; the data file's folder if absent")
+
+
+def add_record_option(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that says where the record goes."""
     parser.add_argument("--record", type=Path, required=True, help="record to write (.json, outcomes beside it)")
 
 
@@ -83,11 +87,11 @@ def _drawing_views(args: argparse.Namespace, model: ImageClassifier) -> Callable
     return views
 
 
-def record_keys(args: argparse.Namespace, sidecar: dict[str, Any], *, attack: str, gradient: str) -> Keys:
+def record_keys(args: argparse.Namespace, sidecar: dict[str, Any], *, attack: str, gradient: str, task: str = "classification") -> Keys:
     """Returns the identifying keys of a measurement on this model."""
     return Keys(
         experiment=args.experiment,
-        task="classification",
+        task=task,
         dataset=args.dataset_name or args.data.parent.name,
         backbone=sidecar["spec"]["backbone"],
         rule=sidecar["rule"],

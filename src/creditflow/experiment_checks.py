@@ -13,7 +13,27 @@ def check_keys(keys: Mapping[str, Any], where: str) -> None:
     """Checks one experiment, without the others. Raises UserError, which begins with `where`."""
     _check_names(keys, where)
     _check_pretrain(keys, where)
+    _check_retrieval(keys, where)
     _check_attacks(keys, where)
+
+
+def attack_kind(keys: Mapping[str, Any]) -> str:
+    """Returns the kind of plugin that the experiment's attacks are: retrieval has its own."""
+    return "hash_attack" if "retrieval" in keys else "attack"
+
+
+def _check_retrieval(keys: Mapping[str, Any], where: str) -> None:
+    if "retrieval" not in keys:
+        return
+    datasets = keys["finetune"]["datasets"]
+    for section in ("protocols", "tops"):
+        for name in keys["retrieval"].get(section, {}):
+            if name not in datasets:
+                raise UserError(f"{where}: retrieval.{section}: {name!r} is not under `finetune.datasets`{suggestion(name, datasets)}")
+    if lacking := [name for name in datasets if name not in keys["retrieval"]["protocols"]]:
+        raise UserError(f"{where}: retrieval.protocols: {lacking[0]} has no protocol")
+    if "audit" in keys:
+        raise UserError(f"{where}: audit: it compares accuracies, which retrieval has none of; take it away")
 
 
 def _check_names(keys: Mapping[str, Any], where: str) -> None:
@@ -21,7 +41,7 @@ def _check_names(keys: Mapping[str, Any], where: str) -> None:
     used = {
         "backbones": ("backbone", keys["backbones"]),
         "rules": ("rule", keys["rules"]),
-        "attacks": ("attack", keys["attacks"]),
+        "attacks": (attack_kind(keys), keys["attacks"]),
         "tables": ("table", keys["tables"]),
         "figures": ("figure", keys["figures"]),
         "datasets": ("dataset", [view["source"] for view in keys["datasets"].values()]),
@@ -102,6 +122,8 @@ def _check_attacks(keys: Mapping[str, Any], where: str) -> None:
             for name in its.get(key, []):
                 if name not in known:
                     raise UserError(f"{place}.{key}: {name!r} is not under `{key}`{suggestion(str(name), list(map(str, known)))}")
+        if "retrieval" in keys:
+            continue
         _check_labels(attack, keys, place)
         if plugins.declared("attack", attack, "uses_surrogate", False) and "bp" not in keys["rules"]:
             raise UserError(f"{place}: transfers from the model that `bp` fine-tuned; add `bp` to `rules`")

@@ -15,7 +15,7 @@ from jsonschema.exceptions import ValidationError, best_match
 
 from creditflow import plugins
 from creditflow.errors import UserError, one_line
-from creditflow.experiment_checks import check_keys, check_lender, input_of
+from creditflow.experiment_checks import attack_kind, check_keys, check_lender, input_of
 from creditflow.plugins import suggestion
 
 #: results/data holds the datasets, which all experiments share; the others are rules of the workflow.
@@ -31,6 +31,9 @@ RESERVED = (
     "finetune",
     "evaluate",
     "attack",
+    "encode",
+    "retrieve",
+    "attack_retrieval",
     "audit",
     "collect",
     "make_table",
@@ -74,13 +77,21 @@ class Experiment:
         common: dict[str, Any] = finetune["settings"]
         return common | own
 
+    def retrieval(self, dataset: str) -> dict[str, Any] | None:
+        """Returns what the stages are told of retrieval on a dataset; None where the task is classification."""
+        if "retrieval" not in self.keys:
+            return None
+        common = dict(self.keys["retrieval"])
+        protocols, tops = common.pop("protocols"), common.pop("tops", {})
+        return common | {"protocol": protocols[dataset], "top": tops.get(dataset, common["top"]), "loss": common.get("loss", {})}
+
     def conditions(self, dataset: str, rule: str, seed: int) -> Iterator[tuple[str, str]]:
         """Yields (attack, gradient) of every attack on a model; the gradient is "none" for attacks that use none."""
         met = {"datasets": dataset, "rules": rule, "seeds": seed}
         for attack, keys in self.keys["attacks"].items():
             if any(name not in keys.get(key, [name]) for key, name in met.items()):
                 continue
-            if plugins.declared("attack", attack, "uses_gradient"):
+            if plugins.declared(attack_kind(self.keys), attack, "uses_gradient"):
                 yield from ((attack, gradient) for gradient in keys.get("gradients", self.keys["gradients"]))
             else:
                 yield attack, "none"
@@ -96,12 +107,13 @@ class Experiment:
 
     def record_paths(self, results: Path) -> list[Path]:
         """Returns all records of the experiment, below a results folder."""
+        plain, under_attack = ("retrieve", "attack_retrieval") if "retrieval" in self.keys else ("evaluate", "attack")
         paths = []
         for dataset, backbone, rule, seed in self.chains():
             model = f"{dataset}/{backbone}/{rule}"
-            paths.append(results / self.name / f"evaluate/{model}/seed{seed}.json")
+            paths.append(results / self.name / f"{plain}/{model}/seed{seed}.json")
             for attack, gradient in self.conditions(dataset, rule, seed):
-                paths.append(results / self.name / f"attack/{model}/{attack}/{gradient}/seed{seed}.json")
+                paths.append(results / self.name / f"{under_attack}/{model}/{attack}/{gradient}/seed{seed}.json")
         return paths
 
     def files(self, results: Path) -> list[Path]:
@@ -110,8 +122,10 @@ class Experiment:
         models = [folder / f"finetune/{dataset}/{backbone}/{rule}/seed{seed}" for dataset, backbone, rule, seed in self.chains()]
         starts = {self.pretrained(backbone, seed) for backbone in self.keys["backbones"] for seed in self.keys["seeds"]}
         models += sorted(results / start for start in starts if start is not None)
+        codes = [folder / f"codes/{'/'.join(map(str, chain[:3]))}/seed{chain[3]}" for chain in self.chains() if "retrieval" in self.keys]
         families = [
             (models, (".safetensors", ".feedback.safetensors", ".json")),
+            (codes, (".safetensors",)),
             (self.record_paths(results), (".json", ".safetensors")),
             ([folder / f"tables/{name}" for name in self.keys["tables"]], (".csv", ".md", ".tex", ".html")),
             ([folder / f"figures/{name}" for name in self.keys["figures"]], (".pdf", ".svg", ".png")),

@@ -22,6 +22,7 @@ ROOMS = {
     "dataset": "data/datasets",
     "backbone": "models/backbones",
     "attack": "attacks/methods",
+    "hash_attack": "attacks/hashing",
     "table": "reporting/tables",
     "figure": "reporting/figures",
 }

@@ -40,19 +40,21 @@ class Keys:
 
 @dataclass(frozen=True)
 class Metric:
-    """One number: its name, the epsilon it belongs to (None if none), its value, over how many examples, and the epoch of
-    training after which it was measured (None at its end)."""
+    """One number: its name, the epsilon it belongs to (None if none), its value, over how many examples, the epoch of
+    training after which it was measured (None at its end), and the rank or Hamming radius that it is of (None if none)."""
 
     metric: str
     epsilon: float | None
     value: float
     n: int
     epoch: int | None = None
+    at: int | None = None
 
 
 @dataclass(frozen=True)
 class Record:
-    """A record as read back. `outcomes["correct"]` is bool (epsilons, examples); `outcomes["example"]` names them."""
+    """A record as read back. `outcomes["correct"]` is bool (epsilons, examples), or `outcomes["ap"]`
+    average precisions; `outcomes["example"]` names the examples."""
 
     path: Path
     keys: Keys

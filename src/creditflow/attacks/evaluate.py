@@ -99,7 +99,7 @@ def run_attack(
     results, seen, n_classes = [], [], 0
     with ExitStack() as stack:
         for one in [model, *([helpers.surrogate] if helpers.surrogate else [])]:
-            stack.enter_context(_frozen(one))
+            stack.enter_context(frozen(one))
         counter = stack.enter_context(_count_queries(model))
         stack.enter_context(runtime.global_seed("attack", seed))
         pool = _pool(model, data) if attack.uses_pool else None
@@ -146,7 +146,7 @@ def _attack_batch(attack: Attack, settings: Any, problem: Problem, epsilons: Seq
         _compare_with_foolbox(problem, clean)
     sizes = [perturbation_size(images - problem.images, attack.norm) for images in candidates.images]
     for images, size, epsilon in zip(candidates.images, sizes, epsilons, strict=True):
-        _check_bounds(images, size, epsilon)
+        check_bounds(images, size, epsilon)
     return AttackResult(
         correct=torch.stack([_judge(problem, images) for images in candidates.images]).cpu(),
         perturbation=torch.stack(sizes).cpu(),
@@ -177,7 +177,8 @@ def _judge(problem: Problem, images: Tensor) -> Tensor:
     return targets.is_correct(problem.model(images), problem.labels)
 
 
-def _check_bounds(images: Tensor, size: Tensor, epsilon: float) -> None:
+def check_bounds(images: Tensor, size: Tensor, epsilon: float) -> None:
+    """Raises RuntimeError if proposed images (N, C, H, W) or the sizes of their perturbations (N,) are out of bounds."""
     if not bool(images.isfinite().all()) or float(images.min()) < 0 or float(images.max()) > 1:
         raise RuntimeError(f"the attack proposed pixels outside [0, 1] at epsilon {epsilon}")
     # Adding and subtracting float32 pixels rounds at about 1e-7 per pixel.
@@ -200,7 +201,7 @@ def _join(results: Sequence[AttackResult], checks: dict[str, Any]) -> AttackResu
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
+def frozen(model: nn.Module) -> Iterator[None]:
     """Eval mode, and parameters that need no gradient: none is computed for them, none is left in `.grad`."""
     modes = {module: module.training for module in model.modules()}
     flags = {parameter: parameter.requires_grad for parameter in model.parameters()}

@@ -6,37 +6,38 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from creditflow.errors import UserError, one_line
-from creditflow.records import Metric, Record
+from creditflow.records import Metric, Record, read_record
 from creditflow.reporting.audit import COLUMNS as AUDIT_COLUMNS
 from creditflow.reporting.published import read_published
 from creditflow.reporting.statistics import INTERVAL, two_way_interval
 
 _KEYS = ["experiment", "task", "dataset", "backbone", "rule", "seed", "attack", "gradient"]
 
-#: Columns of `records.parquet`, one row per record, metric, epsilon and epoch (missing at the end of training).
-RECORD_COLUMNS = [*_KEYS, "epsilon", "epoch", "metric", "value", "n"]
+#: Columns of `records.parquet`, one row per record, metric, epsilon, epoch (missing at the end of training) and rank or radius.
+RECORD_COLUMNS = [*_KEYS, "epsilon", "epoch", "at", "metric", "value", "n"]
 
 _CELL = [key for key in _KEYS if key != "seed"]
 
 #: Columns of `summary.parquet`, one row per condition and epsilon, over all seeds.
 SUMMARY_COLUMNS = [*_CELL, "norm", "epsilon", "metric", "value", "low", "high", "n_images", "n_seeds", "interval"]
 
-#: Metrics that are the mean of a row of `outcomes["correct"]`.
-_ACCURACIES = ("accuracy", "robust_accuracy")
+#: Metrics that are means over examples, one for each row of these outcomes.
+_OUTCOMES = {"accuracy": "correct", "robust_accuracy": "correct", "map": "ap", "map_tie_averaged": "ap_tie_averaged"}
 
 
 def long_form(records: Sequence[Record]) -> pd.DataFrame:
     """Returns all metrics of all records, sorted by their keys; the columns are `RECORD_COLUMNS`."""
     rows = [asdict(record.keys) | asdict(metric) for record in records for metric in record.metrics]
-    types = {"epsilon": "float64", "epoch": "Int64", "value": "float64", "seed": "int64", "n": "int64"}
+    types = {"epsilon": "float64", "epoch": "Int64", "at": "Int64", "value": "float64", "seed": "int64", "n": "int64"}
     frame = pd.DataFrame(rows, columns=RECORD_COLUMNS).astype(types)
-    return frame.sort_values(RECORD_COLUMNS[:11], kind="stable", ignore_index=True)
+    return frame.sort_values(RECORD_COLUMNS[:12], kind="stable", ignore_index=True)
 
 
 def summarize(records: Iterable[Record]) -> pd.DataFrame:
-    """Returns each accuracy's mean over seeds and images with its interval; the columns are `SUMMARY_COLUMNS`.
+    """Returns each accuracy's and average precision's mean over seeds and images with its interval; columns: `SUMMARY_COLUMNS`.
 
     Raises UserError if the seeds of a condition were not measured on the same images at the same epsilons.
     """
@@ -49,32 +50,36 @@ def summarize(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def _summarize_cell(cell: tuple[str, ...], records: list[Record]) -> list[dict[str, object]]:
-    first = _accuracies(records[0])
+    first = _means(records[0])
     for record in records[1:]:
-        if [m.epsilon for m in _accuracies(record)] != [m.epsilon for m in first] or not _same_images(record, records[0]):
+        ours = _means(record)
+        if [(m.metric, m.epsilon) for m, _ in ours] != [(m.metric, m.epsilon) for m, _ in first] or not _same_images(record, records[0]):
             raise UserError(f"{record.path} and {records[0].path} differ in epsilons or images; delete both and run the same command again")
-    correct = np.stack([record.outcomes["correct"] for record in records])
     rows = []
-    for index, metric in enumerate(first):
-        low, high = two_way_interval(correct[:, index])
+    for index, (metric, _) in enumerate(first):
+        outcomes = np.stack([_means(record)[index][1] for record in records])
+        low, high = two_way_interval(outcomes)
         row: dict[str, object] = dict(zip(_CELL, cell, strict=True))
         row |= {"norm": records[0].content.get("settings", {}).get("norm", ""), "epsilon": metric.epsilon, "metric": metric.metric}
-        row |= {"value": float(correct[:, index].mean()), "low": low, "high": high}
-        row |= {"n_images": correct.shape[2], "n_seeds": len(records), "interval": INTERVAL}
+        row |= {"value": float(outcomes.mean()), "low": low, "high": high}
+        row |= {"n_images": outcomes.shape[1], "n_seeds": len(records), "interval": INTERVAL}
         rows.append(row)
     return rows
 
 
-def _accuracies(record: Record) -> list[Metric]:
-    found = [metric for metric in record.metrics if metric.metric in _ACCURACIES]
-    if len(found) != len(record.outcomes.get("correct", ())):
-        raise UserError(f"{record.path}: its outcomes do not belong to its metrics; delete it and run the same command again")
+def _means(record: Record) -> list[tuple[Metric, NDArray[np.generic]]]:
+    """Returns the metrics that are means over examples, each with its outcomes (examples,)."""
+    found = []
+    for name in dict.fromkeys(_OUTCOMES.values()):
+        metrics = [metric for metric in record.metrics if _OUTCOMES.get(metric.metric) == name]
+        rows = record.outcomes.get(name, np.empty((0, 0)))
+        if len(metrics) != len(rows):
+            raise UserError(f"{record.path}: its outcomes do not belong to its metrics; delete it and run the same command again")
+        found += list(zip(metrics, rows, strict=True))
     return found
 
 
 def _same_images(one: Record, other: Record) -> bool:
-    if one.outcomes["correct"].shape != other.outcomes["correct"].shape:
-        return False
     return np.array_equal(one.outcomes.get("example", np.empty(0)), other.outcomes.get("example", np.empty(0)))
 
 
@@ -87,10 +92,23 @@ def read_frames(paths: Sequence[Path], source: str) -> list[pd.DataFrame]:
 
     Raises UserError if there are more or fewer paths, and as `read_frame` does.
     """
+    if source == "gallery":
+        return [_read_gallery(paths)]
     kinds = source.split()
     if len(paths) != len(kinds):
         raise UserError(f"give --frame {len(kinds)} file(s), in this order: {', '.join(kinds)}")
     return [read_frame(path, kind) for path, kind in zip(paths, kinds, strict=True)]
+
+
+def _read_gallery(paths: Sequence[Path]) -> pd.DataFrame:
+    """Returns a row per record of an attack on retrieval: its keys, the epsilon that is shown, and the arrays of pictures."""
+    rows = []
+    for record in map(read_record, paths):
+        pictures = {name: array for name, array in record.outcomes.items() if name.startswith(("clean_", "attacked_"))}
+        if not pictures:
+            raise UserError(f"{record.path} has no pictures; delete it and run the same command again")
+        rows.append(asdict(record.keys) | {"epsilon": record.content["checks"]["shown_epsilon"]} | pictures)
+    return pd.DataFrame(rows)
 
 
 def read_frame(path: Path, kind: str) -> pd.DataFrame:

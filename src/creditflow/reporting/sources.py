@@ -1,6 +1,8 @@
 """Which files a table or figure is made from. Imports nothing heavy, for the workflow's sake."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from creditflow import plugins
 from creditflow.errors import UserError
@@ -15,10 +17,14 @@ _PUBLISHED = Path("config/published")
 def source_files(experiment: Experiment, results: Path, kind: str, name: str) -> list[Path]:
     """Returns the frames that an experiment's table or figure (`kind`) shows, in the order of its `source`.
 
-    Raises UserError if its settings choose published numbers that are not there.
+    "gallery" stands for records: those of one model's attack, through each of its gradients.
+
+    Raises UserError if its settings choose published numbers or records that are not there.
     """
     settings = experiment.keys[f"{kind}s"].get(name, {})
     words = str(plugins.declared(kind, name, "source", "summary")).split()
+    if words == ["gallery"]:
+        return _gallery(experiment, results, settings, f"experiment {experiment.name}: {kind}s.{name}")
     frames = {word: results / experiment.name / f"{word}.parquet" for word in words}
     if "published" in frames:
         chosen = str(settings.get("published", DEFAULT_PUBLISHED))
@@ -28,3 +34,24 @@ def source_files(experiment: Experiment, results: Path, kind: str, name: str) ->
             raise UserError(f"{where}: unknown published numbers {chosen!r}{plugins.suggestion(chosen, known)}")
         frames["published"] = _PUBLISHED / f"{chosen}.csv"
     return list(frames.values())
+
+
+def _gallery(experiment: Experiment, results: Path, settings: Mapping[str, Any], where: str) -> list[Path]:
+    """Returns the first seed's records under one attack: of the settings' choice, else of frSF and the first of all else."""
+    keys = experiment.keys
+    if "retrieval" not in keys:
+        raise UserError(f"{where}: it shows what retrieval finds; this experiment has none")
+    known = {"dataset": keys["finetune"]["datasets"], "backbone": keys["backbones"], "rule": keys["rules"], "attack": list(keys["attacks"])}
+    usual = {"rule": "frsf"}
+    chosen = {}
+    for key, names in known.items():
+        chosen[key] = settings.get(key, usual[key] if usual.get(key) in names else names[0])
+        if chosen[key] not in names:
+            raise UserError(f"{where}.{key}: unknown {key} {chosen[key]!r}{plugins.suggestion(str(chosen[key]), names)}")
+    model = Path(results / experiment.name, "attack_retrieval", chosen["dataset"], chosen["backbone"], chosen["rule"])
+    seed = keys["seeds"][0]
+    conditions = experiment.conditions(chosen["dataset"], chosen["rule"], seed)
+    found = [model / attack / gradient / f"seed{seed}.json" for attack, gradient in conditions if attack == chosen["attack"]]
+    if not found:
+        raise UserError(f"{where}: {chosen['attack']} does not attack {chosen['rule']} on {chosen['dataset']} with seed {seed}")
+    return found

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,8 @@ LEVEL = 0.95
 INTERVAL = f"{LEVEL:.0%} two-way bootstrap over images and seeds"
 
 
-def two_way_interval(correct: NDArray[np.bool_]) -> tuple[float, float]:
-    """Returns a percentile bootstrap interval for the mean of outcomes (seeds, images).
+def two_way_interval(correct: NDArray[Any]) -> tuple[float, float]:
+    """Returns a percentile bootstrap interval for the mean of outcomes (seeds, images), bool or numbers.
 
     Seeds and images are resampled independently of each other, each with replacement, because every seed's model
     meets the same images: the outcomes are crossed, not nested (the "pigeonhole" bootstrap of Owen, 2007, which is
@@ -31,7 +32,7 @@ def two_way_interval(correct: NDArray[np.bool_]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def resampled_means(correct: NDArray[np.bool_]) -> NDArray[np.float64]:
+def resampled_means(correct: NDArray[Any]) -> NDArray[np.float64]:
     """Returns the mean of outcomes (seeds, images) in each of `N_RESAMPLES` two-way resamples."""
     seed_counts, image_counts = _counts(*correct.shape)
     # Sums of integers, exact in float64, and one division: all correct gives exactly 1.

@@ -92,6 +92,11 @@ def white_box(summary: pd.DataFrame) -> pd.DataFrame:
     return summary[summary.attack.isin(["fgsm", "pgd"]) & (summary.metric == "robust_accuracy")]
 
 
+def hash_attacks(summary: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows of attacks on retrieval at all epsilons: figures 3 and 6 and the table behind them."""
+    return summary[(summary.task == "retrieval") & (summary.attack != "clean") & (summary.metric == "map")]
+
+
 def write_table(table: Table, selected: pd.DataFrame, caption: str, stem: Path) -> None:
     """Writes `<stem>.csv` (long form, all digits), `.md`, `.tex` and `.html` (rules side by side, percent)."""
     if selected.empty:

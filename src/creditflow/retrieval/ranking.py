@@ -159,6 +159,15 @@ class _Near:
         return both[0].reshape(-1, levels), both[1].reshape(-1, levels)
 
 
+@dataclass(frozen=True)
+class _Scratch:
+    """Memory for words, distances and verdicts, each (q, N)."""
+
+    words: NDArray[np.unsignedinteger]
+    distances: NDArray[np.uint8]
+    inside: NDArray[np.bool_]
+
+
 class _Search:
     """Queries and a database, packed."""
 
@@ -185,36 +194,43 @@ class _Search:
 
     def near(self, queries: slice, k: int) -> _Near:
         """Returns all items up to the least distance within which each of the queries has k of them."""
-        distances = self._distances(queries)
+        scratch = self._scratch(queries.stop - queries.start)
+        distances = self._distances(queries, scratch)
+
+        def enough(radius: int) -> bool:
+            np.less_equal(distances, radius, out=scratch.inside)
+            return all(np.count_nonzero(line) >= k for line in scratch.inside)
+
         # The last radius is a good guess; that threads overwrite it does no harm.
         radius = self._radius
-        if _has(distances <= radius, k):
-            while radius > 0 and _has(distances < radius, k):
+        if enough(radius):
+            while radius > 0 and enough(radius - 1):
                 radius -= 1
         else:
             radius += 1
-            while not _has(distances <= radius, k):
+            while not enough(radius):
                 radius += 1
         self._radius = radius
-        return _Near(self, queries, distances, distances <= radius)
+        np.less_equal(distances, radius, out=scratch.inside)
+        return _Near(self, queries, distances, scratch.inside)
 
-    def _distances(self, queries: slice) -> NDArray[np.unsignedinteger]:
-        ours = self._queries[:, queries]
-        differing = self._scratch(ours.shape[1])
+    def _distances(self, queries: slice, scratch: "_Scratch") -> NDArray[np.unsignedinteger]:
         total: NDArray[np.unsignedinteger] | None = None
-        for theirs, own in zip(self._database, ours, strict=True):
-            np.bitwise_xor(theirs, own[:, None], out=differing)
-            count: NDArray[np.unsignedinteger] = np.bitwise_count(differing)
-            total = count if total is None else np.add(total, count, dtype=np.uint16)
+        for theirs, own in zip(self._database, self._queries[:, queries], strict=True):
+            np.bitwise_xor(theirs, own[:, None], out=scratch.words)
+            count = np.bitwise_count(scratch.words, out=scratch.distances)
+            total = count if len(self._database) == 1 else np.add(count, 0 if total is None else total, dtype=np.uint16)
         assert total is not None
         return total
 
-    def _scratch(self, n: int) -> NDArray[np.unsignedinteger]:
-        """Returns memory (n, N) of this thread's own: fresh memory would cost as much as what is done with it."""
-        if not hasattr(self._memory, "words"):
-            self._memory.words = np.empty((_TOGETHER, self._database.shape[1]), dtype=self._database.dtype)
-        words: NDArray[np.unsignedinteger] = self._memory.words[:n]
-        return words
+    def _scratch(self, n: int) -> "_Scratch":
+        """Returns memory of this thread's own: fresh memory would cost as much as what is done with it."""
+        if not hasattr(self._memory, "scratch"):
+            shape = (_TOGETHER, self._database.shape[1])
+            words, distances, inside = (np.empty(shape, dtype=kind) for kind in (self._database.dtype, np.uint8, np.bool_))
+            self._memory.scratch = _Scratch(words, distances, inside)
+        whole: _Scratch = self._memory.scratch
+        return _Scratch(whole.words[:n], whole.distances[:n], whole.inside[:n])
 
     def relevant(self, queries: slice, items: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Returns whether each query's items (q, k) share a label with it."""
@@ -225,10 +241,6 @@ class _Search:
         """Returns for pairs of a query and an item whether they share a label."""
         found, own = self._database_labels.take(items, axis=0), self._labels[queries]
         return np.equal(found, own) if self._labels.ndim == 1 else _any(found & own)
-
-
-def _has(inside: NDArray[np.bool_], k: int) -> bool:
-    return all(np.count_nonzero(line) >= k for line in inside)
 
 
 def _any(words: NDArray[Any]) -> NDArray[np.bool_]:

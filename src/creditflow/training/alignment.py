@@ -5,13 +5,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from creditflow import targets
 from creditflow.learning import feedback_layers
 from creditflow.models import ImageClassifier
 
 
-def alignment(model: ImageClassifier, view: nn.Module, images: Tensor, labels: Tensor) -> dict[str, float]:
-    """Returns what figure 1 shows, for one batch.
+def alignment(model: ImageClassifier, view: nn.Module, loss: nn.Module, images: Tensor, labels: Tensor) -> dict[str, float]:
+    """Returns what figure 1 shows, for one batch and the loss of (outputs, labels).
 
     `update_angle` is the angle in degrees between the gradient that the view's backward gives and the exact one, over all
     parameters below the head, whose own gradient is exact under every rule. `feedback_cosine` is the cosine between V and
@@ -21,15 +20,15 @@ def alignment(model: ImageClassifier, view: nn.Module, images: Tensor, labels: T
     modes = view.training, model.training
     of_head = {id(parameter) for parameter in model.head.parameters()}
     parameters = [parameter for parameter in model.parameters() if id(parameter) not in of_head]
-    ruled, exact = (_gradient(network.eval(), parameters, images, labels) for network in (view, model))
+    ruled, exact = (_gradient(network.eval(), loss, parameters, images, labels) for network in (view, model))
     cosine = _cosine(list(zip(ruled, exact, strict=True)))
     view.train(modes[0])
     model.train(modes[1])
     return {"update_angle": math.degrees(math.acos(max(-1.0, min(1.0, cosine)))), "feedback_cosine": _feedback_cosine(view)}
 
 
-def _gradient(network: nn.Module, parameters: list[nn.Parameter], images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-    return torch.autograd.grad(targets.cross_entropy(network(images), labels), parameters)
+def _gradient(network: nn.Module, loss: nn.Module, parameters: list[nn.Parameter], images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(loss(network(images), labels), parameters)
 
 
 def _feedback_cosine(view: nn.Module) -> float:

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from creditflow import files, runtime, targets
+from creditflow import files, runtime
 from creditflow.data.inputs import Augmentation
 from creditflow.data.prepared import Subset
 from creditflow.errors import UserError
 from creditflow.learning import apply_rule, feedback_layers, feedback_state
 from creditflow.models import ImageClassifier
-from creditflow.training.accuracy import correct_predictions
 from creditflow.training.alignment import alignment
+from creditflow.training.task import Classification, Task
 
 #: Steps after which a loss that is no longer finite is noticed; reading a number each step would make a GPU wait.
 _LOOK_EVERY = 50
@@ -88,6 +88,7 @@ class _Run:
     """Everything that changes while a model trains, so that saving it is saving the run."""
 
     model: ImageClassifier
+    task: Task
     view: nn.Module
     forward: Callable[[Tensor], Tensor]
     optimizer: torch.optim.Optimizer
@@ -99,6 +100,7 @@ class _Run:
         return {
             "feedback": feedback_state(self.view),
             "model": self.model.state_dict(),
+            "task": self.task.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "order": self.order.get_state(),
             "changes": self.changes.get_state(),
@@ -115,19 +117,21 @@ def train(
     *,
     seed: int,
     stream: str,
+    task: Task | None = None,
     resume: Resume | None = None,
     on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
-    """Trains `model` in place with cross-entropy, its error going down through the rule's feedback weights.
+    """Trains `model` in place, the error of the task's loss going down through the rule's feedback weights.
 
     Data order and feedback draw from generators named by `stream` and `seed`. With `resume`, a checkpoint is written
     after each epoch and picked up again; on the same CPU a resumed run ends bit for bit where an undisturbed one does.
 
     Args:
         model: on its device; data and test must be on the same one.
-        data, test: test accuracy goes into the history and influences nothing.
-        on_epoch: called with each history row: epoch, loss, train_accuracy (running), test_accuracy, and `alignment`'s
-            where the settings ask for it.
+        data, test: what is measured on test images goes into the history and influences nothing.
+        task: what it is trained for, classification unless given; parameters of its own are trained along, by their exact gradient.
+        on_epoch: called with each history row: epoch, loss, train_accuracy (running), what the task measures, and
+            `alignment`'s where the settings ask for it.
 
     Returns:
         The feedback state at the end, and the history.
@@ -136,15 +140,15 @@ def train(
         UserError: a rule that is not there or does not fit the model; a loss that is no longer finite, with epoch, batch
             and rate; an image file that cannot be read.
     """
-    run = _start(model, rule, settings, seed, stream, data.device, resume)
+    run = _start(model, task or Classification(), rule, settings, seed, stream, data.device, resume)
     probe = torch.randperm(len(data.labels), generator=runtime.generator(stream, "probe", seed))[: settings.angle_images]
     for epoch in range(len(run.history) + 1, settings.epochs + 1):
         # Dropout draws from torch's global generator: seeded by epoch, a resumed run sees the same masks.
         with runtime.global_seed(stream, "dropout", seed, epoch):
             row = {"epoch": epoch} | _epoch(run, data, settings, epoch)
-        row["test_accuracy"] = float(correct_predictions(run.view, test).float().mean())
+        row |= run.task.measure(run.view, data, test)
         if len(probe):
-            row |= alignment(model, run.view, *data.batch(probe))
+            row |= alignment(model, run.view, run.task, *data.batch(probe))
         run.history.append(row)
         if resume is not None:
             runtime.save_checkpoint(resume.path, resume.identity, run.state())
@@ -154,6 +158,7 @@ def train(
 
 def _start(
     model: ImageClassifier,
+    task: Task,
     rule: str,
     settings: TrainingSettings,
     seed: int,
@@ -169,10 +174,12 @@ def _start(
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if saved is not None:
         model.load_state_dict(saved["model"])
+        task.load_state_dict(saved["task"])
         order.set_state(saved["order"])
         changes.set_state(saved["changes"])
     view = apply_rule(model, rule, generator=feedback, state=saved["feedback"] if saved else None)
-    run = _Run(model, view, _compiled(view) if settings.compile else view, _optimizer(model, settings), order, changes)
+    task.to(device)
+    run = _Run(model, task, view, _compiled(view) if settings.compile else view, _optimizer(model, task, settings), order, changes)
     if saved is not None:
         run.optimizer.load_state_dict(saved["optimizer"])
         run.history = saved["history"]
@@ -187,12 +194,14 @@ def _compiled(view: nn.Module) -> Callable[[Tensor], Tensor]:
     return compiled
 
 
-def _optimizer(model: ImageClassifier, settings: TrainingSettings) -> torch.optim.Optimizer:
+def _optimizer(model: ImageClassifier, task: Task, settings: TrainingSettings) -> torch.optim.Optimizer:
     head = list(model.head.parameters())
     of_head = {id(parameter) for parameter in head}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in of_head]
     head_rate = settings.learning_rate if settings.head_learning_rate is None else settings.head_learning_rate
     groups = [{"params": rest, "lr": settings.learning_rate}, {"params": head, "lr": head_rate}]
+    if own := list(task.parameters()):
+        groups.append({"params": own, "lr": head_rate if task.learning_rate is None else task.learning_rate})
     betas = (settings.beta1, settings.beta2)
     # Fused: one kernel for all parameters; for small networks a third of the step is saved.
     return torch.optim.Adam(groups, betas=betas, weight_decay=settings.weight_decay, fused=True)
@@ -211,10 +220,10 @@ def _epoch(run: _Run, data: Subset, settings: TrainingSettings, epoch: int) -> d
     title = f"epoch {epoch}/{settings.epochs}"
     batches = tqdm(data.batches(parts, settings.augmentation, run.changes), title, len(parts), leave=False, disable=not sys.stderr.isatty())
     for step, (images, labels) in enumerate(batches):
-        loss, logits = _step(run, images, labels, settings)
+        loss, outputs = _step(run, images, labels, settings)
         # Summed on the device: reading a number each step would make a GPU wait.
         loss_sum += loss * len(labels)
-        n_correct += targets.is_correct(logits, labels).sum()
+        n_correct += run.task.is_right(outputs, labels).sum()
         bad = torch.where(loss.isfinite(), bad, bad.clamp(max=step))
         if step % _LOOK_EVERY == 0 or step == len(parts) - 1:
             _check_finite(int(bad), len(parts), epoch, settings)
@@ -222,16 +231,17 @@ def _epoch(run: _Run, data: Subset, settings: TrainingSettings, epoch: int) -> d
 
 
 def _step(run: _Run, images: Tensor, labels: Tensor, settings: TrainingSettings) -> tuple[Tensor, Tensor]:
-    """Updates the model; returns the loss and the logits from before."""
+    """Updates the model; returns the loss and the outputs from before."""
     if settings.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-        logits = run.forward(images)
-        loss = targets.cross_entropy(logits.float(), labels)
+        outputs = run.forward(images)
+    # Outside autocast: half precision is for the network, not for its loss.
+    loss = run.task(outputs.float(), labels)
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     run.optimizer.step()
-    return loss.detach(), logits.detach()
+    return loss.detach(), outputs.detach()
 
 
 def _check_finite(bad: int, n_batches: int, epoch: int, settings: TrainingSettings) -> None:

@@ -14,6 +14,7 @@ from creditflow.data.prepared import Subset, load_prepared
 from creditflow.models import ImageClassifier, save_model
 from creditflow.settings import parse
 from creditflow.training.loop import Resume, TrainingSettings, train
+from creditflow.training.task import Task
 
 
 def training_parser(description: str | None) -> argparse.ArgumentParser:
@@ -44,6 +45,7 @@ def train_stage(
     test: Subset,
     identity: dict[str, Any],
     watch: runtime.Stopwatch,
+    task: Task | None = None,
 ) -> None:
     """Trains with progress on the terminal and a resume point that fits only this very job, then saves the model.
 
@@ -70,7 +72,7 @@ def train_stage(
 
     with files.only_one_writer(args.checkpoint or args.output):
         state, history = train(
-            model, rule, data, test, settings, seed=args.seed, stream=identity["stage"], resume=resume, on_epoch=on_epoch
+            model, rule, data, test, settings, seed=args.seed, stream=identity["stage"], task=task, resume=resume, on_epoch=on_epoch
         )
         run = watch.run_facts() | {"epochs_of_this_run": len(rows)}  # fewer than all where a killed run was resumed
         save_model(
@@ -88,9 +90,10 @@ def train_stage(
             args.checkpoint.unlink(missing_ok=True)
 
 
+#: How numbers of a history are shown on the terminal; shares in percent unless they are here.
+_PLAIN = {"epoch": "{:.0f}", "loss": "{:.4f}", "update_angle": "{:.1f}", "feedback_cosine": "{:.2f}"}
+
+
 def _print_row(row: dict[str, float]) -> None:
-    print(
-        f"epoch {row['epoch']}: loss {row['loss']:.4f}, train accuracy {row['train_accuracy']:.2%},"
-        f" test accuracy {row['test_accuracy']:.2%}" + (f", update angle {row['update_angle']:.1f}" if "update_angle" in row else ""),
-        flush=True,
-    )
+    parts = [f"{name.replace('_', ' ')} {_PLAIN.get(name, '{:.2%}').format(value)}" for name, value in row.items()]
+    print(f"{parts[0]}: {', '.join(parts[1:])}", flush=True)

@@ -1,6 +1,6 @@
-"""The form of the sign-symmetry paper's Figures 2, 4 and 5: robust accuracy against epsilon for one backbone."""
+"""The form of the sign-symmetry paper's Figures 2 to 6: what is left of a metric against epsilon for one backbone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -9,12 +9,23 @@ from matplotlib.figure import Figure as Canvas
 
 from creditflow.reporting.figure import Figure, only, rule_style
 from creditflow.reporting.names import display, rule_order
-from creditflow.reporting.table import footnote, white_box
+from creditflow.reporting.table import footnote, hash_attacks, white_box
 
 _TITLES = {"exact": "attacker's gradient: exact", "feedback": "attacker's gradient: feedback weights"}
 _SHORT_TITLES = {"exact": "exact gradient", "feedback": "feedback gradient"}
 
-_WHAT = "FGSM or PGD"
+
+@dataclass(frozen=True)
+class Curves:
+    """What such a figure shows: rows of the summary, in words for messages, and on the axis."""
+
+    select: Callable[[pd.DataFrame], pd.DataFrame]
+    what: str
+    axis: str
+
+
+ACCURACY = Curves(white_box, "FGSM or PGD", "robust accuracy (%)")
+PRECISION = Curves(hash_attacks, "attacks on retrieval", "mAP (%)")
 
 
 @dataclass(frozen=True)
@@ -25,23 +36,23 @@ class Settings:
     backbone: str | None = None
 
 
-def white_box_figure(name: str, backbone: str, *, or_the_only_one: bool = False) -> Figure:
+def white_box_figure(name: str, backbone: str, *, or_the_only_one: bool = False, curves: Curves = ACCURACY) -> Figure:
     """Returns the figure `name` of one backbone, or, where an experiment has no other and that is allowed, of the only one.
 
     Rows are attacks, columns attacker gradients, for each dataset.
     """
 
     def draw(summary: pd.DataFrame, settings: Settings) -> Canvas:
-        rows = white_box(summary)
+        rows = curves.select(summary)
         if settings.dataset is not None or rows.empty:
-            rows = only(rows, "dataset", settings.dataset, name, _WHAT)
+            rows = only(rows, "dataset", settings.dataset, name, curves.what)
         its_own = None if or_the_only_one and backbone not in set(rows.backbone) else backbone
-        return _draw(only(rows, "backbone", settings.backbone or its_own, name, _WHAT))
+        return _draw(only(rows, "backbone", settings.backbone or its_own, name, curves.what), curves.axis)
 
     return Figure(settings=Settings, draw=draw)
 
 
-def _draw(rows: pd.DataFrame) -> Canvas:
+def _draw(rows: pd.DataFrame, axis: str) -> Canvas:
     epsilons = sorted(set(rows.epsilon))
     attacks, rules = sorted(set(rows.attack)), rule_order(set(rows.rule))
     columns = sorted(set(zip(rows.dataset, rows.gradient, strict=True)))
@@ -53,7 +64,7 @@ def _draw(rows: pd.DataFrame) -> Canvas:
         for (dataset, gradient), axes in zip(columns, line, strict=True):
             chosen = (rows.attack == attack) & (rows.dataset == dataset) & (rows.gradient == gradient)
             _panel(axes, rows[chosen], epsilons, rules)
-        line[0].set_ylabel(f"{display(attack)}\nrobust accuracy (%)")
+        line[0].set_ylabel(f"{display(attack)}\n{axis}")
     for (dataset, gradient), top, bottom in zip(columns, grid[0], grid[-1], strict=True):
         top.set_title(_TITLES[gradient] if one else f"{display(dataset)}\n{_SHORT_TITLES[gradient]}", fontsize=10)
         bottom.set_xlabel("epsilon (L-infinity, pixels in [0, 1])" if one else "epsilon (L-infinity)")

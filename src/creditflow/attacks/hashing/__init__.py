@@ -1,0 +1,1 @@
+"""Attacks on hash codes: one file each, which defines `ATTACK`; the file name is the attack's id."""

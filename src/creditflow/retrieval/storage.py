@@ -1,0 +1,47 @@
+"""Codes on disk: one safetensors file with the codes and labels of queries, training images and database."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import torch
+from safetensors.torch import save as dump_tensors
+from torch import Tensor
+
+from creditflow import files
+from creditflow.errors import UserError, one_line
+from creditflow.retrieval.protocol import Part
+
+PARTS: tuple[Part, ...] = ("query", "train", "database")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One part: codes int8 (N, K), labels int64 (N,) or uint8 zeros and ones (N, C)."""
+
+    codes: Tensor
+    labels: Tensor
+
+
+def save_codes(path: Path, parts: dict[Part, Encoded], model: str, protocol: dict[str, object]) -> None:
+    """Writes the parts, atomically, with the hash of the model that they are of and the protocol that they follow."""
+    tensors = {f"{name}_{what}": getattr(part, what).cpu().contiguous() for name, part in parts.items() for what in ("codes", "labels")}
+    # One metadata entry, as safetensors does not keep the order of several.
+    facts = json.dumps({"model": model, "protocol": protocol}, sort_keys=True)
+    files.write_atomically(path, dump_tensors(tensors, metadata={"creditflow": facts}))
+
+
+def load_codes(path: Path, model: str, protocol: dict[str, object]) -> dict[Part, Encoded]:
+    """Reads the parts. Raises UserError if the file is damaged, or its codes are of another model or protocol."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["creditflow"])
+            parts = {name: Encoded(file.get_tensor(f"{name}_codes"), file.get_tensor(f"{name}_labels")) for name in PARTS}
+    except (OSError, TypeError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path} has no codes ({one_line(error)}); delete it and encode again") from error
+    if facts != {"model": model, "protocol": protocol}:
+        raise UserError(f"{path} has codes of another model or protocol; encode again with encode.py")
+    if any(part.codes.dtype != torch.int8 or len(part.codes) != len(part.labels) for part in parts.values()):
+        raise UserError(f"{path} has codes and labels that do not belong together; delete it and encode again")
+    return parts

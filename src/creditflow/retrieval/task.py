@@ -1,0 +1,38 @@
+"""Training for retrieval."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from creditflow import targets
+from creditflow.data.prepared import Subset
+from creditflow.retrieval.codes import encode
+from creditflow.retrieval.hyp2 import HyP2
+from creditflow.retrieval.ranking import mean_average_precision
+from creditflow.training.task import Task
+
+
+class Retrieval(Task):
+    """The HyP2 loss; an image is classified as the nearest proxy says.
+
+    After an epoch the test images, which are the queries, are searched for among the training images: that is quicker than in
+    the database.
+    """
+
+    def __init__(self, loss: HyP2, top: int, learning_rate: float | None) -> None:
+        """`top` is k of mAP@k; `learning_rate` is the proxies', None for that of the hash layer."""
+        super().__init__()
+        self.loss, self._top, self.learning_rate = loss, top, learning_rate
+
+    def forward(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        value: Tensor = self.loss(outputs, labels)
+        return value
+
+    @torch.no_grad()
+    def is_right(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return targets.is_correct(self.loss.cosines(outputs.float()), labels)
+
+    def measure(self, network: nn.Module, data: Subset, test: Subset) -> Mapping[str, float]:
+        found, searched = (encode(network, part) for part in (test, data))
+        return {"test_map": mean_average_precision(found, test.labels.cpu(), searched, data.labels.cpu(), self._top)}

@@ -1,0 +1,29 @@
+"""Hash codes of a model: of its queries, training images and database."""
+
+from pathlib import Path
+
+from creditflow import runtime
+from creditflow.cli import add_compute_options, run_stage, stage_parser
+from creditflow.retrieval import encode
+from creditflow.retrieval.stage import add_retrieval_options, retrieval_model
+from creditflow.retrieval.storage import PARTS, Encoded, save_codes
+
+
+def main() -> None:
+    parser = stage_parser(__doc__)
+    add_retrieval_options(parser)
+    parser.add_argument("--output", type=Path, required=True, help="codes to write (.safetensors)")
+    add_compute_options(parser)
+    args = parser.parse_args()
+
+    device = runtime.setup(args.device, args.threads)
+    model, sidecar, parts, _, protocol = retrieval_model(args, device)
+    encoded = {name: Encoded(encode(model, parts[name]), parts[name].labels) for name in PARTS}
+    save_codes(args.output, encoded, sidecar["sha256"]["weights"], protocol)
+    for name, part in encoded.items():
+        distinct = len(part.codes.unique(dim=0))
+        print(f"{name}: {len(part.codes)} images, {distinct} different codes")
+
+
+if __name__ == "__main__":
+    run_stage(main)

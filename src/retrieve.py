@@ -1,0 +1,68 @@
+"""Search a database for a model's queries by their codes, and write a record."""
+
+import torch
+
+from creditflow import runtime
+from creditflow.cli import add_compute_options, existing_file, run_stage, stage_parser
+from creditflow.evaluation import add_record_option, history_metrics, record_keys
+from creditflow.files import file_sha256
+from creditflow.records import Metric, write_record
+from creditflow.retrieval import average_precisions, curves
+from creditflow.retrieval.stage import add_retrieval_options, retrieval_model
+from creditflow.retrieval.storage import load_codes
+
+#: Ranks at which precision is measured.
+_RANKS = (1, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+
+
+def main() -> None:
+    parser = stage_parser(__doc__)
+    add_retrieval_options(parser)
+    parser.add_argument("--codes", type=existing_file, required=True, help="codes that encode.py wrote")
+    add_record_option(parser)
+    add_compute_options(parser)
+    args = parser.parse_args()
+
+    device = runtime.setup(args.device, args.threads)
+    watch = runtime.Stopwatch(device)
+    _, sidecar, _, retrieval, protocol = retrieval_model(args, device)
+    codes = load_codes(args.codes, sidecar["sha256"]["weights"], protocol)
+    queries, database = codes["query"], codes["database"]
+    searched = (queries.codes, queries.labels, database.codes, database.labels)
+    found, lines, n = average_precisions(*searched, retrieval.top), curves(*searched, _RANKS), len(queries.codes)
+    metrics = [
+        Metric("map", None, float(found.average.mean()), n),
+        Metric("map_tie_averaged", None, float(found.tie_averaged.mean()), n),
+        Metric("database", None, len(database.codes), n),
+        *[Metric("precision_at", None, float(value), n, at=rank) for rank, value in zip(lines.ranks, lines.precision_at, strict=True)],
+        *[Metric("radius_precision", None, float(value), n, at=radius) for radius, value in enumerate(lines.radius_precision)],
+        *[Metric("radius_recall", None, float(value), n, at=radius) for radius, value in enumerate(lines.radius_recall)],
+        *history_metrics(sidecar, n),
+    ]
+    settings = {
+        "stage": "retrieve",
+        "top": found.k,
+        "protocol": protocol,
+        "input": args.input,
+        "data": file_sha256(args.data),
+        "codes": file_sha256(args.codes),
+        "model": sidecar["sha256"]["weights"],
+    }
+    write_record(
+        args.record,
+        record_keys(args, sidecar, attack="clean", gradient="none", task="retrieval"),
+        metrics,
+        {
+            "ap": found.average[None].numpy(),
+            "ap_tie_averaged": found.tie_averaged[None].numpy(),
+            "example": torch.arange(n).numpy(),
+        },
+        settings=settings,
+        provenance=runtime.provenance(settings, device),
+        run=watch.run_facts(),
+    )
+    print(f"{args.model}: mAP@{found.k} {float(found.average.mean()):.2%} of {n} queries in {len(database.codes)} images")
+
+
+if __name__ == "__main__":
+    run_stage(main)
