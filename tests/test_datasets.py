@@ -783,6 +783,16 @@ def test_annotations_of_coco_that_are_wrong(change: Callable[[dict[str, Any]], A
         stages.prepare("coco")
 
 
+def test_the_database_of_retrieval_is_a_third_list(stages: Stages) -> None:
+    listed = {f"images/{index}_a_m.jpg": row(*nus_wide_shows(index), n=21) for index in (3, 1)}
+    write(stages.here / "nus_wide", nus_wide() | {"database.txt": "".join(f"{name} {labels}\n" for name, labels in listed.items())})
+    subset = load_prepared(stages.both("nus_wide"), "database", inputs=InputSettings(size=16, resize="crop"))
+    check_colours(subset, [3, 1])
+    write(stages.here / "nus_wide", {"database.txt": f"images/4_b_m.jpg {row(1, n=21)}\n"})
+    with pytest.raises(UserError, match=r"1 images are in database\.txt and in test\.txt, for example images/4_b_m\.jpg"):
+        stages.prepare("nus_wide")
+
+
 @pytest.mark.parametrize("text", ["", '{"images": [', "[]", "\xff"])
 def test_annotations_of_coco_that_are_no_json(text: str, stages: Stages) -> None:
     write(stages.here, coco() | {"annotations/instances_train2014.json": text.encode("latin1")})

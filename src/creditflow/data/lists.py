@@ -1,6 +1,6 @@
 """Lists of images as the literature on hashing passes them on: each line a path and zeros and ones, one per label."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -36,10 +36,16 @@ def read_list(path: Path, n_labels: int) -> tuple[list[str], NDArray[np.uint8]]:
     return names, np.array(labels, dtype=np.uint8)
 
 
-def check_disjoint(train: Sequence[str], test: Sequence[str], folder: Path) -> None:
-    """Raises UserError if an image is in both lists of a folder."""
-    if both := sorted(set(train) & set(test)):
-        raise UserError(f"{folder}: {len(both)} images are in train.txt and in test.txt, for example {both[0]}; get the right lists")
+def lists_in(folder: Path) -> list[str]:
+    """Returns the splits that a folder has lists of: train and test, and, for retrieval, database where it is there."""
+    return ["train", "test", *(["database"] if (folder / "database.txt").is_file() else [])]
+
+
+def check_disjoint(listed: Mapping[str, Sequence[str]], folder: Path) -> None:
+    """Raises UserError if a test image is also in another list of a folder: training images may be in the database, queries not."""
+    for other in listed.keys() - {"test"}:
+        if both := sorted(set(listed["test"]) & set(listed[other])):
+            raise UserError(f"{folder}: {len(both)} images are in {other}.txt and in test.txt, for example {both[0]}; get the right lists")
 
 
 def locate(folder: Path, listed: str, others: Sequence[str] = ()) -> str:

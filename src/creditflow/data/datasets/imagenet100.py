@@ -1,6 +1,7 @@
 """ImageNet-100 of the hashing literature (Cao et al., 2017): 100 classes, 13,000 images train (130 of each), 5,000 test.
 
-Training images are of ILSVRC 2012's training images, test images of its validation images; lists say which.
+Training images are of ILSVRC 2012's training images, test images of its validation images; lists say which. For
+retrieval, database.txt lists what is searched: more training images of these classes.
 """
 
 from pathlib import Path, PurePosixPath
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from creditflow.data.dataset import Dataset, ImageFiles, Split
-from creditflow.data.lists import check_disjoint, locate, read_list
+from creditflow.data.lists import check_disjoint, lists_in, locate, read_list
 from creditflow.data.sources import UserFolder
 from creditflow.errors import UserError
 
@@ -25,8 +26,8 @@ _FOLDER = UserFolder(
 
 def _read(raw: Path) -> dict[str, Split]:
     folder = _FOLDER.located(raw)
-    listed = {split: _list(folder / f"{split}.txt") for split in ("train", "test")}
-    check_disjoint(listed["train"][0], listed["test"][0], folder)
+    listed = {split: _list(folder / f"{split}.txt") for split in lists_in(folder)}
+    check_disjoint({split: names for split, (names, _) in listed.items()}, folder)
     wnids = _wnids(*listed["train"])
     return {split: (_files(folder, names, [wnids[label] for label in labels]), labels) for split, (names, labels) in listed.items()}
 

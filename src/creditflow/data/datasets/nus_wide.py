@@ -1,12 +1,13 @@
 """NUS-WIDE-21 (Chua et al., 2009): photographs with any of the 21 most frequent concepts; an image has all its concepts as labels.
 
-Splits are lists: usually 10,500 images train (500 of each concept) and 2,100 test (100 of each).
+Splits are lists: usually 10,500 images train (500 of each concept) and 2,100 test (100 of each); for
+retrieval, database.txt lists what is searched.
 """
 
 from pathlib import Path
 
 from creditflow.data.dataset import Dataset, ImageFiles, Split
-from creditflow.data.lists import check_disjoint, locate, read_list
+from creditflow.data.lists import check_disjoint, lists_in, locate, read_list
 from creditflow.data.sources import UserFolder
 from creditflow.errors import UserError, one_line
 
@@ -21,8 +22,8 @@ _FOLDER = UserFolder(
 
 def _read(raw: Path) -> dict[str, Split]:
     folder = _FOLDER.located(raw)
-    lists = {split: read_list(folder / f"{split}.txt", _N_CONCEPTS) for split in ("train", "test")}
-    check_disjoint(lists["train"][0], lists["test"][0], folder)
+    lists = {split: read_list(folder / f"{split}.txt", _N_CONCEPTS) for split in lists_in(folder)}
+    check_disjoint({split: names for split, (names, _) in lists.items()}, folder)
     return {split: (ImageFiles(folder, [locate(folder, name) for name in names]), labels) for split, (names, labels) in lists.items()}
 
 
