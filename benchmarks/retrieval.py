@@ -33,7 +33,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from creditflow.cli import natural
-from creditflow.retrieval import average_precisions, mean_average_precision
+from creditflow.retrieval.ranking import average_precisions, mean_average_precision
 
 K, BITS = 5000, 32
 

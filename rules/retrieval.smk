@@ -50,12 +50,11 @@ rule retrieve:
         classes=classes("dataset"),
         inputs=inputs,
         retrieval=retrieval,
-        device=config["device"],
         threads=threads_of,
     shell:
         "python {input.script:q} --model {input.model:q} --data {input.data:q} {params.classes} --input {params.inputs:q}"
         " {params.retrieval:q} --codes {input.codes:q} --experiment {wildcards.experiment} --dataset-name {wildcards.dataset}"
-        " --seed {wildcards.seed} --device {params.device} --threads {params.threads} --record {output.record:q} > {log:q} 2>&1"
+        " --seed {wildcards.seed} --device cpu --threads {params.threads} --record {output.record:q} > {log:q} 2>&1"
 
 
 rule attack_retrieval:

@@ -12,8 +12,8 @@ from creditflow.cli import add_compute_options, epsilon, existing_file, json_obj
 from creditflow.evaluation import add_record_option, attacker_view, record_keys
 from creditflow.files import file_sha256
 from creditflow.records import Metric, write_record
-from creditflow.retrieval import average_precisions
 from creditflow.retrieval.gallery import gallery
+from creditflow.retrieval.ranking import average_precisions
 from creditflow.retrieval.stage import add_retrieval_options, retrieval_model
 from creditflow.retrieval.storage import Encoded, load_codes
 from creditflow.settings import parse
@@ -40,8 +40,8 @@ def main() -> None:
     watch = runtime.Stopwatch(device)
     attack = get_hash_attack(args.attack)
     parameters = parse(attack.settings, args.settings, f"settings of attack {args.attack}")
-    model, sidecar, parts, retrieval, protocol = retrieval_model(args, device)
-    codes = load_codes(args.codes, sidecar["sha256"]["weights"], protocol)
+    model, sidecar, parts, retrieval, source = retrieval_model(args, device)
+    codes = load_codes(args.codes, source)
     chosen = choose_images(parts["query"], args.images)
     shown = args.epsilons[len(args.epsilons) // 2]
     result = run_hash_attack(
@@ -57,9 +57,10 @@ def main() -> None:
             Metric("map", size, float(found[index].average.mean()), n),
             Metric("map_tie_averaged", size, float(found[index].tie_averaged.mean()), n),
             Metric("flipped_bits", size, float(flipped[index].mean()), n),
+            Metric("median_perturbation", size, float(result.perturbation[index].median()), n),
             Metric("largest_perturbation", size, float(result.perturbation[index].max()), n),
         ]
-    settings = {
+    settings = source | {
         "stage": "attack_retrieval",
         "attack": args.attack,
         "gradient": args.gradient,
@@ -69,9 +70,6 @@ def main() -> None:
         "images": args.images,
         "batch_size": args.batch_size,
         "top": found[0].k,
-        "protocol": protocol,
-        "input": args.input,
-        "data": file_sha256(args.data),
         "codes": file_sha256(args.codes),
         "seed": args.seed,
         "model": sidecar["sha256"],
@@ -92,7 +90,12 @@ def main() -> None:
             "example": chosen.numpy(),
             **{name: tensor.numpy() for name, tensor in pictures.items()},
         },
-        checks={"mean_output": result.mean_output, "map_of_inverted_codes": float(inverted.average.mean()), "shown_epsilon": shown},
+        checks={
+            "mean_output": result.mean_output,
+            "zero_gradients": result.zero_gradients,
+            "map_of_inverted_codes": float(inverted.average.mean()),
+            "shown_epsilon": shown,
+        },
         settings=settings,
         provenance=runtime.provenance(settings, device),
         run=watch.run_facts(),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from creditflow import runtime
 from creditflow.cli import add_compute_options, run_stage, stage_parser
-from creditflow.retrieval import encode
+from creditflow.retrieval.codes import encode
 from creditflow.retrieval.stage import add_retrieval_options, retrieval_model
 from creditflow.retrieval.storage import PARTS, Encoded, save_codes
 
@@ -17,9 +17,9 @@ def main() -> None:
     args = parser.parse_args()
 
     device = runtime.setup(args.device, args.threads)
-    model, sidecar, parts, _, protocol = retrieval_model(args, device)
+    model, _, parts, _, source = retrieval_model(args, device)
     encoded = {name: Encoded(encode(model, parts[name]), parts[name].labels) for name in PARTS}
-    save_codes(args.output, encoded, sidecar["sha256"]["weights"], protocol)
+    save_codes(args.output, encoded, source)
     for name, part in encoded.items():
         distinct = len(part.codes.unique(dim=0))
         print(f"{name}: {len(part.codes)} images, {distinct} different codes")

@@ -27,11 +27,11 @@ def main() -> None:
 
     device = runtime.setup(args.device, args.threads)
     watch = runtime.Stopwatch(device)
-    data, test, task, width = _for_retrieval(args, device) if args.retrieval else _for_classification(args, device)
+    data, test, task, width = _for_retrieval(args, device) if args.retrieval is not None else _for_classification(args, device)
     # No seed here names the rule: all rules start from the same weights and see the same batches.
     model = (_pretrained(args, data, width) if args.pretrained else _random_start(args, data, width)).to(device)
     identity = {"stage": "finetune", "pretrained": files.file_sha256(args.pretrained) if args.pretrained else None, "rule": args.rule}
-    if args.retrieval:
+    if args.retrieval is not None:
         identity["retrieval"] = args.retrieval
     train_stage(args, model, args.rule, data, test, identity | {"spec": model.spec.to_json()}, watch, task)
 

@@ -7,7 +7,7 @@ from creditflow.cli import add_compute_options, existing_file, run_stage, stage_
 from creditflow.evaluation import add_record_option, history_metrics, record_keys
 from creditflow.files import file_sha256
 from creditflow.records import Metric, write_record
-from creditflow.retrieval import average_precisions, curves
+from creditflow.retrieval.ranking import average_precisions, curves
 from creditflow.retrieval.stage import add_retrieval_options, retrieval_model
 from creditflow.retrieval.storage import load_codes
 
@@ -25,8 +25,8 @@ def main() -> None:
 
     device = runtime.setup(args.device, args.threads)
     watch = runtime.Stopwatch(device)
-    _, sidecar, _, retrieval, protocol = retrieval_model(args, device)
-    codes = load_codes(args.codes, sidecar["sha256"]["weights"], protocol)
+    _, sidecar, _, retrieval, source = retrieval_model(args, device)
+    codes = load_codes(args.codes, source)
     queries, database = codes["query"], codes["database"]
     searched = (queries.codes, queries.labels, database.codes, database.labels)
     found, lines, n = average_precisions(*searched, retrieval.top), curves(*searched, _RANKS), len(queries.codes)
@@ -39,15 +39,7 @@ def main() -> None:
         *[Metric("radius_recall", None, float(value), n, at=radius) for radius, value in enumerate(lines.radius_recall)],
         *history_metrics(sidecar, n),
     ]
-    settings = {
-        "stage": "retrieve",
-        "top": found.k,
-        "protocol": protocol,
-        "input": args.input,
-        "data": file_sha256(args.data),
-        "codes": file_sha256(args.codes),
-        "model": sidecar["sha256"]["weights"],
-    }
+    settings = source | {"stage": "retrieve", "top": found.k, "codes": file_sha256(args.codes)}
     write_record(
         args.record,
         record_keys(args, sidecar, attack="clean", gradient="none", task="retrieval"),

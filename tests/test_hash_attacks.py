@@ -12,7 +12,7 @@ from creditflow.attacks.hash_attack import HashProblem, sharpness
 from creditflow.attacks.hashing import hag, sdha
 from creditflow.data.prepared import Subset
 from creditflow.errors import UserError
-from creditflow.retrieval import hash_codes
+from creditflow.retrieval.codes import hash_codes
 from helpers import small_model, subset
 
 ATTACKS = plugins.names("hash_attack")

@@ -16,7 +16,7 @@ from creditflow.data.inputs import InputSettings
 from creditflow.data.prepared import Subset, save_prepared
 from creditflow.errors import UserError
 from creditflow.retrieval.hyp2 import HyP2, HyP2Settings
-from creditflow.retrieval.protocol import Protocol, check_apart, load_retrieval
+from creditflow.retrieval.protocol import Protocol, load_retrieval
 from creditflow.retrieval.zeta import _DISTANCES, zeta
 
 
@@ -42,8 +42,11 @@ def by_loops(x: Tensor, proxies: Tensor, labels: list[set[int]], margin: float, 
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10**6), st.booleans(), st.sampled_from(["official", "h2q"]), st.sampled_from([0.0, 0.5, 1.25]))
-def test_the_loss_is_the_definition(seed: int, several: bool, variant: str, beta: float) -> None:
+@given(
+    st.integers(0, 10**6), st.booleans(), st.sampled_from(["official", "h2q"]), st.sampled_from([0.0, 0.5, 1.25]),
+    st.sampled_from([-0.3, 0.0, 0.2]),
+)  # fmt: skip
+def test_the_loss_is_the_definition(seed: int, several: bool, variant: str, beta: float, margin: float) -> None:
     x = torch.randn(7, 12, generator=gen(seed), dtype=torch.float64)
     if several:
         labels = torch.randint(0, 2, (7, 5), generator=gen(seed + 1), dtype=torch.uint8)
@@ -52,9 +55,9 @@ def test_the_loss_is_the_definition(seed: int, several: bool, variant: str, beta
     else:
         labels = torch.randint(0, 5, (7,), generator=gen(seed + 1))
         sets = [{int(label)} for label in labels]
-    loss = HyP2(12, 5, HyP2Settings(beta=beta, variant=variant), gen(seed)).double()
-    expected = by_loops(x, loss.proxies.detach(), sets, zeta(12, 5), beta, variant)
-    assert float(loss(x, labels)) == pytest.approx(expected, abs=1e-12)
+    loss = HyP2(12, 5, HyP2Settings(beta=beta, variant=variant, zeta=margin), gen(seed)).double()
+    expected = by_loops(x, loss.proxies.detach(), sets, margin, beta, variant)
+    assert loss(x, labels).item() == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("variant", ["official", "h2q"])
@@ -185,7 +188,15 @@ def test_lists_need_a_database_split_and_keep_queries_out_of_it(tmp_path: Path) 
     save_prepared(path, {"train": files(0, 1), "test": files(2, 3), "database": files(3, 4)}, ["even", "odd"])
     with pytest.raises(UserError, match=r"1 queries are in the database, for example 3\.png"):
         load_retrieval(path, Protocol("lists"), None, InputSettings(size=8))
-    check_apart(["a"], ["b"], path)
+    save_prepared(path, {"train": files(0, 1), "test": files(2, 3), "database": files(0, 4)}, ["even", "odd"])
+    with pytest.raises(UserError, match="1 training images are not in the database"):
+        load_retrieval(path, Protocol("lists", train_in_database=True), None, InputSettings(size=8))
+    save_prepared(path, {"train": files(0, 1), "test": files(2, 3), "database": files(0, 1)}, ["even", "odd"])
+    with pytest.raises(UserError, match="no image is left for the database"):
+        load_retrieval(path, Protocol("lists"), None, InputSettings(size=8))
+    save_prepared(path, {"train": files(0, 3), "test": files(2, 3), "database": files(0, 1)}, ["even", "odd"])
+    with pytest.raises(UserError, match=r"1 queries are in the training images, for example 3\.png"):
+        load_retrieval(path, Protocol("lists"), None, InputSettings(size=8))
 
 
 def test_a_protocol_that_asks_for_too_much_is_refused(tmp_path: Path) -> None:

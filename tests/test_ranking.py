@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from creditflow.errors import UserError
-from creditflow.retrieval import average_precisions, curves, nearest
+from creditflow.retrieval.ranking import average_precisions, curves, mean_average_precision, nearest
 
 
 def drawn(seed: int, queries: int, items: int, bits: int, n_labels: int, several: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -67,6 +67,7 @@ def test_average_precision_is_the_definition(seed: int, queries: int, items: int
     data = drawn(seed, queries, items, bits, n_labels, several)
     found = average_precisions(*data, k)
     assert found.k == min(k, items)
+    assert mean_average_precision(*data, k) == pytest.approx(float(found.average.mean()), abs=1e-12)
     assert found.average.tolist() == pytest.approx(slowly(*data, k)[0], abs=1e-6)
 
 
@@ -148,7 +149,7 @@ def test_curves_are_the_definition() -> None:
         hits = np.array(is_relevant(label, database_labels))
         rankings.append(hits[np.argsort(distances.numpy(), kind="stable")])
         inside = distances.numpy()[None, :] <= np.arange(8)[:, None]
-        precision = [hits[row].mean() if row.any() else 1.0 for row in inside]
+        precision = [hits[row].mean() if row.any() else 0.0 for row in inside]
         by_radius.append((precision, [hits[row].sum() / max(hits.sum(), 1) for row in inside]))
     assert found.precision_at.tolist() == pytest.approx([np.mean([line[:n].mean() for line in rankings]) for n in (1, 10, 80)])
     assert found.radius_precision.tolist() == pytest.approx(np.mean([one for one, _ in by_radius], axis=0))

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from creditflow.records import read_record
-from creditflow.retrieval import average_precisions
+from creditflow.retrieval.ranking import average_precisions
 from helpers import project, snakemake, stage
 
 pytestmark = pytest.mark.slow
@@ -21,7 +21,7 @@ datasets:
   low: {source: digits, classes: [0, 1, 2, 3, 4]}
   all_digits: {source: digits}
 backbones: [small_cnn]
-rules: [bp, frsf]
+rules: [bp, frsf, brsf]
 seeds: [0, 1]
 threads: 1
 pretrain: {dataset: low, settings: {epochs: 2, batch_size: 32, learning_rate: 2.0e-3}}
@@ -65,6 +65,13 @@ def test_everything_that_was_promised_is_there(finished: Path) -> None:
     assert (strong.sort_values("epsilon").groupby("rule").value.agg(list).map(lambda values: values[0] > values[1] > values[2])).all()
     bp = summary[(summary.rule == "bp") & (summary.attack == "hag") & (summary.metric == "map")].pivot(index="epsilon", columns="gradient")
     assert np.array_equal(bp["value"]["exact"], bp["value"]["feedback"])
+    for rule in ("frsf", "brsf"):  # the attacker's gradient is the one that was asked for
+        both = [
+            read_record(results / f"attack_retrieval/all_digits/small_cnn/{rule}/hamming_pgd/{gradient}/seed0.json")
+            for gradient in ("exact", "feedback")
+        ]  # fmt: skip
+        flipped = [float(record.outcomes["flipped_bits"][1].mean()) for record in both]
+        assert flipped[0] > flipped[1] + 0.02
 
 
 def test_a_record_says_what_its_codes_say(finished: Path) -> None:
@@ -84,7 +91,13 @@ def test_a_record_says_what_its_codes_say(finished: Path) -> None:
     assert attacked.outcomes["ap"].shape == (2, 40)
     assert np.array_equal(attacked.outcomes["ap"][0], found.average[attacked.outcomes["example"]].numpy())  # epsilon 0
     assert attacked.outcomes["attacked_found"].shape == (4, 10, 1, 8, 8)
-    assert {metric.metric for metric in attacked.metrics} == {"map", "map_tie_averaged", "flipped_bits", "largest_perturbation"}
+    assert {metric.metric for metric in attacked.metrics} == {
+        "map",
+        "map_tie_averaged",
+        "flipped_bits",
+        "median_perturbation",
+        "largest_perturbation",
+    }
 
 
 def test_results_are_exported_and_a_second_run_does_nothing(finished: Path, tmp_path: Path) -> None:
@@ -99,6 +112,9 @@ def test_mistakes_end_in_one_line(finished: Path, tmp_path: Path) -> None:
     for number, (old, new, message) in enumerate(
         [
             ("kind: per_class", "kind: per_clas", "per_clas"),
+            ("kind: per_class", "kind: lists", "retrieval.protocols.all_digits: lists draw nothing; take query away"),
+            (", train: 30", "", "retrieval.protocols.all_digits: say how many images to draw: query and train"),
+            ("bits: 16", "bits: 20", "retrieval.bits: no margin is known for codes of 20 bits"),
             ("all_digits: {kind", "low: {kind", "retrieval.protocols: 'low' is not under `finetune.datasets`"),
             ("  sdha:", "  pgd:", "attacks: unknown hash_attack 'pgd'; did you mean 'hamming_pgd'?"),
             ("tables:", "audit: {epsilons: [0.1], attacks: [hag], claim: hag}\ntables:", "audit: it compares accuracies"),
@@ -129,8 +145,9 @@ def test_stages_refuse_what_does_not_fit(finished: Path) -> None:
 
     refused(right | {"bits": 32}, "gives 16 numbers")
     refused(right | {"top": 0}, "bits and top must be at least 1")
-    refused(right | {"protocol": {"kind": "per_class", "query": 5, "train": 30}}, "codes of another model or protocol")
-    refused(right, "codes of another model or protocol", "all_digits/small_cnn/frsf")
+    refused(right | {"protocol": {"kind": "per_class", "query": 5, "train": 30}}, "codes of another protocol")
+    refused(right, "codes of another model", "all_digits/small_cnn/frsf")
+    refused({}, "bits is missing")
     refused(right | {"protocol": {"kind": "lists"}}, "'database' split")
     refused(right | {"protocol": {"kind": "per_class", "query": 500, "train": 30}}, "500 queries per class to draw")
 

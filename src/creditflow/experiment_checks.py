@@ -7,6 +7,7 @@ from typing import Any
 from creditflow import plugins
 from creditflow.errors import UserError
 from creditflow.plugins import suggestion
+from creditflow.retrieval.zeta import zeta
 
 
 def check_keys(keys: Mapping[str, Any], where: str) -> None:
@@ -32,8 +33,23 @@ def _check_retrieval(keys: Mapping[str, Any], where: str) -> None:
                 raise UserError(f"{where}: retrieval.{section}: {name!r} is not under `finetune.datasets`{suggestion(name, datasets)}")
     if lacking := [name for name in datasets if name not in keys["retrieval"]["protocols"]]:
         raise UserError(f"{where}: retrieval.protocols: {lacking[0]} has no protocol")
+    for name, protocol in keys["retrieval"]["protocols"].items():
+        _check_protocol(protocol, f"{where}: retrieval.protocols.{name}")
+    if "zeta" not in keys["retrieval"].get("loss", {}):
+        try:
+            zeta(keys["retrieval"]["bits"], 2)
+        except UserError as error:
+            raise UserError(f"{where}: retrieval.bits: {error}") from None
     if "audit" in keys:
         raise UserError(f"{where}: audit: it compares accuracies, which retrieval has none of; take it away")
+
+
+def _check_protocol(protocol: Mapping[str, Any], where: str) -> None:
+    counts = [name for name in ("query", "train") if name in protocol]
+    if protocol["kind"] == "lists" and (counts or "query_from" in protocol):
+        raise UserError(f"{where}: lists draw nothing; take {', '.join([*counts, 'query_from'][:1])} away")
+    if protocol["kind"] != "lists" and len(counts) < 2:
+        raise UserError(f"{where}: say how many images to draw: query and train")
 
 
 def _check_names(keys: Mapping[str, Any], where: str) -> None:

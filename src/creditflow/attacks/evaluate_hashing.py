@@ -25,6 +25,7 @@ class HashAttackResult:
         perturbation: float32 (E, N), size of what was tried.
         examples: float32 (n, C, H, W), the first images at `example_epsilon`, to look at.
         mean_output: mean |f| of the clean outputs: where it is large, surrogates such as tanh(f) are flat.
+        zero_gradients: share of images and steps at which the gradient was exactly zero.
     """
 
     codes: Tensor
@@ -32,6 +33,7 @@ class HashAttackResult:
     perturbation: Tensor
     examples: Tensor
     mean_output: float
+    zero_gradients: float
 
 
 def get_hash_attack(name: str) -> HashAttack:
@@ -65,7 +67,7 @@ def run_hash_attack(
     """
     guards.check_epsilons(list(epsilons))
     train_codes, train_labels = train_codes.to(queries.device), train_labels.to(queries.device)
-    codes, clean, sizes, magnitude = [], [], [], 0.0
+    codes, clean, sizes, magnitude, zero = [], [], [], 0.0, []
     examples: list[Tensor] = []
     with frozen(model):
         parts = chosen.split(batch_size)
@@ -74,6 +76,7 @@ def run_hash_attack(
             clean.append(hash_codes(problem.outputs).cpu())
             magnitude += float(problem.outputs.abs().mean(1).sum())
             of_batch = [attack.propose(problem, epsilon, settings) for epsilon in epsilons]
+            zero += problem.zero_gradients
             sizes.append(torch.stack([perturbation_size(proposed - images, attack.norm) for proposed in of_batch]).cpu())
             for proposed, size, epsilon in zip(of_batch, sizes[-1], epsilons, strict=True):
                 check_bounds(proposed, size, epsilon)
@@ -86,6 +89,7 @@ def run_hash_attack(
         torch.cat(sizes, 1),
         torch.cat(examples) if examples else torch.empty(0),
         magnitude / len(chosen),
+        float(torch.stack(zero).mean()) if zero else 0.0,
     )
 
 

@@ -1,7 +1,7 @@
 """What an attack on hash codes is, what its problem is, and the surrogates of a code that such attacks share."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ class HashProblem:
         labels: int64 (N,), or zeros and ones (N, C).
         train_codes, train_labels: codes int8 (M, K) of the training images and their labels, for attacks that know them.
         names: (seed, number of the image), from which each image's random numbers follow.
+        zero_gradients: for each gradient that was taken, the share of images for which it was exactly zero.
     """
 
     model: nn.Module
@@ -33,6 +34,7 @@ class HashProblem:
     train_codes: Tensor
     train_labels: Tensor
     names: tuple[tuple[int, int], ...]
+    zero_gradients: list[Tensor] = field(default_factory=list)
 
     @cached_property
     def noise(self) -> Tensor:
@@ -68,6 +70,7 @@ class HashProblem:
         with torch.enable_grad():
             # A sum, not a mean: what happens to an image must not depend on how many others are in its batch.
             (gradient,) = torch.autograd.grad(loss(self.model(x), x).sum(), x)
+        self.zero_gradients.append((gradient.flatten(1) == 0).all(1).double().mean())
         return gradient
 
 

@@ -45,7 +45,7 @@ def _gallery(experiment: Experiment, results: Path, settings: Mapping[str, Any],
     usual = {"rule": "frsf"}
     chosen = {}
     for key, names in known.items():
-        chosen[key] = settings.get(key, usual[key] if usual.get(key) in names else names[0])
+        chosen[key] = settings.get(key) or (usual[key] if usual.get(key) in names else names[0])
         if chosen[key] not in names:
             raise UserError(f"{where}.{key}: unknown {key} {chosen[key]!r}{plugins.suggestion(str(chosen[key]), names)}")
     model = Path(results / experiment.name, "attack_retrieval", chosen["dataset"], chosen["backbone"], chosen["rule"])

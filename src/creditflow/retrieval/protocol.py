@@ -43,8 +43,8 @@ class Protocol:
         if self.kind not in _KINDS or self.query_from not in _SOURCES:
             raise ValueError(f"kind must be one of {', '.join(_KINDS)}, query_from one of {', '.join(_SOURCES)}")
         counts = (self.query, self.train)
-        if self.kind == "lists" and counts != (None, None):
-            raise ValueError("query and train are numbers of images to draw; lists draw none")
+        if self.kind == "lists" and (counts != (None, None) or self.query_from != "pool"):
+            raise ValueError("query, train and query_from say what to draw; lists draw nothing")
         if self.kind != "lists" and not all(count is not None and count >= 1 for count in counts):
             raise ValueError(f"query and train must be at least 1, not {self.query} and {self.train}")
 
@@ -65,28 +65,37 @@ def load_retrieval(path: Path, protocol: Protocol, classes: Sequence[int] | None
     rest = _without(order, query)
     chosen = _draw(pool, rest, protocol, protocol.train, "training images", path)
     database = rest if protocol.train_in_database else _without(rest, chosen)
-    if len(database) == 0:
-        raise UserError(f"{path}: no image is left for the database; draw fewer queries or training images")
+    _check_some(database, path)
     return {"train": _part(pool, chosen), "query": _part(pool, query), "database": _part(pool, database)}
 
 
+def _check_some(database: Tensor, path: Path) -> None:
+    if len(database) == 0:
+        raise UserError(f"{path}: no image is left for the database; draw fewer queries or training images, or set train_in_database")
+
+
 def _listed(path: Path, protocol: Protocol, classes: Sequence[int] | None, inputs: InputSettings) -> dict[Part, Subset]:
-    train, query = (load_prepared(path, split, classes, inputs) for split in ("train", "test"))
-    database = load_prepared(path, "database", classes, inputs)
-    if isinstance(database.images, ImageFiles) and isinstance(query.images, ImageFiles) and isinstance(train.images, ImageFiles):
-        check_apart(query.images.names, database.images.names, path)
-        if not protocol.train_in_database:
-            trained = set(train.images.names)
-            keep = [index for index, name in enumerate(database.images.names) if name not in trained]
-            database = _part(database, torch.tensor(keep, dtype=torch.int64))
-    order = torch.randperm(len(database.labels), generator=runtime.generator("retrieval protocol"))
-    return {"train": train, "query": query, "database": _part(database, order)}
+    train, query, database = (load_prepared(path, split, classes, inputs) for split in ("train", "test", "database"))
+    names = [part.images.names for part in (train, query, database) if isinstance(part.images, ImageFiles)]
+    if len(names) != 3:
+        raise UserError(f"{path}: its images have no names by which lists could be compared; use another kind of protocol")
+    check_apart(names[1], names[0], "training images", path)
+    check_apart(names[1], names[2], "database", path)
+    of_training = set(names[0])
+    trained = torch.tensor([name in of_training for name in names[2]])
+    if protocol.train_in_database and int(trained.sum()) != len(names[0]):
+        missing = len(names[0]) - int(trained.sum())
+        raise UserError(f"{path}: {missing} training images are not in the database; set train_in_database: false, or get the right lists")
+    order = torch.randperm(len(trained), generator=runtime.generator("retrieval protocol"))
+    kept = order if protocol.train_in_database else order[~trained[order]]
+    _check_some(kept, path)
+    return {"train": train, "query": query, "database": _part(database, kept)}
 
 
-def check_apart(queries: Sequence[str], database: Sequence[str], path: Path) -> None:
-    """Raises UserError if an image is a query and in the database: it would find itself."""
-    if both := sorted(set(queries) & set(database)):
-        raise UserError(f"{path}: {len(both)} queries are in the database, for example {both[0]}; take them out of its list")
+def check_apart(queries: Sequence[str], others: Sequence[str], what: str, path: Path) -> None:
+    """Raises UserError if a query is among others: it would find itself, or have been trained on."""
+    if both := sorted(set(queries) & set(others)):
+        raise UserError(f"{path}: {len(both)} queries are in the {what}, for example {both[0]}; get the right lists")
 
 
 def _joined(one: Subset, other: Subset) -> Subset:

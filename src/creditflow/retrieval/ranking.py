@@ -50,7 +50,8 @@ class Curves:
 
     Attributes:
         ranks, precision_at: precision among the first so many.
-        radius_precision, radius_recall: (K + 1,) of all items within each Hamming radius; precision is 1 where there are none.
+        radius_precision, radius_recall: (K + 1,) of all items within each Hamming radius; precision is 0 where
+            there are none, as a search that finds nothing has failed.
     """
 
     ranks: tuple[int, ...]
@@ -113,7 +114,7 @@ def curves(codes: Tensor, labels: Tensor, database_codes: Tensor, database_label
         near = search.near(queries, len(database_codes))
         found = near.relevant(near.order(max(ranks, default=1))).cumsum(1)
         everything, relevant = (counts.cumsum(1) for counts in near.histograms())
-        precision = np.where(everything > 0, relevant / np.maximum(everything, 1), 1)
+        precision = relevant / np.maximum(everything, 1)
         at = [found[:, rank - 1] / rank for rank in ranks]
         return np.asarray(np.column_stack([*at, precision, relevant / np.maximum(relevant[:, -1:], 1)]).sum(0))
 

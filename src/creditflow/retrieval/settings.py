@@ -1,5 +1,6 @@
 """What an experiment says of retrieval, as one JSON object: code length, ranking, loss and protocol."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +31,8 @@ class RetrievalSettings:
     def __post_init__(self) -> None:
         if self.bits < 1 or self.top < 1:
             raise ValueError("bits and top must be at least 1")
-        if self.proxy_learning_rate is not None and not self.proxy_learning_rate > 0:
-            raise ValueError(f"proxy_learning_rate must be positive, not {self.proxy_learning_rate}")
+        if self.proxy_learning_rate is not None and not 0 < self.proxy_learning_rate < math.inf:
+            raise ValueError(f"proxy_learning_rate must be positive and finite, not {self.proxy_learning_rate}")
 
 
 def parse_retrieval(values: Mapping[str, Any], where: str) -> tuple[RetrievalSettings, Protocol, HyP2Settings]:

@@ -11,6 +11,7 @@ from creditflow.data.inputs import InputSettings
 from creditflow.data.prepared import Subset
 from creditflow.errors import UserError
 from creditflow.evaluation import add_model_options
+from creditflow.files import file_sha256
 from creditflow.models import ImageClassifier, load_model, read_sidecar
 from creditflow.retrieval.protocol import Part, load_retrieval
 from creditflow.retrieval.settings import RetrievalSettings, parse_retrieval
@@ -27,8 +28,8 @@ def add_retrieval_options(parser: argparse.ArgumentParser) -> None:
 
 def retrieval_model(
     args: argparse.Namespace, device: torch.device
-) -> tuple[ImageClassifier, dict[str, Any], dict[Part, Subset], RetrievalSettings, dict[str, object]]:
-    """Returns model and parts of the data on the device, the model's sidecar, the settings, and the protocol as plain values.
+) -> tuple[ImageClassifier, dict[str, Any], dict[Part, Subset], RetrievalSettings, dict[str, Any]]:
+    """Returns model and parts of the data on the device, the model's sidecar, the settings, and what codes follow from.
 
     Raises UserError if model and data do not fit each other, or the model is not one for retrieval with these settings.
     """
@@ -42,5 +43,10 @@ def retrieval_model(
             f"{args.model} takes images {model.spec.image_shape} and gives {model.spec.n_classes} numbers; the data has images {shape},"
             f" and codes have {settings.bits} bits; check --data, --input and --retrieval"
         )
-    plain = asdict(protocol) | {"classes": args.classes}
-    return model.to(device), sidecar, {name: part.to(device) for name, part in parts.items()}, settings, plain
+    source = {
+        "model": sidecar["sha256"]["weights"],
+        "data": file_sha256(args.data),
+        "input": args.input,
+        "protocol": asdict(protocol) | {"classes": args.classes},
+    }
+    return model.to(device), sidecar, {name: part.to(device) for name, part in parts.items()}, settings, source

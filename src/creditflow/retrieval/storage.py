@@ -24,24 +24,25 @@ class Encoded:
     labels: Tensor
 
 
-def save_codes(path: Path, parts: dict[Part, Encoded], model: str, protocol: dict[str, object]) -> None:
-    """Writes the parts, atomically, with the hash of the model that they are of and the protocol that they follow."""
+def save_codes(path: Path, parts: dict[Part, Encoded], source: dict[str, object]) -> None:
+    """Writes the parts, atomically, with what they follow from: hashes of model and data, what is seen of it, the protocol."""
     tensors = {f"{name}_{what}": getattr(part, what).cpu().contiguous() for name, part in parts.items() for what in ("codes", "labels")}
     # One metadata entry, as safetensors does not keep the order of several.
-    facts = json.dumps({"model": model, "protocol": protocol}, sort_keys=True)
+    facts = json.dumps(source, sort_keys=True)
     files.write_atomically(path, dump_tensors(tensors, metadata={"creditflow": facts}))
 
 
-def load_codes(path: Path, model: str, protocol: dict[str, object]) -> dict[Part, Encoded]:
-    """Reads the parts. Raises UserError if the file is damaged, or its codes are of another model or protocol."""
+def load_codes(path: Path, source: dict[str, object]) -> dict[Part, Encoded]:
+    """Reads the parts. Raises UserError if the file is damaged, or its codes follow from something else."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             facts = json.loads(file.metadata()["creditflow"])
             parts = {name: Encoded(file.get_tensor(f"{name}_codes"), file.get_tensor(f"{name}_labels")) for name in PARTS}
     except (OSError, TypeError, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise UserError(f"{path} has no codes ({one_line(error)}); delete it and encode again") from error
-    if facts != {"model": model, "protocol": protocol}:
-        raise UserError(f"{path} has codes of another model or protocol; encode again with encode.py")
+    if facts != source:
+        other = next(name for name in sorted({*facts, *source}) if facts.get(name) != source.get(name))
+        raise UserError(f"{path} has codes of another {other}; encode again with encode.py")
     if any(part.codes.dtype != torch.int8 or len(part.codes) != len(part.labels) for part in parts.values()):
         raise UserError(f"{path} has codes and labels that do not belong together; delete it and encode again")
     return parts

@@ -26,7 +26,8 @@ class Settings:
     Attributes:
         iterations: number of steps.
         step: "gradient" adds the gradient times `rate`, with momentum (SAAT, for a batch of one image); "sign" adds the gradient's
-            sign times `relative_step` epsilon; "l2" the gradient divided by its length times `rate`.
+            sign times `relative_step` epsilon; "l2" the gradient divided by its length times `rate`,
+            which then is a length (1 in DHTA).
         rate, momentum, relative_step: sizes for these.
         threshold: a bit leaves the mask where h is beyond it on the other side.
         balance: weight of the second term.

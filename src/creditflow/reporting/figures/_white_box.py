@@ -11,8 +11,8 @@ from creditflow.reporting.figure import Figure, only, rule_style
 from creditflow.reporting.names import display, rule_order
 from creditflow.reporting.table import footnote, hash_attacks, white_box
 
-_TITLES = {"exact": "attacker's gradient: exact", "feedback": "attacker's gradient: feedback weights"}
-_SHORT_TITLES = {"exact": "exact gradient", "feedback": "feedback gradient"}
+_TITLES = {"exact": "attacker's gradient: exact", "feedback": "attacker's gradient: feedback weights", "none": "no gradient"}
+_SHORT_TITLES = {"exact": "exact gradient", "feedback": "feedback gradient", "none": "no gradient"}
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """How well codes retrieve, before any attack. Left, precision against recall of all items within a Hamming radius that grows from 0 to the
-length of the codes. Right, precision among the first items of the ranking. Means over queries and seeds."""
+length of the codes; a query that finds nothing has precision 0. Right, precision among the first items of the ranking. Means over
+queries and seeds."""
 
 from dataclasses import dataclass
 

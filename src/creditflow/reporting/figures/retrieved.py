@@ -17,7 +17,8 @@ _GREEN, _RED = "#009E73", "#D55E00"  # of the palette that colour-blind readers 
 
 @dataclass(frozen=True)
 class Settings:
-    """dataset, backbone, rule, attack: which model and attack to show; frSF and the first of all else if left out. queries: how many."""
+    """dataset, backbone, rule, attack: which model and attack to show; frSF and the first of all else if left out. queries: how many of the
+    four that a record has."""
 
     dataset: str | None = None
     backbone: str | None = None
@@ -26,8 +27,8 @@ class Settings:
     queries: int = 3
 
     def __post_init__(self) -> None:
-        if self.queries < 1:
-            raise ValueError(f"queries must be at least 1, not {self.queries}")
+        if not 1 <= self.queries <= 4:
+            raise ValueError(f"queries must be 1 to 4, not {self.queries}")
 
 
 def draw(gallery: pd.DataFrame, settings: Settings) -> Canvas:
