@@ -116,7 +116,7 @@ def test_mistakes_end_in_one_line(finished: Path, tmp_path: Path) -> None:
             (", train: 30", "", "retrieval.protocols.all_digits: say how many images to draw: query and train"),
             ("bits: 16", "bits: 20", "retrieval.bits: no margin is known for codes of 20 bits"),
             ("all_digits: {kind", "low: {kind", "retrieval.protocols: 'low' is not under `finetune.datasets`"),
-            ("  sdha:", "  pgd:", "attacks: unknown hash_attack 'pgd'; did you mean 'hamming_pgd'?"),
+            ("  sdha:", "  pgd:", "attacks: unknown hash attack 'pgd'; choose from: hag, hamming_pgd, sdha"),
             ("tables:", "audit: {epsilons: [0.1], attacks: [hag], claim: hag}\ntables:", "audit: it compares accuracies"),
             ("rule: bp}", "rule: fa}", "figures.retrieved.rule: unknown rule 'fa'"),
         ]
@@ -147,7 +147,7 @@ def test_stages_refuse_what_does_not_fit(finished: Path) -> None:
     refused(right | {"top": 0}, "bits and top must be at least 1")
     refused(right | {"protocol": {"kind": "per_class", "query": 5, "train": 30}}, "codes of another protocol")
     refused(right, "codes of another model", "all_digits/small_cnn/frsf")
-    refused({}, "bits is missing")
+    refused({}, "protocol is missing")
     refused(right | {"protocol": {"kind": "lists"}}, "'database' split")
     refused(right | {"protocol": {"kind": "per_class", "query": 500, "train": 30}}, "500 queries per class to draw")
 

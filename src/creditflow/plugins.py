@@ -38,7 +38,7 @@ def check(kind: str, name: str) -> None:
     """Raises UserError, with the closest match, unless `name` is a plugin of this kind."""
     known = names(kind)
     if name not in known:
-        raise UserError(f"unknown {kind} {name!r}{suggestion(name, known)}")
+        raise UserError(f"unknown {kind.replace('_', ' ')} {name!r}{suggestion(name, known)}")
 
 
 def suggestion(name: str, known: list[str]) -> str:
