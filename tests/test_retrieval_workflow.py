@@ -108,27 +108,6 @@ def test_results_are_exported_and_a_second_run_does_nothing(finished: Path, tmp_
     assert (tmp_path / "tiny/figures/retrieved.png").exists()
 
 
-def test_mistakes_end_in_one_line(finished: Path, tmp_path: Path) -> None:
-    for number, (old, new, message) in enumerate(
-        [
-            ("kind: per_class", "kind: per_clas", "per_clas"),
-            ("kind: per_class", "kind: lists", "retrieval.protocols.all_digits: lists draw nothing; take query away"),
-            (", train: 30", "", "retrieval.protocols.all_digits: say how many images to draw: query and train"),
-            ("bits: 16", "bits: 20", "retrieval.bits: no margin is known for codes of 20 bits"),
-            ("all_digits: {kind", "low: {kind", "retrieval.protocols: 'low' is not under `finetune.datasets`"),
-            ("  sdha:", "  pgd:", "attacks: unknown hash attack 'pgd'; choose from: hag, hamming_pgd, sdha"),
-            ("tables:", "audit: {epsilons: [0.1], attacks: [hag], claim: hag}\ntables:", "audit: it compares accuracies"),
-            ("rule: bp}", "rule: fa}", "figures.retrieved.rule: unknown rule 'fa'"),
-        ]
-    ):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        project(folder, tiny=TINY.replace(old, new))
-        done = snakemake(folder, "-n", "tiny")
-        assert done.returncode != 0 and message in done.stdout, done.stdout
-        assert "Traceback" not in done.stdout
-
-
 def test_stages_refuse_what_does_not_fit(finished: Path) -> None:
     results = finished / "results"
     model = "all_digits/small_cnn/bp"
