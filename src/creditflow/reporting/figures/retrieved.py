@@ -1,5 +1,5 @@
 """Some queries and the first ten images found for each: by the clean query, and by the query attacked through the exact gradient and
-through the feedback weights. Framed in green is what shares a label with the query, in red what does not."""
+through the feedback weights. Framed in green is what shares a label with the query, in orange what does not."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from creditflow.reporting.figure import Figure
 from creditflow.reporting.names import display
 
-_GREEN, _RED = "#009E73", "#D55E00"  # of the palette that colour-blind readers can tell apart
+_GREEN, _ORANGE = "#009E73", "#D55E00"  # of the palette that colour-blind readers can tell apart
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def draw(gallery: pd.DataFrame, settings: Settings) -> Canvas:
             axes[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
             for place, cell in enumerate(axes[1:]):
                 hit = bool(row[f"{kind}_relevant"][query, place])
-                _picture(cell, row[f"{kind}_found"][query, place], _GREEN if hit else _RED, 1.5)
+                _picture(cell, row[f"{kind}_found"][query, place], _GREEN if hit else _ORANGE, 1.5)
     grid[0][0].set_title("query", fontsize=8)
     grid[0][1].set_title("found", fontsize=8, loc="left")
     attack = f"{display(first.attack)} at epsilon {first.epsilon:g}"
