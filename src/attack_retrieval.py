@@ -43,10 +43,11 @@ def main() -> None:
     model, sidecar, parts, retrieval, source = retrieval_model(args, device)
     codes = load_codes(args.codes, source)
     chosen = choose_images(parts["query"], args.images)
-    shown = args.epsilons[len(args.epsilons) // 2]
+    # Spread over the queries, which come class by class.
+    places, shown = torch.linspace(0, len(chosen) - 1, min(_SHOWN, len(chosen))).long(), args.epsilons[len(args.epsilons) // 2]
     result = run_hash_attack(
         attack, parameters, attacker_view(args.model, model, args.gradient), parts["query"], chosen, codes["train"].codes,
-        codes["train"].labels, args.epsilons, batch_size=args.batch_size, seed=args.seed, n_examples=_SHOWN, example_epsilon=shown,
+        codes["train"].labels, args.epsilons, batch_size=args.batch_size, seed=args.seed, shown=places.tolist(), shown_epsilon=shown,
     )  # fmt: skip
     labels, database, n = codes["query"].labels[chosen], codes["database"], len(chosen)
     found = [average_precisions(one, labels, database.codes, database.labels, retrieval.top) for one in result.codes]
@@ -75,9 +76,8 @@ def main() -> None:
         "model": sidecar["sha256"],
     }
     inverted = average_precisions(-result.clean_codes, labels, database.codes, database.labels, retrieval.top)
-    examples = chosen[:_SHOWN]
-    pictures = gallery(parts["query"], parts["database"], examples, result.examples, _of(result.clean_codes, labels),
-                       _of(result.codes[args.epsilons.index(shown)], labels), database)  # fmt: skip
+    pictures = gallery(parts["query"], parts["database"], chosen[places], result.examples, _of(result.clean_codes, labels, places),
+                       _of(result.codes[args.epsilons.index(shown)], labels, places), database)  # fmt: skip
     write_record(
         args.record,
         record_keys(args, sidecar, attack=args.attack, gradient=args.gradient, task="retrieval"),
@@ -104,8 +104,8 @@ def main() -> None:
         print(f"epsilon {size}: mAP@{one.k} {float(one.average.mean()):.1%}, largest perturbation {float(reached.max()):.4f}")
 
 
-def _of(codes: Tensor, labels: Tensor) -> Encoded:
-    return Encoded(codes[:_SHOWN], labels[:_SHOWN])
+def _of(codes: Tensor, labels: Tensor, places: Tensor) -> Encoded:
+    return Encoded(codes[places], labels[places])
 
 
 if __name__ == "__main__":

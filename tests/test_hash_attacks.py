@@ -150,13 +150,13 @@ def test_an_attack_leaves_the_model_as_it_was() -> None:
     assert model.training and all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
 
 
-def test_examples_are_the_first_images_at_one_epsilon() -> None:
+def test_examples_are_the_chosen_images_at_one_epsilon() -> None:
     attack, model, data = get_hash_attack("hamming_pgd"), small_model(n_classes=BITS).eval(), subset(9)
     arguments = (attack, attack.settings(), model, data, torch.arange(9), torch.ones(3, BITS, dtype=torch.int8), torch.arange(3))
-    found = run_hash_attack(*arguments, [0.1, 0.2], batch_size=2, seed=0, n_examples=5, example_epsilon=0.2)
-    assert found.examples.shape == (5, 1, 12, 12)
-    moved = (found.examples - data.batch(torch.arange(5))[0]).flatten(1).abs().amax(1)
-    torch.testing.assert_close(moved, found.perturbation[1, :5])
+    found = run_hash_attack(*arguments, [0.1, 0.2], batch_size=2, seed=0, shown=[0, 3, 8], shown_epsilon=0.2)
+    assert found.examples.shape == (3, 1, 12, 12)
+    moved = (found.examples - data.batch(torch.tensor([0, 3, 8]))[0]).flatten(1).abs().amax(1)
+    torch.testing.assert_close(moved, found.perturbation[1, [0, 3, 8]])
 
 
 def test_mistakes_are_refused_in_one_line() -> None:

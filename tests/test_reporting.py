@@ -100,6 +100,8 @@ SETTINGS = {"overview": {"epsilon_linf": 0.1, "epsilon_l2": 2}, "table3": {"epsi
 )
 def test_every_table_says_what_the_summary_says_in_every_format(name: str, summary: pd.DataFrame, tmp_path: Path) -> None:
     table: Table = plugins.load("table", name).TABLE
+    if name in ("table2", "retrieval_attacks"):
+        summary = summary.assign(task="retrieval", metric="map")
     selected = table.select(summary, parse(table.settings, SETTINGS.get(name, {}), name))
     write_table(table, selected, "A caption & more.", tmp_path / name)
     read_back = pd.read_csv(tmp_path / f"{name}.csv")
@@ -122,6 +124,20 @@ def test_an_epsilon_nobody_measured_is_named(summary: pd.DataFrame) -> None:
     table = attack_table("boundary")
     with pytest.raises(UserError, match=r"no record of attack 'boundary' at epsilon 3; it has \[2.0\]"):
         table.select(summary, parse(table.settings, {"epsilon": 3}, "table"))
+
+
+@pytest.mark.parametrize("name", ["figure3", "figure6"])
+def test_the_figures_of_retrieval_draw_every_attack_whatever_its_gradient(name: str, summary: pd.DataFrame, tmp_path: Path) -> None:
+    figure: Figure = plugins.load("figure", name).FIGURE
+    backbone = summary.backbone.iloc[0]
+    if name == "figure6":
+        with pytest.raises(UserError, match="figure6: no record of attacks on retrieval for backbone 'alexnet'"):
+            figure.draw(summary.assign(task="retrieval", metric="map"), figure.settings())
+    rows = summary.assign(task="retrieval", metric="map")
+    canvas = figure.draw(rows, figure.settings(backbone=backbone, dataset=rows.dataset.iloc[0]))
+    assert len(canvas.axes) == rows[rows.attack != "clean"].attack.nunique() * rows[rows.attack != "clean"].gradient.nunique()
+    with pytest.raises(UserError, match="no record of attacks on retrieval"):
+        figure.draw(summary, figure.settings())
 
 
 def test_the_figure_draws_what_the_summary_says_and_equal_numbers_give_equal_files(summary: pd.DataFrame, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ class HashAttackResult:
         codes: int8 (E, N, K) of the perturbed images at each epsilon.
         clean_codes: int8 (N, K).
         perturbation: float32 (E, N), size of what was tried.
-        examples: float32 (n, C, H, W), the first images at `example_epsilon`, to look at.
+        examples: float32 (n, C, H, W), the images of the places `shown` among the chosen, at `shown_epsilon`, to look at.
         mean_output: mean |f| of the clean outputs: where it is large, surrogates such as tanh(f) are flat.
         zero_gradients: share of images and steps at which the gradient was exactly zero.
     """
@@ -54,8 +54,8 @@ def run_hash_attack(
     *,
     batch_size: int,
     seed: int,
-    n_examples: int = 0,
-    example_epsilon: float | None = None,
+    shown: Sequence[int] = (),
+    shown_epsilon: float | None = None,
 ) -> HashAttackResult:
     """Attacks the chosen queries in batches, at each epsilon; what happens to an image does not depend on its batch.
 
@@ -69,6 +69,7 @@ def run_hash_attack(
     train_codes, train_labels = train_codes.to(queries.device), train_labels.to(queries.device)
     codes, clean, sizes, magnitude, zero = [], [], [], 0.0, []
     examples: list[Tensor] = []
+    first = 0
     with frozen(model):
         parts = chosen.split(batch_size)
         for part, (images, labels) in zip(parts, queries.batches(parts), strict=True):
@@ -80,14 +81,15 @@ def run_hash_attack(
             sizes.append(torch.stack([perturbation_size(proposed - images, attack.norm) for proposed in of_batch]).cpu())
             for proposed, size, epsilon in zip(of_batch, sizes[-1], epsilons, strict=True):
                 check_bounds(proposed, size, epsilon)
-                if epsilon == example_epsilon:
-                    examples.append(proposed[: n_examples - sum(len(part) for part in examples)].cpu())
+                if epsilon == shown_epsilon:
+                    examples += [proposed[place - first].cpu() for place in shown if first <= place < first + len(part)]
+            first += len(part)
             codes.append(torch.stack([hash_codes(_outputs(model, proposed)).cpu() for proposed in of_batch]))
     return HashAttackResult(
         torch.cat(codes, 1),
         torch.cat(clean),
         torch.cat(sizes, 1),
-        torch.cat(examples) if examples else torch.empty(0),
+        torch.stack(examples) if examples else torch.empty(0),
         magnitude / len(chosen),
         float(torch.stack(zero).mean()) if zero else 0.0,
     )
