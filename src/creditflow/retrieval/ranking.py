@@ -8,7 +8,8 @@ Distances take K + 1 values only, so blocks of ties are long and the order withi
 expectation over all orders of ties (`ties.py`).
 
 Codes are packed into machine words, whose distances are counts of bits. Queries look only at the items up to the distance within
-which the first k are found, and sort these alone. Threads share the queries, as NumPy computes without Python's lock.
+which the first k are found, and sort these alone; queries of the same code and labels are ranked once. Threads share the queries, as
+NumPy computes without Python's lock.
 """
 
 import threading
@@ -76,9 +77,9 @@ def average_precisions(codes: Tensor, labels: Tensor, database_codes: Tensor, da
     def both(queries: slice) -> NDArray[np.float64]:
         near = search.near(queries, k)
         expected = [expected_precision(*counts, k, numbers) for counts in zip(*near.histograms(), strict=True)]
-        return np.stack([_average_precision(near.relevant(near.order(k))), expected])
+        return np.column_stack([_average_precision(near.relevant(near.order(k))), expected])
 
-    stable, averaged = torch.from_numpy(np.concatenate(search.for_all(both), axis=1))
+    stable, averaged = torch.from_numpy(search.for_all(both)).unbind(1)
     return Precisions(stable, averaged, k)
 
 
@@ -91,7 +92,7 @@ def mean_average_precision(codes: Tensor, labels: Tensor, database_codes: Tensor
         near = search.near(queries, k)
         return _average_precision(near.relevant(near.order(k)))
 
-    return float(np.concatenate(search.for_all(stable)).mean())
+    return float(search.for_all(stable).mean())
 
 
 def nearest(codes: Tensor, database_codes: Tensor, n: int) -> Tensor:
@@ -99,7 +100,7 @@ def nearest(codes: Tensor, database_codes: Tensor, n: int) -> Tensor:
     nothing = torch.zeros(len(codes), dtype=torch.int64), torch.zeros(len(database_codes), dtype=torch.int64)
     search = _Search(codes, nothing[0], database_codes, nothing[1])
     n = search.cut(n)
-    return torch.from_numpy(np.concatenate(search.for_all(lambda queries: search.near(queries, n).order(n))))
+    return torch.from_numpy(search.for_all(lambda queries: search.near(queries, n).order(n)))
 
 
 def curves(codes: Tensor, labels: Tensor, database_codes: Tensor, database_labels: Tensor, ranks: tuple[int, ...]) -> Curves:
@@ -110,15 +111,15 @@ def curves(codes: Tensor, labels: Tensor, database_codes: Tensor, database_label
     search = _Search(codes, labels, database_codes, database_labels)
     ranks = tuple(rank for rank in ranks if rank <= len(database_codes))
 
-    def sums(queries: slice) -> NDArray[np.float64]:
+    def of_each(queries: slice) -> NDArray[np.float64]:
         near = search.near(queries, len(database_codes))
         found = near.relevant(near.order(max(ranks, default=1))).cumsum(1)
         everything, relevant = (counts.cumsum(1) for counts in near.histograms())
         precision = relevant / np.maximum(everything, 1)
         at = [found[:, rank - 1] / rank for rank in ranks]
-        return np.asarray(np.column_stack([*at, precision, relevant / np.maximum(relevant[:, -1:], 1)]).sum(0))
+        return np.column_stack([*at, precision, relevant / np.maximum(relevant[:, -1:], 1)])
 
-    means = torch.from_numpy(np.sum(search.for_all(sums), axis=0) / len(codes))
+    means = torch.from_numpy(search.for_all(of_each).mean(0))
     at, precision, recall = means.split([len(ranks), codes.shape[1] + 1, codes.shape[1] + 1])
     return Curves(ranks, at, precision, recall)
 
@@ -175,8 +176,12 @@ class _Search:
     def __init__(self, codes: Tensor, labels: Tensor, database_codes: Tensor, database_labels: Tensor) -> None:
         _check(codes, labels, database_codes, database_labels)
         self.bits = codes.shape[1]
-        self._queries, self._database = _code_words(codes), _code_words(database_codes)
-        self._labels, self._database_labels = _label_words(labels), _label_words(database_labels)
+        self._database, self._database_labels = _code_words(database_codes), _label_words(database_labels)
+        words, own = _code_words(codes), _label_words(labels)
+        # A trained network gives many queries the same code: those that have their labels in common, too, are ranked once.
+        columns = [*words, *own.reshape(len(own), -1).T]
+        _, first, alike = np.unique(np.column_stack([one.astype(np.uint64) for one in columns]), True, True, axis=0)
+        self._queries, self._labels, self._alike = words[:, first], own[first], alike.reshape(-1)
         self._radius = 0
         self._memory = threading.local()
 
@@ -186,34 +191,37 @@ class _Search:
             raise UserError(f"k of mAP@k must be at least 1, not {k}")
         return min(k, len(self._database_labels))
 
-    def for_all(self, function: Callable[[slice], NDArray[_T]]) -> list[NDArray[_T]]:
-        """Returns a function's values for all queries, some at a time."""
+    def for_all(self, function: Callable[[slice], NDArray[_T]]) -> NDArray[_T]:
+        """Returns a function's values (Q, ...) for all queries; it is given some of them at a time."""
         n = self._queries.shape[1]
         parts = [slice(start, min(start + _TOGETHER, n)) for start in range(0, n, _TOGETHER)]
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            return list(pool.map(function, parts))
+            return np.concatenate(list(pool.map(function, parts)))[self._alike]
 
     def near(self, queries: slice, k: int) -> _Near:
-        """Returns all items up to the least distance within which each of the queries has k of them."""
+        """Returns for each of the queries all items up to the least distance within which there are k of them."""
         scratch = self._scratch(queries.stop - queries.start)
         distances = self._distances(queries, scratch)
+        for line, inside in zip(distances, scratch.inside, strict=True):
+            self._mark(line, inside, k)
+        return _Near(self, queries, distances, scratch.inside)
 
+    def _mark(self, distances: NDArray[np.unsignedinteger], inside: NDArray[np.bool_], k: int) -> None:
         def enough(radius: int) -> bool:
-            np.less_equal(distances, radius, out=scratch.inside)
-            return all(np.count_nonzero(line) >= k for line in scratch.inside)
+            np.less_equal(distances, radius, out=inside)
+            return bool(np.count_nonzero(inside) >= k)
 
-        # The last radius is a good guess; that threads overwrite it does no harm.
+        # The last query's radius is a good guess; that threads overwrite it does no harm.
         radius = self._radius
         if enough(radius):
             while radius > 0 and enough(radius - 1):
                 radius -= 1
+            enough(radius)
         else:
             radius += 1
             while not enough(radius):
                 radius += 1
         self._radius = radius
-        np.less_equal(distances, radius, out=scratch.inside)
-        return _Near(self, queries, distances, scratch.inside)
 
     def _distances(self, queries: slice, scratch: "_Scratch") -> NDArray[np.unsignedinteger]:
         total: NDArray[np.unsignedinteger] | None = None
