@@ -102,9 +102,8 @@ def compare(data: tuple[Tensor, ...], name: str, rounds: int) -> dict[str, float
         function(*data)  # warm
     found = {f"{name}_peak_mib": peak_memory()}
     different = [len(data[index].unique(dim=0)) for index in (0, 2)]
-    print(
-        f"{name}: {different[0]} different codes of queries, {different[1]} of the database; peak memory {peak_memory():.0f} MiB, {before:.0f} before"
-    )
+    print(f"{name}: {different[0]} different codes of queries, {different[1]} of the database")
+    print(f"  peak memory {peak_memory():.0f} MiB, {before:.0f} before")
     taken: dict[str, list[float]] = {kind: [] for kind in [*OURS, *LOOPS]}
     for index in range(rounds):
         for kind in taken if index % 2 else reversed(taken):
