@@ -33,7 +33,7 @@ _PLACE = 40
 _MASK = (1 << _PLACE) - 1
 
 #: Queries that are ranked together: enough that calls are cheap, few enough that their distances stay in cache.
-_TOGETHER = 4
+_TOGETHER = 8
 
 
 @dataclass(frozen=True)
