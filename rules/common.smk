@@ -200,9 +200,7 @@ def retrieval(wildcards):
 
 def task_library(wildcards):
     """Files of the library that training for the experiment's task needs beyond those of classification."""
-    parts = ("retrieval/__init__.py", "retrieval/codes.py", "retrieval/hyp2.py", "retrieval/zeta.py", "retrieval/protocol.py")
-    parts += ("retrieval/settings.py", "retrieval/task.py", "retrieval/ranking.py")
-    return library(*parts)(wildcards) if "retrieval" in keys(wildcards) else []
+    return library("retrieval/settings.py", "retrieval/task.py")(wildcards) if "retrieval" in keys(wildcards) else []
 
 
 def pretrain_view(wildcards):

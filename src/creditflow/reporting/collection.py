@@ -50,14 +50,14 @@ def summarize(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def _summarize_cell(cell: tuple[str, ...], records: list[Record]) -> list[dict[str, object]]:
-    first = _means(records[0])
-    for record in records[1:]:
-        ours = _means(record)
-        if [(m.metric, m.epsilon) for m, _ in ours] != [(m.metric, m.epsilon) for m, _ in first] or not _same_images(record, records[0]):
+    means = [_means(record) for record in records]
+    shapes = [[(metric.metric, metric.epsilon, len(row)) for metric, row in one] for one in means]
+    for record, shape in zip(records[1:], shapes[1:], strict=True):
+        if shape != shapes[0] or not _same_images(record, records[0]):
             raise UserError(f"{record.path} and {records[0].path} differ in epsilons or images; delete both and run the same command again")
     rows = []
-    for index, (metric, _) in enumerate(first):
-        outcomes = np.stack([_means(record)[index][1] for record in records])
+    for index, (metric, _) in enumerate(means[0]):
+        outcomes = np.stack([one[index][1] for one in means])
         low, high = two_way_interval(outcomes)
         row: dict[str, object] = dict(zip(_CELL, cell, strict=True))
         row |= {"norm": records[0].content.get("settings", {}).get("norm", ""), "epsilon": metric.epsilon, "metric": metric.metric}
