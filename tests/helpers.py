@@ -72,7 +72,7 @@ def project(folder: Path, **experiments: str) -> Path:
     return folder
 
 
-def snakemake(folder: Path, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+def snakemake(folder: Path, *arguments: str, timeout: float = 1800) -> subprocess.CompletedProcess[str]:
     """Runs Snakemake as a user does; stdout and stderr come back as one text."""
     command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
     return subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False)
@@ -87,5 +87,5 @@ def stage(name: str, *arguments: str | Path, folder: Path | None = None) -> subp
     """Runs a stage script by hand."""
     command = [sys.executable, str(ROOT / "src" / f"{name}.py"), *map(str, arguments)]
     return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=300, check=False, env=os.environ | {"COLUMNS": "200"}
+        command, cwd=folder, capture_output=True, text=True, timeout=900, check=False, env=os.environ | {"COLUMNS": "200"}
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from creditflow import plugins
@@ -240,6 +240,7 @@ values = st.recursive(
 
 @settings(max_examples=150, deadline=None)
 @given(key=st.sampled_from([*sorted(QUICK), "extends"]), value=values)
+@example(key="attacks", value={"\n": {"": None}})
 def test_any_value_under_any_key_is_accepted_or_explained(key: str, value: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
     try:

@@ -38,7 +38,7 @@ def job(folder: Path, hold: float, **environment: str) -> "subprocess.Popen[str]
 
 
 def outcome(process: "subprocess.Popen[str]") -> tuple[str, float, float]:
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     _, gpu, begin, end = out.split()
     return gpu, float(begin), float(end)
@@ -169,7 +169,7 @@ def test_a_profile_that_asks_for_what_is_not_there_ends_before_any_job(
     assert snakemake(folder, *arguments, "--sdm", "env-modules", "-n").returncode == 0  # looking is allowed anywhere
     monkeypatch.setenv("PATH", str(programs))
     monkeypatch.delenv(gpus.VISIBLE, raising=False)
-    done = snakemake(folder, *arguments, timeout=120)
+    done = snakemake(folder, *arguments)
     assert done.returncode == 2, done.stdout
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("error")]
     assert line.startswith(message)

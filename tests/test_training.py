@@ -178,7 +178,7 @@ def test_ctrl_c_says_how_to_go_on(digits: Path, pretrained: Path, tmp_path: Path
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 130
     assert errors.strip().splitlines()[-1] == "interrupted; run the same command again to go on"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "checkpoint.lock"]

@@ -294,7 +294,7 @@ def test_an_interrupted_workflow_goes_on_with_the_same_command(long_job: tuple[P
         os.killpg(process.pid, signal.SIGINT)
     else:
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait(timeout=60)
+    process.wait(timeout=600)
     (checkpoint,) = folder.glob("results/tiny/checkpoints/**/*.checkpoint")
     results = folder / "results/tiny"
     name = checkpoint.relative_to(results / "checkpoints")
@@ -316,4 +316,4 @@ def test_two_snakemakes_do_not_share_a_folder(long_job: tuple[Path, subprocess.P
     second = snakemake(folder, "tiny")
     assert second.returncode != 0
     assert "cannot be locked" in second.stdout
-    assert process.wait(timeout=120) == 0
+    assert process.wait(timeout=600) == 0

@@ -251,7 +251,7 @@ def _refuse_not_finite(value: Any, where: str, place: str) -> None:
 
 
 def _explain(error: ValidationError) -> str:
-    place = ".".join(str(part) for part in error.absolute_path)
+    place = " ".join(".".join(str(part) for part in error.absolute_path).split())  # keys, too, may hold line breaks
     prefix = f"{place}: " if place else ""
     if error.validator == "additionalProperties" and isinstance(error.schema, Mapping) and isinstance(error.instance, Mapping):
         known = sorted(error.schema.get("properties", {}))
