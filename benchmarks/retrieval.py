@@ -42,8 +42,8 @@ def drawn(queries: int, items: int, n_labels: int, kind: str, *, several: bool) 
     """Codes and labels; the code is the first label's with flipped bits: one of its usual patterns, or any."""
     generator = torch.Generator().manual_seed(0)
     centres = torch.randint(0, 2, (n_labels, BITS), generator=generator) * 2 - 1
-    patterns = torch.where(torch.rand(n_labels, 1000, BITS, generator=generator) < 0.1, -1, 1)
-    usual = torch.arange(1, 1001.0) ** -1.1  # how often each pattern comes
+    patterns = torch.where(torch.rand(n_labels, 2000, BITS, generator=generator) < 0.1, -1, 1)
+    usual = torch.arange(1, 2001.0) ** -1.33  # how often each pattern comes
 
     def part(n: int) -> tuple[Tensor, Tensor]:
         labels = torch.randint(0, n_labels, (n,), generator=generator)

@@ -7,16 +7,14 @@ R their number among the first k: one relevant item at rank 1 and no other in th
 Distances take K + 1 values only, so blocks of ties are long and the order within them matters. Beside each AP stands its
 expectation over all orders of ties (`ties.py`).
 
-Codes are packed into machine words, whose distances are counts of bits. Queries look only at the items up to the distance within
-which the first k are found, and sort these alone; queries of the same code and labels are ranked once. Threads share the queries, as
-NumPy computes without Python's lock.
+Codes are packed into machine words, whose distances are counts of bits. A trained network gives many images the same code: each
+code of a query is ranked once, and its distance to each code of the database is counted once. Only the items up to the distance within
+which the first k are found are sorted.
 """
 
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,14 +24,7 @@ from torch import Tensor
 from creditflow.errors import UserError
 from creditflow.retrieval.ties import expected_precision, tables
 
-_T = TypeVar("_T", bound=np.generic)
-
-#: Bits of a sort key that say where in a block an item is; above them are its distance and, topmost, its query.
-_PLACE = 40
-_MASK = (1 << _PLACE) - 1
-
-#: Queries that are ranked together: enough that calls are cheap, few enough that their distances stay in cache.
-_TOGETHER = 8
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -74,12 +65,11 @@ def average_precisions(codes: Tensor, labels: Tensor, database_codes: Tensor, da
     k = search.cut(k)
     numbers = tables(len(database_codes))
 
-    def both(queries: slice) -> NDArray[np.float64]:
-        near = search.near(queries, k)
-        expected = [expected_precision(*counts, k, numbers) for counts in zip(*near.histograms(), strict=True)]
-        return np.column_stack([_average_precision(near.relevant(near.order(k))), expected])
+    def both(near: _Near) -> list[tuple[float, float]]:
+        expected = [expected_precision(everything, hits, k, numbers) for everything, hits in near.histograms()]
+        return list(zip(map(_average_precision, near.relevant(k)), expected, strict=True))
 
-    stable, averaged = torch.from_numpy(search.for_all(both)).unbind(1)
+    stable, averaged = torch.tensor(search.for_all(both, k), dtype=torch.float64).unbind(1)
     return Precisions(stable, averaged, k)
 
 
@@ -87,12 +77,7 @@ def mean_average_precision(codes: Tensor, labels: Tensor, database_codes: Tensor
     """Returns mAP@k in the database's order alone, without the expectation over ties; arguments and errors as above."""
     search = _Search(codes, labels, database_codes, database_labels)
     k = search.cut(k)
-
-    def stable(queries: slice) -> NDArray[np.float64]:
-        near = search.near(queries, k)
-        return _average_precision(near.relevant(near.order(k)))
-
-    return float(search.for_all(stable).mean())
+    return float(np.mean(search.for_all(lambda near: list(map(_average_precision, near.relevant(k))), k)))
 
 
 def nearest(codes: Tensor, database_codes: Tensor, n: int) -> Tensor:
@@ -100,7 +85,7 @@ def nearest(codes: Tensor, database_codes: Tensor, n: int) -> Tensor:
     nothing = torch.zeros(len(codes), dtype=torch.int64), torch.zeros(len(database_codes), dtype=torch.int64)
     search = _Search(codes, nothing[0], database_codes, nothing[1])
     n = search.cut(n)
-    return torch.from_numpy(search.for_all(lambda queries: search.near(queries, n).order(n)))
+    return torch.from_numpy(np.stack(search.for_all(lambda near: [near.order(n)] * len(near.labels), n)))
 
 
 def curves(codes: Tensor, labels: Tensor, database_codes: Tensor, database_labels: Tensor, ranks: tuple[int, ...]) -> Curves:
@@ -111,149 +96,144 @@ def curves(codes: Tensor, labels: Tensor, database_codes: Tensor, database_label
     search = _Search(codes, labels, database_codes, database_labels)
     ranks = tuple(rank for rank in ranks if rank <= len(database_codes))
 
-    def of_each(queries: slice) -> NDArray[np.float64]:
-        near = search.near(queries, len(database_codes))
-        found = near.relevant(near.order(max(ranks, default=1))).cumsum(1)
-        everything, relevant = (counts.cumsum(1) for counts in near.histograms())
-        precision = relevant / np.maximum(everything, 1)
-        at = [found[:, rank - 1] / rank for rank in ranks]
-        return np.column_stack([*at, precision, relevant / np.maximum(relevant[:, -1:], 1)])
+    def of_each(near: _Near) -> list[NDArray[np.float64]]:
+        return [
+            _curve(relevant[: max(ranks, default=0)].cumsum(), ranks, *counts)
+            for relevant, counts in zip(near.relevant(len(near.keys)), near.histograms(), strict=True)
+        ]
 
-    means = torch.from_numpy(search.for_all(of_each).mean(0))
+    means = torch.from_numpy(np.mean(search.for_all(of_each, len(database_codes)), 0))
     at, precision, recall = means.split([len(ranks), codes.shape[1] + 1, codes.shape[1] + 1])
     return Curves(ranks, at, precision, recall)
 
 
-class _Near:
-    """The items nearest to each of some queries: all up to a distance."""
-
-    def __init__(self, search: "_Search", queries: slice, distances: NDArray[np.unsignedinteger], inside: NDArray[np.bool_]) -> None:
-        self._search, self._queries, self._n = search, queries, inside.shape[1]
-        self._counts = np.array([np.count_nonzero(line) for line in inside])
-        self._flat = np.flatnonzero(inside)
-        self._distances = distances.reshape(-1).take(self._flat)
-
-    def order(self, k: int) -> NDArray[np.int64]:
-        """Returns the first k items of each ranking (q, k)."""
-        keys = np.repeat(np.arange(len(self._counts)) << 16, self._counts)
-        keys |= self._distances
-        keys <<= _PLACE
-        keys |= self._flat
-        keys.sort()  # all differ: no stable sort is needed
-        starts = self._counts.cumsum() - self._counts
-        top = np.stack([keys[start : start + k] for start in starts])
-        top &= _MASK
-        top -= np.arange(len(top))[:, None] * self._n
-        return top
-
-    def relevant(self, items: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Returns whether items (q, k) are relevant."""
-        return self._search.relevant(self._queries, items)
-
-    def histograms(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Returns how many items there are at each distance (q, K + 1): all, and the relevant ones."""
-        levels = self._search.bits + 1
-        rows = np.repeat(np.arange(len(self._counts)), self._counts)
-        hits = self._search.relevant_to(rows + self._queries.start, self._flat - rows * self._n)
-        cells = rows * levels + self._distances
-        size = len(self._counts) * levels
-        both = np.bincount(cells, minlength=size), np.bincount(cells[hits], minlength=size)
-        return both[0].reshape(-1, levels), both[1].reshape(-1, levels)
-
-
-@dataclass(frozen=True)
-class _Scratch:
-    """Memory for words, distances and verdicts, each (q, N)."""
-
-    words: NDArray[np.unsignedinteger]
-    distances: NDArray[np.uint8]
-    inside: NDArray[np.bool_]
+def _curve(
+    found: NDArray[np.int64], ranks: tuple[int, ...], everything: NDArray[np.int64], relevant: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Returns one query's precision at the ranks, then precision and recall within each distance."""
+    within = relevant.cumsum()
+    at = [found[rank - 1] / rank for rank in ranks]
+    return np.concatenate([at, within / np.maximum(everything.cumsum(), 1), within / max(within[-1], 1)])
 
 
 class _Search:
-    """Queries and a database, packed."""
+    """Queries and a database, packed; what is alike is held once."""
 
     def __init__(self, codes: Tensor, labels: Tensor, database_codes: Tensor, database_labels: Tensor) -> None:
         _check(codes, labels, database_codes, database_labels)
-        self.bits = codes.shape[1]
-        self._database, self._database_labels = _code_words(database_codes), _label_words(database_labels)
-        words, own = _code_words(codes), _label_words(labels)
-        # A trained network gives many queries the same code: those that have their labels in common, too, are ranked once.
+        self.levels = codes.shape[1] + 1
+        self.database_labels, own = _label_words(database_labels), _label_words(labels)
+        self.codes, order, self.counts = _grouped(_code_words(database_codes))
+        self.starts = self.counts.cumsum() - self.counts
+        self.numbers = np.arange(len(order))
+        # A sort key: a distance, and below it the place in the database.
+        self.place_bits = len(order).bit_length()
+        narrow = self.place_bits + self.levels.bit_length() <= 32
+        self.items: NDArray[np.unsignedinteger] = order.astype(np.uint32 if narrow else np.uint64)
+        # Queries are alike if they have code and labels in common.
+        words = _code_words(codes)
         columns = [*words, *own.reshape(len(own), -1).T]
-        _, first, alike = np.unique(np.column_stack([one.astype(np.uint64) for one in columns]), True, True, axis=0)
-        self._queries, self._labels, self._alike = words[:, first], own[first], alike.reshape(-1)
-        self._radius = 0
-        self._memory = threading.local()
+        _, first, self._alike = np.unique(np.column_stack([one.astype(np.uint64) for one in columns]), True, True, axis=0)
+        self.labels = own[first]
+        self.queries, order, counts = _grouped(words[:, first])
+        self._alike = np.argsort(order)[self._alike.reshape(-1)]
+        self.labels = self.labels[order]
+        self._bounds = np.concatenate([[0], counts.cumsum()])
+        n = self.codes.shape[1]
+        # Fresh memory would cost as much as what is done with it.
+        self._words, self._weights = np.empty(n, self.codes.dtype), np.empty(n)
+        self._inside = [np.empty(n, np.bool_) for _ in range(2)]
+        self._distances = [np.empty(n, np.uint8) for _ in self.codes]
+        self._real_counts, self._radius = self.counts.astype(np.float64), 0
 
     def cut(self, k: int) -> int:
         """Returns k, or the size of the database if that is less. Raises UserError if it is not positive."""
         if k < 1:
             raise UserError(f"k of mAP@k must be at least 1, not {k}")
-        return min(k, len(self._database_labels))
+        return min(k, len(self.items))
 
-    def for_all(self, function: Callable[[slice], NDArray[_T]]) -> NDArray[_T]:
-        """Returns a function's values (Q, ...) for all queries; it is given some of them at a time."""
-        n = self._queries.shape[1]
-        parts = [slice(start, min(start + _TOGETHER, n)) for start in range(0, n, _TOGETHER)]
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            return np.concatenate(list(pool.map(function, parts)))[self._alike]
+    def for_all(self, function: Callable[["_Near"], list[_T]], k: int) -> list[_T]:
+        """Returns a function's value for each query; it is given the surroundings of one code at a time, with k items at least, and
+        returns a list of those of the queries that have it."""
+        groups = zip(self.queries.T, self._bounds[:-1], self._bounds[1:], strict=True)
+        values = [value for code, start, stop in groups for value in function(_Near(self, self._sorted(code, k), self.labels[start:stop]))]
+        return [values[place] for place in self._alike]
 
-    def near(self, queries: slice, k: int) -> _Near:
-        """Returns for each of the queries all items up to the least distance within which there are k of them."""
-        scratch = self._scratch(queries.stop - queries.start)
-        distances = self._distances(queries, scratch)
-        for line, inside in zip(distances, scratch.inside, strict=True):
-            self._mark(line, inside, k)
-        return _Near(self, queries, distances, scratch.inside)
+    def _nearest_codes(self, query: NDArray[np.unsignedinteger], k: int) -> tuple[NDArray[np.integer], NDArray[np.intp]]:
+        """Returns distances to the codes of the database, and which are within the least distance that holds k items."""
+        for theirs, own, out in zip(self.codes, query, self._distances, strict=True):
+            np.bitwise_count(np.bitwise_xor(theirs, own, out=self._words), out=out)
+        distances: NDArray[np.integer] = self._distances[0] if len(query) == 1 else np.sum(self._distances, axis=0, dtype=np.uint16)
 
-    def _mark(self, distances: NDArray[np.unsignedinteger], inside: NDArray[np.bool_], k: int) -> None:
-        def enough(radius: int) -> bool:
-            np.less_equal(distances, radius, out=inside)
-            return bool(np.count_nonzero(inside) >= k)
+        # The last query's radius is a good guess.
+        while not self._enough(distances, self._radius, k):
+            self._radius += 1
+        while self._radius > 0:
+            self._inside.reverse()
+            if not self._enough(distances, self._radius - 1, k):
+                self._inside.reverse()
+                break
+            self._radius -= 1
+        return distances, np.flatnonzero(self._inside[0])
 
-        # The last query's radius is a good guess; that threads overwrite it does no harm.
-        radius = self._radius
-        if enough(radius):
-            while radius > 0 and enough(radius - 1):
-                radius -= 1
-            enough(radius)
-        else:
-            radius += 1
-            while not enough(radius):
-                radius += 1
-        self._radius = radius
+    def _enough(self, distances: NDArray[np.integer], radius: int, k: int) -> bool:
+        np.less_equal(distances, radius, out=self._inside[0])
+        np.copyto(self._weights, self._inside[0])
+        return bool(self._weights @ self._real_counts >= k)
 
-    def _distances(self, queries: slice, scratch: "_Scratch") -> NDArray[np.unsignedinteger]:
-        total: NDArray[np.unsignedinteger] | None = None
-        for theirs, own in zip(self._database, self._queries[:, queries], strict=True):
-            np.bitwise_xor(theirs, own[:, None], out=scratch.words)
-            count = np.bitwise_count(scratch.words, out=scratch.distances)
-            total = count if len(self._database) == 1 else np.add(count, 0 if total is None else total, dtype=np.uint16)
-        assert total is not None
-        return total
-
-    def _scratch(self, n: int) -> "_Scratch":
-        """Returns memory of this thread's own: fresh memory would cost as much as what is done with it."""
-        if not hasattr(self._memory, "scratch"):
-            shape = (_TOGETHER, self._database.shape[1])
-            words, distances, inside = (np.empty(shape, dtype=kind) for kind in (self._database.dtype, np.uint8, np.bool_))
-            self._memory.scratch = _Scratch(words, distances, inside)
-        whole: _Scratch = self._memory.scratch
-        return _Scratch(whole.words[:n], whole.distances[:n], whole.inside[:n])
-
-    def relevant(self, queries: slice, items: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Returns whether each query's items (q, k) share a label with it."""
-        found, own = self._database_labels.take(items, axis=0), self._labels[queries, None]
-        return np.equal(found, own) if self._labels.ndim == 1 else _any(found & own)
-
-    def relevant_to(self, queries: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Returns for pairs of a query and an item whether they share a label."""
-        found, own = self._database_labels.take(items, axis=0), self._labels[queries]
-        return np.equal(found, own) if self._labels.ndim == 1 else _any(found & own)
+    def _sorted(self, code: NDArray[np.unsignedinteger], k: int) -> NDArray[np.unsignedinteger]:
+        """Returns the sort keys of a code's nearest items, sorted."""
+        distances, chosen = self._nearest_codes(code, k)
+        counts = self.counts[chosen]
+        ends = counts.cumsum()
+        # The items of each chosen code are neighbours in `items`.
+        places = np.repeat(self.starts[chosen] - ends + counts, counts)
+        places += self.numbers[: ends[-1]]
+        keys = np.repeat(distances[chosen].astype(self.items.dtype) << self.place_bits, counts)
+        keys |= self.items[places]
+        keys.sort()  # all differ: no stable sort is needed
+        return keys
 
 
-def _any(words: NDArray[Any]) -> NDArray[np.bool_]:
-    return np.asarray(words.any(-1))
+@dataclass(frozen=True)
+class _Near:
+    """The items nearest to one code, all up to the least distance within which there are k: their sort keys, in the order of their
+    ranking. With the labels of the queries that have this code."""
+
+    search: _Search
+    keys: NDArray[np.unsignedinteger]
+    labels: NDArray[np.integer]
+
+    def order(self, k: int) -> NDArray[np.int64]:
+        """Returns the first k items of the ranking (k,)."""
+        return (self.keys[:k] & ((1 << self.search.place_bits) - 1)).astype(np.int64)
+
+    def relevant(self, k: int) -> list[NDArray[np.bool_]]:
+        """Returns for each query whether each of the first k items is relevant (k,)."""
+        labels = self.search.database_labels.take(self.order(k), axis=0)
+        return [_shared(labels, own) for own in self.labels]
+
+    def histograms(self) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Returns for each query how many items there are at each distance (K + 1,): all, and the relevant ones."""
+        levels = self.search.levels
+        distances = (self.keys >> self.search.place_bits).astype(np.int64)
+        everything = np.bincount(distances, minlength=levels)
+        return [(everything, np.bincount(distances[hits], minlength=levels)) for hits in self.relevant(len(distances))]
+
+
+def _grouped(words: NDArray[np.unsignedinteger]) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64], NDArray[np.int64]]:
+    """Returns the different columns of words (W, n), an order (n,) that brings those alike together, in their own order, and the size
+    of each group."""
+    order = np.argsort(words[0], kind="stable") if len(words) == 1 else np.lexsort(words)
+    arranged = words[:, order]
+    first = np.concatenate([[True], (arranged[:, 1:] != arranged[:, :-1]).any(0)])
+    starts = np.flatnonzero(first)
+    return arranged[:, starts], order, np.diff(starts, append=len(order))
+
+
+def _shared(labels: NDArray[np.integer], own: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Returns whether items share a label with a query: labels (n,) and (), or (n, W) and (W,)."""
+    return np.asarray(labels == own) if labels.ndim == 1 else np.asarray((labels & own).any(-1))
 
 
 def _check(codes: Tensor, labels: Tensor, database_codes: Tensor, database_labels: Tensor) -> None:
@@ -285,9 +265,7 @@ def _packed(bits: NDArray[np.bool_], octets: int) -> NDArray[np.unsignedinteger]
     return padded.view(np.uint32 if octets == 4 else np.uint64)
 
 
-def _average_precision(relevant: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Returns the average precisions (q,) of rankings (q, k)."""
-    found = relevant.cumsum(1, dtype=np.int32)
-    precisions = found / np.arange(1, relevant.shape[1] + 1)
-    averages: NDArray[np.float64] = np.einsum("qk,qk->q", precisions, relevant) / np.maximum(found[:, -1], 1)
-    return averages
+def _average_precision(relevant: NDArray[np.bool_]) -> float:
+    """Returns the average precision of a ranking."""
+    places = np.flatnonzero(relevant) + 1
+    return float((np.arange(1, len(places) + 1) / places).sum()) / max(len(places), 1)
