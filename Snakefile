@@ -22,8 +22,8 @@ wildcard_constraints:
     experiment=one_of(EXPERIMENTS),
     source=one_of(plugins.names("dataset")),
     dataset=one_of(views()),
-    backbone=one_of(plugins.names("backbone")),
-    rule=one_of(plugins.names("rule")),
+    backbone=one_of({*plugins.names("backbone"), *variants()}),
+    rule=one_of({*plugins.names("rule"), *plugins.names("update_rule")}),
     attack=one_of(plugins.names("attack") + plugins.names("hash_attack")),
     gradient="exact|feedback|none",
     table=one_of(plugins.names("table")),
@@ -58,6 +58,7 @@ for name in EXPERIMENTS:
 
 include: "rules/data.smk"
 include: "rules/train.smk"
+include: "rules/populations.smk"
 include: "rules/measure.smk"
 include: "rules/retrieval.smk"
 include: "rules/report.smk"

@@ -106,12 +106,17 @@ def views():
     return {view for experiment in EXPERIMENTS.values() for view in experiment.keys["datasets"]}
 
 
+def variants():
+    """Names of the populations of all experiments."""
+    return {variant for experiment in EXPERIMENTS.values() for variant in experiment.keys.get("population", {}).get("variants", {})}
+
+
 def downloads(name):
     """What an experiment's jobs would read from the network: raw files of datasets, published weights."""
     experiment_keys = EXPERIMENTS[name].keys
     raw = sorted({f"results/data/{view['source']}/raw" for view in experiment_keys["datasets"].values()})
-    pretrain = experiment_keys["pretrain"]
-    fetched = [backbone for backbone in experiment_keys["backbones"] if backbone not in pretrain.get("files", {})]
+    pretrain = experiment_keys.get("pretrain", {})
+    fetched = [backbone for backbone in experiment_keys.get("backbones", []) if backbone not in pretrain.get("files", {})]
     return raw + [f"results/data/weights/{backbone}/{pretrain['weights']}.pth" for backbone in fetched if "weights" in pretrain]
 
 
@@ -187,6 +192,30 @@ def weights_sha256(wildcards):
     return [f"--sha256={local['sha256']}"] if local else []
 
 
+def trained(suffix):
+    """A file of the trained model that is measured, as an input function."""
+
+    def path(wildcards):
+        return f"{EXPERIMENTS[wildcards.experiment].model(RESULTS, wildcards.dataset, wildcards.backbone, wildcards.rule, int(wildcards.seed))}{suffix}"
+
+    return path
+
+
+def population_settings(wildcards):
+    """Settings of a population's training, as compact JSON."""
+    return json.dumps(EXPERIMENTS[wildcards.experiment].population(wildcards.backbone, wildcards.rule), sort_keys=True)
+
+
+def learning_rates(wildcards):
+    """The learning rates of a population."""
+    return keys(wildcards)["population"]["variants"][wildcards.backbone]["learning_rates"][wildcards.dataset][wildcards.rule]
+
+
+def population_seeds(wildcards):
+    """The seeds of a population."""
+    return EXPERIMENTS[wildcards.experiment].seeds_of(wildcards.backbone)
+
+
 def finetune_settings(wildcards):
     """Settings of fine-tuning on the wildcards' dataset, as compact JSON."""
     return json.dumps(EXPERIMENTS[wildcards.experiment].training(wildcards.dataset), sort_keys=True)
@@ -241,7 +270,7 @@ def surrogate(wildcards):
     if not plugins.declared("attack", wildcards.attack, "uses_surrogate", False):
         return []
     twin, seed = EXPERIMENTS[wildcards.experiment].surrogate(wildcards.rule, int(wildcards.seed))
-    model = f"results/{wildcards.experiment}/finetune/{wildcards.dataset}/{wildcards.backbone}/{twin}/seed{seed}"
+    model = EXPERIMENTS[wildcards.experiment].model(RESULTS, wildcards.dataset, wildcards.backbone, twin, seed)
     return [f"{model}.safetensors", f"{model}.json"]
 
 

@@ -13,8 +13,8 @@ rule evaluate:
             "data/prepared.py",
         ),
         data=prepared("dataset"),
-        model=rules.finetune.output.model,
-        sidecar=rules.finetune.output.sidecar,
+        model=trained(".safetensors"),
+        sidecar=trained(".json"),
     output:
         record="results/{experiment}/evaluate/{dataset}/{backbone}/{rule}/seed{seed}.json",
         outcomes="results/{experiment}/evaluate/{dataset}/{backbone}/{rule}/seed{seed}.safetensors",
@@ -53,9 +53,9 @@ rule attack:
             "data/prepared.py",
         ),
         data=prepared("dataset"),
-        model=rules.finetune.output.model,
-        feedback=rules.finetune.output.feedback,
-        sidecar=rules.finetune.output.sidecar,
+        model=trained(".safetensors"),
+        feedback=trained(".feedback.safetensors"),
+        sidecar=trained(".json"),
         surrogate=surrogate,
     output:
         record="results/{experiment}/attack/{dataset}/{backbone}/{rule}/{attack}/{gradient}/seed{seed}.json",

@@ -22,11 +22,12 @@ def stage_parser(description: str | None) -> argparse.ArgumentParser:
     return _Parser(prog=sys.argv[0], description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
 
 
-def add_compute_options(parser: argparse.ArgumentParser) -> None:
-    """Adds --device, --threads and --seed."""
+def add_compute_options(parser: argparse.ArgumentParser, *, seed: bool = True) -> None:
+    """Adds --device, --threads and, for stages with one seed, --seed."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=positive, default=1, help="CPU threads; results may depend on it in the last bits")
-    parser.add_argument("--seed", type=natural, default=0, help="every random number of the job derives from it")
+    if seed:
+        parser.add_argument("--seed", type=natural, default=0, help="every random number of the job derives from it")
 
 
 def add_experiment_options(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +66,17 @@ def epsilon(text: str) -> float:
         number = -1.0
     if not 0 <= number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a perturbation size (a finite number >= 0)")
+    return number
+
+
+def positive_number(text: str) -> float:
+    """argparse type: a finite number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number above 0")
     return number
 
 

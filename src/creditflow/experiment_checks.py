@@ -12,8 +12,12 @@ from creditflow.retrieval.zeta import zeta
 
 def check_keys(keys: Mapping[str, Any], where: str) -> None:
     """Checks one experiment, without the others. Raises UserError, which begins with `where`."""
+    _check_training(keys, where)
     _check_names(keys, where)
-    _check_pretrain(keys, where)
+    if "population" in keys:
+        _check_population(keys, where)
+    else:
+        _check_pretrain(keys, where)
     _check_retrieval(keys, where)
     _check_attacks(keys, where)
 
@@ -21,6 +25,63 @@ def check_keys(keys: Mapping[str, Any], where: str) -> None:
 def attack_kind(keys: Mapping[str, Any]) -> str:
     """Returns the kind of plugin that the experiment's attacks are: retrieval has its own."""
     return "hash_attack" if "retrieval" in keys else "attack"
+
+
+def rule_kind(keys: Mapping[str, Any]) -> str:
+    """Returns the kind of plugin that the experiment's rules are: populations have their own."""
+    return "update_rule" if "population" in keys else "rule"
+
+
+def trained_datasets(keys: Mapping[str, Any]) -> list[str]:
+    """Returns the views that models are trained and measured on."""
+    found: list[str] = keys["population" if "population" in keys else "finetune"]["datasets"]
+    return found
+
+
+def networks(keys: Mapping[str, Any]) -> list[str]:
+    """Returns what stands for the backbone in paths and records: backbones, or the variants of a population."""
+    return list(keys["population"]["variants"]) if "population" in keys else list(keys["backbones"])
+
+
+#: The two ways to train, and the sections that each needs.
+_TRAINING = ("backbones", "pretrain", "finetune")
+
+
+def _check_training(keys: Mapping[str, Any], where: str) -> None:
+    if "population" in keys:
+        if surplus := [section for section in (*_TRAINING, "retrieval") if section in keys]:
+            raise UserError(f"{where}: a population is trained from a random start, for classification; take `{surplus[0]}` away")
+    elif lacking := [section for section in _TRAINING if section not in keys]:
+        raise UserError(f"{where}: '{lacking[0]}' is a required property (or `population`, for networks that are trained many at a time)")
+
+
+def _check_population(keys: Mapping[str, Any], where: str) -> None:
+    section = keys["population"]
+    for variant, its in section["variants"].items():
+        place = f"{where}: population.variants.{variant}"
+        if variant in plugins.names("backbone"):
+            raise UserError(f"{place}: that is a backbone's name; choose another")
+        for dataset, of_rules in its["learning_rates"].items():
+            if dataset not in section["datasets"]:
+                known = section["datasets"]
+                raise UserError(f"{place}.learning_rates: {dataset!r} is not under `population.datasets`{suggestion(dataset, known)}")
+            for rule in of_rules:
+                if rule not in keys["rules"]:
+                    raise UserError(f"{place}.learning_rates.{dataset}: {rule!r} is not under `rules`{suggestion(rule, keys['rules'])}")
+        for seed in its.get("seeds", []):
+            if seed not in keys["seeds"]:
+                raise UserError(f"{place}.seeds: {seed} is not under `seeds`")
+        settings = section["settings"] | its.get("settings", {})
+        if lacking := [key for key in ("epochs", "batch_size", "hidden") if key not in settings]:
+            raise UserError(f"{place}: {lacking[0]} is missing, here and under population.settings")
+        rates = [rates for of_rules in its["learning_rates"].values() for rates in of_rules.values()]
+        if settings.get("select") == "last" and max(map(len, rates)) > 1:
+            raise UserError(f"{place}: select: last chooses nothing, but there are several learning rates; give one, or select by accuracy")
+        nothing_held_out = settings.get("validation_images") == 0 and settings.get("select_on", "validation") == "validation"
+        if nothing_held_out and settings.get("select") != "last":
+            raise UserError(f"{place}: validation_images is 0, but something is to be selected; hold images out, or say select: last")
+    if keys["gradients"] != ["exact"]:
+        raise UserError(f"{where}: gradients: the attacker differentiates a population's networks exactly; say [exact]")
 
 
 def _check_retrieval(keys: Mapping[str, Any], where: str) -> None:
@@ -55,8 +116,8 @@ def _check_protocol(protocol: Mapping[str, Any], where: str) -> None:
 def _check_names(keys: Mapping[str, Any], where: str) -> None:
     """Checks every id against the plugins, and every reference between sections."""
     used = {
-        "backbones": ("backbone", keys["backbones"]),
-        "rules": ("rule", keys["rules"]),
+        "backbones": ("backbone", keys.get("backbones", [])),
+        "rules": (rule_kind(keys), keys["rules"]),
         "attacks": (attack_kind(keys), keys["attacks"]),
         "tables": ("table", keys["tables"]),
         "figures": ("figure", keys["figures"]),
@@ -69,9 +130,9 @@ def _check_names(keys: Mapping[str, Any], where: str) -> None:
             except UserError as error:
                 raise UserError(f"{where}: {section}: {error}") from None
     mentioned = {
-        "pretrain.dataset": [keys["pretrain"]["dataset"]] if "dataset" in keys["pretrain"] else [],
-        "finetune.datasets": keys["finetune"]["datasets"],
-        "finetune.overrides": list(keys["finetune"].get("overrides", {})),
+        "pretrain.dataset": [keys["pretrain"]["dataset"]] if "dataset" in keys.get("pretrain", {}) else [],
+        "finetune.overrides": list(keys.get("finetune", {}).get("overrides", {})),
+        "population.datasets" if "population" in keys else "finetune.datasets": trained_datasets(keys),
     }
     for section, names in mentioned.items():
         for name in names:
@@ -110,13 +171,13 @@ def input_of(keys: Mapping[str, Any], backbone: str) -> dict[str, Any]:
 
 def check_lender(keys: Mapping[str, Any], experiments: Mapping[str, Mapping[str, Any]], where: str) -> None:
     """Checks that the experiment whose pretrained models this one uses makes them. Raises UserError."""
-    name = keys["pretrain"].get("experiment")
+    name = keys.get("pretrain", {}).get("experiment")
     if name is None:
         return
     if name not in experiments:
         raise UserError(f"{where}: pretrain.experiment: unknown experiment {name!r}{suggestion(name, sorted(experiments))}")
     lender = experiments[name]
-    if not {"dataset", "weights"} & lender["pretrain"].keys():
+    if not {"dataset", "weights"} & lender.get("pretrain", {}).keys():
         raise UserError(f"{where}: pretrain.experiment: {name!r} does not pretrain models itself")
     for backbone in keys["backbones"]:
         if input_of(lender, backbone) != input_of(keys, backbone):
@@ -134,7 +195,7 @@ def _check_attacks(keys: Mapping[str, Any], where: str) -> None:
         if any(later <= earlier for earlier, later in pairwise(its["epsilons"])):
             raise UserError(f"{place}.epsilons: {its['epsilons']} must rise")
         for key in ("datasets", "rules", "gradients", "seeds"):
-            known = keys["finetune"]["datasets"] if key == "datasets" else keys[key]
+            known = trained_datasets(keys) if key == "datasets" else keys[key]
             for name in its.get(key, []):
                 if name not in known:
                     raise UserError(f"{place}.{key}: {name!r} is not under `{key}`{suggestion(str(name), list(map(str, known)))}")
@@ -155,7 +216,7 @@ def _check_attacks(keys: Mapping[str, Any], where: str) -> None:
 def _check_labels(attack: str, keys: Mapping[str, Any], place: str) -> None:
     if plugins.declared("attack", attack, "multi_label", False):
         return
-    for dataset in keys["attacks"][attack].get("datasets", keys["finetune"]["datasets"]):
+    for dataset in keys["attacks"][attack].get("datasets", trained_datasets(keys)):
         source = keys["datasets"][dataset]["source"]
         if plugins.declared("dataset", source, "multi_label", False):
             raise UserError(

@@ -15,7 +15,7 @@ from jsonschema.exceptions import ValidationError, best_match
 
 from creditflow import plugins
 from creditflow.errors import UserError, one_line
-from creditflow.experiment_checks import attack_kind, check_keys, check_lender, input_of
+from creditflow.experiment_checks import attack_kind, check_keys, check_lender, input_of, networks, trained_datasets
 from creditflow.plugins import suggestion
 
 #: results/data holds the datasets, which all experiments share; the others are rules of the workflow.
@@ -29,6 +29,10 @@ RESERVED = (
     "import_weights",
     "pretrain",
     "finetune",
+    "train_population",
+    "select_member",
+    "population",
+    "member",
     "evaluate",
     "attack",
     "encode",
@@ -50,13 +54,51 @@ class Experiment:
     name: str
     keys: Mapping[str, Any]
 
+    @property
+    def datasets(self) -> list[str]:
+        """Views of datasets that models are measured on."""
+        found: list[str] = trained_datasets(self.keys)
+        return found
+
+    @property
+    def networks(self) -> list[str]:
+        """What stands for the backbone in paths and records: backbones, or the variants of a population."""
+        return networks(self.keys)
+
     def chains(self) -> Iterator[tuple[str, str, str, int]]:
-        """Yields (dataset, backbone, rule, seed) of every fine-tuned model."""
-        for dataset in self.keys["finetune"]["datasets"]:
-            for backbone in self.keys["backbones"]:
-                for rule in self.keys["rules"]:
-                    for seed in self.keys["seeds"]:
-                        yield dataset, backbone, rule, seed
+        """Yields (dataset, backbone, rule, seed) of every model that is measured."""
+        for dataset in self.datasets:
+            for network in self.networks:
+                for rule in self.rules_of(dataset, network):
+                    for seed in self.seeds_of(network):
+                        yield dataset, network, rule, seed
+
+    def rules_of(self, dataset: str, network: str) -> list[str]:
+        """Returns the rules that train a network on a dataset."""
+        rules: list[str] = self.keys["rules"]
+        if "population" not in self.keys:
+            return rules
+        return [rule for rule in rules if rule in self.keys["population"]["variants"][network]["learning_rates"].get(dataset, {})]
+
+    def seeds_of(self, network: str) -> list[int]:
+        """Returns the seeds that a network is trained with."""
+        seeds: list[int] = self.keys["seeds"]
+        if "population" not in self.keys:
+            return seeds
+        own: list[int] = self.keys["population"]["variants"][network].get("seeds", seeds)
+        return own
+
+    def population(self, variant: str, rule: str) -> dict[str, Any]:
+        """Returns the settings of a population's training under a rule: the common ones, the rule's, the variant's."""
+        section = self.keys["population"]
+        settings = merged(section["settings"], section["variants"][variant].get("settings", {}))
+        own = settings.pop("rules", {}).get(rule, {})
+        return settings | ({"rule": own} if own else {})
+
+    def model(self, results: Path, dataset: str, network: str, rule: str, seed: int) -> Path:
+        """Returns a trained model below a results folder, without suffix."""
+        stage = "member" if "population" in self.keys else "finetune"
+        return results / self.name / stage / dataset / network / rule / f"seed{seed}"
 
     def pretrained(self, backbone: str, seed: int) -> Path | None:
         """Returns the model that a fine-tuning starts from, below the results folder and without suffix; None for a random start."""
@@ -119,12 +161,14 @@ class Experiment:
     def files(self, results: Path) -> list[Path]:
         """Returns every file that the experiment can make, below a results folder."""
         folder = results / self.name
-        models = [folder / f"finetune/{dataset}/{backbone}/{rule}/seed{seed}" for dataset, backbone, rule, seed in self.chains()]
-        starts = {self.pretrained(backbone, seed) for backbone in self.keys["backbones"] for seed in self.keys["seeds"]}
+        models = [self.model(results, *chain) for chain in self.chains()]
+        starts = {self.pretrained(backbone, seed) for backbone in self.keys.get("backbones", []) for seed in self.keys["seeds"]}
         models += sorted(results / start for start in starts if start is not None)
+        populations = sorted({folder / "population" / Path(*chain[:3]) for chain in self.chains() if "population" in self.keys})
         codes = [folder / f"codes/{'/'.join(map(str, chain[:3]))}/seed{chain[3]}" for chain in self.chains() if "retrieval" in self.keys]
         families = [
             (models, (".safetensors", ".feedback.safetensors", ".json")),
+            (populations, (".safetensors", ".json")),
             (codes, (".safetensors",)),
             (self.record_paths(results), (".json", ".safetensors")),
             ([folder / f"tables/{name}" for name in self.keys["tables"]], (".csv", ".md", ".tex", ".html")),
@@ -212,18 +256,19 @@ def _extend(name: str, raw: Mapping[str, dict[str, Any]], folder: Path, seen: tu
         raise UserError(f"{folder / name}.yaml: extends: {base!r} leads back to itself")
     if base not in raw:
         raise UserError(f"{folder / name}.yaml: extends: unknown experiment {base!r}{suggestion(base, sorted(raw))}")
-    return _merge(_extend(base, raw, folder, (*seen, name)), keys)
+    return merged(_extend(base, raw, folder, (*seen, name)), keys)
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `base` with what `over` says: mappings are merged, what is null is taken away."""
+    whole = dict(base)
     for key, value in over.items():
         if value is None and key in base:
-            del merged[key]
+            del whole[key]
             continue
         both = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
-        merged[key] = _merge(base[key], value) if both else value
-    return merged
+        whole[key] = merged(base[key], value) if both else value
+    return whole
 
 
 @cache

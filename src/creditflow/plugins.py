@@ -19,6 +19,7 @@ _PACKAGE = Path(__file__).parent
 #: What can be extended, and the folder (below the package) where its files live.
 ROOMS = {
     "rule": "learning/rules",
+    "update_rule": "populations/rules",
     "dataset": "data/datasets",
     "backbone": "models/backbones",
     "attack": "attacks/methods",

@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -104,6 +105,14 @@ def global_seed(*names: str | int) -> Iterator[None]:
 
 
 # --- checkpoints -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Where a run keeps its checkpoint, and the fingerprint of all that determines the run."""
+
+    path: Path
+    identity: str
 
 
 def save_checkpoint(path: Path, identity: str, state: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """The model that every stage works on: normalisation, backbone and head, built from a small description."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ class ModelSpec:
         image_shape: (channels, height, width).
         n_classes: width of the head.
         mean, std: per channel, in [0, 1] pixel units.
+        options: further arguments of the backbone's `build`, where it takes some.
     """
 
     backbone: str
@@ -25,10 +26,12 @@ class ModelSpec:
     n_classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    options: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values for a sidecar."""
-        return asdict(self)
+        values = asdict(self)
+        return values if self.options else {key: value for key, value in values.items() if key != "options"}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "ModelSpec":
@@ -39,6 +42,7 @@ class ModelSpec:
             n_classes=int(values["n_classes"]),
             mean=tuple(map(float, values["mean"])),
             std=tuple(map(float, values["std"])),
+            options=dict(values.get("options", {})),
         )
 
 
@@ -64,7 +68,7 @@ class ImageClassifier(nn.Module):
         super().__init__()
         self.spec = spec
         self.normalize = Normalize(spec.mean, spec.std)
-        self.backbone, n_features = plugins.load("backbone", spec.backbone).build(spec.image_shape)
+        self.backbone, n_features = plugins.load("backbone", spec.backbone).build(spec.image_shape, **spec.options)
         self.head = nn.Linear(n_features, spec.n_classes)
 
     def forward(self, images: Tensor) -> Tensor:

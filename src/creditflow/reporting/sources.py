@@ -41,7 +41,7 @@ def _gallery(experiment: Experiment, results: Path, settings: Mapping[str, Any],
     keys = experiment.keys
     if "retrieval" not in keys:
         raise UserError(f"{where}: it shows what retrieval finds; this experiment has none")
-    known = {"dataset": keys["finetune"]["datasets"], "backbone": keys["backbones"], "rule": keys["rules"], "attack": list(keys["attacks"])}
+    known = {"dataset": experiment.datasets, "backbone": experiment.networks, "rule": keys["rules"], "attack": list(keys["attacks"])}
     usual = {"rule": "frsf"}
     chosen = {}
     for key, names in known.items():

@@ -4,7 +4,6 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from creditflow.data.prepared import Subset
 from creditflow.errors import UserError
 from creditflow.learning import apply_rule, feedback_layers, feedback_state
 from creditflow.models import ImageClassifier
+from creditflow.runtime import Resume
 from creditflow.training.alignment import alignment
 from creditflow.training.task import Classification, Task
 
@@ -73,14 +73,6 @@ class TrainingSettings:
     def augmentation(self) -> Augmentation:
         """What happens to training images."""
         return Augmentation(self.flip, self.pad)
-
-
-@dataclass(frozen=True)
-class Resume:
-    """Where a run keeps its checkpoint, and the fingerprint of all that determines the run."""
-
-    path: Path
-    identity: str
 
 
 @dataclass

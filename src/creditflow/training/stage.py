@@ -12,8 +12,9 @@ from creditflow.cli import add_compute_options, existing_file, json_object, natu
 from creditflow.data.inputs import InputSettings
 from creditflow.data.prepared import Subset, load_prepared
 from creditflow.models import ImageClassifier, save_model
+from creditflow.runtime import Resume
 from creditflow.settings import parse
-from creditflow.training.loop import Resume, TrainingSettings, train
+from creditflow.training.loop import TrainingSettings, train
 from creditflow.training.task import Task
 
 

@@ -1,0 +1,98 @@
+"""Images of a split as flat vectors on the device, and which of them each member sees when."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from creditflow import runtime
+from creditflow.data.prepared import Subset
+from creditflow.errors import UserError
+
+
+@dataclass(frozen=True)
+class FlatImages:
+    """Pixels uint8 (N, n_0) and labels int64 (N,), on the device."""
+
+    pixels: Tensor
+    labels: Tensor
+    n_classes: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, chosen: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Returns images (..., n_0) in [0, 1] and one-hot labels (..., C) for indices (...)."""
+        flat = chosen.reshape(-1)
+        images = self.pixels.index_select(0, flat).to(dtype).div_(255)
+        targets = torch.zeros(len(flat), self.n_classes, dtype=dtype, device=images.device)
+        targets.scatter_(1, self.labels.index_select(0, flat)[:, None], 1)
+        return images.view(*chosen.shape, -1), targets.view(*chosen.shape, -1)
+
+    def part(self, chosen: Tensor) -> "FlatImages":
+        """Returns some of the images."""
+        return FlatImages(self.pixels[chosen], self.labels[chosen], self.n_classes)
+
+
+def flat_images(data: Subset) -> FlatImages:
+    """Returns a subset's images as vectors. Raises UserError for files, resized images and several labels."""
+    if not isinstance(data.images, Tensor) or data.inputs.size is not None or data.multi_label:
+        raise UserError("populations take small images with one label each, at their stored size; choose another dataset")
+    pixels = data.images
+    channels = data.inputs.channels
+    if channels is not None and channels != pixels.shape[1]:
+        pixels = pixels.expand(-1, channels, -1, -1)
+    return FlatImages(pixels.flatten(1).to(data.device), data.labels, len(data.class_names))
+
+
+def held_out(data: FlatImages, n: int) -> tuple[FlatImages, FlatImages]:
+    """Returns the images to train on, and n held out: the same for every seed and rule. Raises UserError if there are not more."""
+    if n >= len(data):
+        raise UserError(f"{n} validation images of {len(data)} leave none to train on; lower validation_images")
+    order = torch.randperm(len(data), generator=runtime.generator("validation images")).to(data.labels.device)
+    return data.part(order[n:].sort().values), data.part(order[:n].sort().values)
+
+
+class Streams:
+    """The random numbers of training, from generators of each seed: members of one seed see the same images and masks."""
+
+    def __init__(self, seeds: list[int], device: torch.device) -> None:
+        self.seeds = sorted(set(seeds))
+        self._row = torch.tensor([self.seeds.index(seed) for seed in seeds], device=device)
+        self._all_differ = len(self.seeds) == len(seeds) and self.seeds == seeds
+        self._order = [runtime.generator("population", "order", seed) for seed in self.seeds]
+        self._noise = [runtime.generator("population", "noise", seed, device=device) for seed in self.seeds]
+        self.device = device
+
+    def orders(self, n: int) -> Tensor:
+        """Returns for each member a permutation (P, n) of the training images."""
+        return self._spread(torch.stack([torch.randperm(n, generator=generator) for generator in self._order]).to(self.device))
+
+    def uniform(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Returns for each member numbers (P, *shape) in [0, 1)."""
+        drawn = torch.empty(len(self.seeds), *shape, dtype=dtype, device=self.device)
+        for row, generator in zip(drawn, self._noise, strict=True):
+            row.uniform_(generator=generator)
+        return self._spread(drawn)
+
+    def masks(self, shape: tuple[int, ...], keep: float, dtype: torch.dtype) -> Tensor:
+        """Returns for each member a dropout mask (P, *shape): 1 / keep with probability keep, to 16 bits, else 0."""
+        n = math.prod(shape)
+        words = torch.empty(len(self.seeds), -(-n // 4), dtype=torch.int64, device=self.device)
+        for row, generator in zip(words, self._noise, strict=True):
+            row.random_(-(2**63), None, generator=generator)
+        kept = words.view(torch.int16)[:, :n].reshape(-1, *shape) < round(keep * 2**16) - 2**15
+        return self._spread(kept.to(dtype).mul_(1 / keep))
+
+    def _spread(self, of_seeds: Tensor) -> Tensor:
+        return of_seeds if self._all_differ else of_seeds[self._row]
+
+    def get_state(self) -> list[Tensor]:
+        """Returns the generators' states, for a checkpoint."""
+        return [generator.get_state() for generator in (*self._order, *self._noise)]
+
+    def set_state(self, states: list[Tensor]) -> None:
+        """Sets what `get_state` returned."""
+        for generator, state in zip((*self._order, *self._noise), states, strict=True):
+            generator.set_state(state)

@@ -1,0 +1,44 @@
+"""Whether a population fits into memory."""
+
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+
+from creditflow.errors import UserError
+from creditflow.populations.network import Network
+from creditflow.populations.settings import PopulationSettings
+
+
+def check_memory(network: Network, n_members: int, settings: PopulationSettings, device: torch.device) -> None:
+    """Raises UserError, with the number of members that fit, if the population needs more memory than is available."""
+    each, free = member_bytes(network, settings), available_bytes(device)
+    if n_members * each > free:
+        raise UserError(
+            f"{n_members} members of {each / 2**20:.0f} MiB each need {n_members * each / 2**30:.1f} GiB,"
+            f" {free / 2**30:.1f} GiB are available: {free // each} fit; split the learning rates over several populations"
+        )
+
+
+def member_bytes(network: Network, settings: PopulationSettings) -> int:
+    """Returns roughly what one member takes: parameters, directions, the optimiser's state, the best epoch, a checkpoint; activations."""
+    widths = network.widths
+    parameters = sum(n_in * n_out + n_out for n_in, n_out in pairwise(widths))
+    optimizer = settings.optimizer_settings()
+    copies = 2 * (2 + (2 if optimizer.kind == "adam" else bool(optimizer.momentum))) + 1
+    activations = 8 * settings.batch_size * sum(widths)
+    measured = 3 * max(settings.adversary_images, settings.curve_images) * sum(widths) if settings.adversary else 1000 * sum(widths[1:])
+    return (8 if settings.precision == "float64" else 4) * (copies * parameters + activations + measured)
+
+
+def available_bytes(device: torch.device) -> int:
+    """Returns the free memory of a device; of the CPU also no more than its control group allows."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    free = int(found.group(1)) * 1024 if found else 2**62
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return max(free, 0)

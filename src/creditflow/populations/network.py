@@ -1,0 +1,102 @@
+"""A multilayer perceptron as pure functions of its parameters."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from creditflow.errors import UserError
+
+#: `weight1` (n_1, n_0), `bias1` (n_1,), `weight2`, ... as torch.nn.Linear has them; with a leading dimension for a population.
+Parameters = dict[str, Tensor]
+
+
+class Activation(NamedTuple):
+    """A function of pre-activations z, and (error, z) -> error * f'(z)."""
+
+    value: Callable[[Tensor], Tensor]
+    back: Callable[[Tensor, Tensor], Tensor]
+
+
+ACTIVATIONS = {
+    "relu": Activation(torch.relu, lambda error, z: torch.ops.aten.threshold_backward(error, z, 0)),
+    "tanh": Activation(torch.tanh, lambda error, z: error * (1 - torch.tanh(z).square())),
+    "linear": Activation(lambda z: z, lambda error, z: error),
+}
+
+
+@dataclass(frozen=True)
+class Network:
+    """Widths from the input to the logits, and the activation of the hidden layers."""
+
+    widths: tuple[int, ...]
+    activation: str = "relu"
+
+    @property
+    def n_layers(self) -> int:
+        """Number of weight matrices."""
+        return len(self.widths) - 1
+
+    @property
+    def activate(self) -> Activation:
+        """The hidden layers' activation."""
+        return ACTIVATIONS[self.activation]
+
+
+class Pass(NamedTuple):
+    """What a forward pass leaves behind.
+
+    Attributes:
+        inputs: of each layer: the images (B, n_0), then hidden activations (B, n_l), after dropout.
+        pre: pre-activations (B, n_l) of each layer; the last are the logits.
+    """
+
+    inputs: list[Tensor]
+    pre: list[Tensor]
+
+    @property
+    def logits(self) -> Tensor:
+        """(B, n_L)"""
+        return self.pre[-1]
+
+
+def forward(network: Network, parameters: Parameters, images: Tensor, masks: tuple[Tensor, ...] = (), first: Tensor | None = None) -> Pass:
+    """Computes z_l = W_l h_{l-1} + b_l and h_l = f(z_l), times a mask (B, n_l) for each hidden layer if there are masks.
+
+    `first` is z_1 (B, n_1), where it is known already.
+    """
+    inputs, pre = [images], []
+    for layer in range(1, network.n_layers + 1):
+        if layer == 1 and first is not None:
+            pre.append(first)
+        else:
+            pre.append(inputs[-1] @ parameters[f"weight{layer}"].T + parameters[f"bias{layer}"])
+        if layer < network.n_layers:
+            hidden = network.activate.value(pre[-1])
+            inputs.append(hidden * masks[layer - 1] if masks else hidden)
+    return Pass(inputs, pre)
+
+
+def initial_parameters(network: Network, kind: str, generator: torch.Generator) -> Parameters:
+    """Draws the parameters of one network, on the CPU.
+
+    `kind` is "he_uniform": W ~ U(+-sqrt(6 / n_in)) (He et al., 2015), or "default": torch.nn.Linear's U(+-1 / sqrt(n_in)).
+    Biases are torch.nn.Linear's. Raises UserError for another kind.
+    """
+    if kind not in ("he_uniform", "default"):
+        raise UserError(f"unknown initialisation {kind!r}; choose from: he_uniform, default")
+    parameters = {}
+    for layer, (n_in, n_out) in enumerate(pairwise(network.widths), 1):
+        bound = math.sqrt(6 / n_in) if kind == "he_uniform" else 1 / math.sqrt(n_in)
+        parameters[f"weight{layer}"] = uniform((n_out, n_in), bound, generator)
+        parameters[f"bias{layer}"] = uniform((n_out,), 1 / math.sqrt(n_in), generator)
+    return parameters
+
+
+def uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
+    """Draws U(-bound, bound), in float64 on the CPU: a network starts alike in either precision, on any device."""
+    return (torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1) * bound

@@ -1,0 +1,75 @@
+"""SGD with momentum and Adam for parameters (P, ...) of a population, a learning rate for each member."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from creditflow.populations.network import Parameters
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """How directions become steps.
+
+    Attributes:
+        kind: "sgd" or "adam", as in torch.optim.
+        momentum: of SGD.
+        beta1, beta2, stability: Adam's averaging factors, and its epsilon.
+        weight_decay: L2 term added to the direction.
+        drop_epochs: after so many epochs the rate is multiplied by drop_factor.
+    """
+
+    kind: str = "sgd"
+    momentum: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    stability: float = 1e-8
+    weight_decay: float = 0.0
+    drop_epochs: list[int] | tuple[int, ...] = ()
+    drop_factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("sgd", "adam"):
+            raise ValueError(f"kind must be 'sgd' or 'adam', not {self.kind!r}")
+        if not (0 <= self.momentum < 1 and 0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
+            raise ValueError("momentum, beta1 and beta2 must be in [0, 1)")
+        if not (0 <= self.weight_decay < math.inf and 0 < self.stability < math.inf and 0 < self.drop_factor < math.inf):
+            raise ValueError("weight_decay must be at least 0, stability and drop_factor positive")
+
+    def rate_factor(self, epoch: int) -> float:
+        """Returns what the learning rate is multiplied by in an epoch (1, 2, ...)."""
+        return self.drop_factor ** sum(epoch > dropped for dropped in self.drop_epochs)
+
+
+class Optimizer:
+    """Steps in place. Its state, {name: tensor}, is part of a checkpoint."""
+
+    def __init__(self, settings: OptimizerSettings, parameters: Parameters) -> None:
+        self.settings, self.n_steps = settings, 0
+        kinds = {"sgd": ["velocity"] if settings.momentum else [], "adam": ["mean", "square"]}[settings.kind]
+        self.state = {f"{kind}.{name}": torch.zeros_like(value) for kind in kinds for name, value in parameters.items()}
+
+    def step(self, parameters: Parameters, directions: Parameters, rates: Tensor) -> None:
+        """Descends the directions; rates (P,)."""
+        self.n_steps += 1
+        for name, value in parameters.items():
+            direction = directions[name]
+            if self.settings.weight_decay:
+                direction = direction + self.settings.weight_decay * value
+            rate = rates.view(-1, *[1] * (value.dim() - 1))
+            if self.settings.kind == "adam":
+                value.sub_(self._adam(name, direction) * rate)
+            elif self.settings.momentum:
+                velocity = self.state[f"velocity.{name}"].mul_(self.settings.momentum).add_(direction)
+                value.addcmul_(velocity, rate, value=-1)
+            else:
+                value.addcmul_(direction, rate, value=-1)
+
+    def _adam(self, name: str, direction: Tensor) -> Tensor:
+        one = self.settings
+        mean = self.state[f"mean.{name}"].lerp_(direction, 1 - one.beta1)
+        square = self.state[f"square.{name}"].mul_(one.beta2).addcmul_(direction, direction, value=1 - one.beta2)
+        root = (square / (1 - one.beta2**self.n_steps)).sqrt_().add_(one.stability)
+        return (mean / (1 - one.beta1**self.n_steps)).div_(root)

@@ -1,0 +1,28 @@
+"""Direct feedback alignment (Nokland, 2016): the output error reaches each hidden layer through a fixed random matrix."""
+
+import math
+
+import torch
+
+from creditflow.populations.losses import Loss
+from creditflow.populations.network import Network, Parameters, uniform
+from creditflow.populations.rule import Batch, Update, UpdateRule
+from creditflow.populations.rules._backward import update
+from creditflow.settings import NoSettings
+
+
+def init(network: Network, settings: NoSettings, generator: torch.Generator) -> Parameters:
+    """Draws for each hidden layer a matrix (C, n_l), U(+-sqrt(6 / n_l))."""
+    widths = network.widths
+    return {
+        f"feedback{layer}": uniform((widths[-1], widths[layer]), math.sqrt(6 / widths[layer]), generator)
+        for layer in range(1, network.n_layers)
+    }
+
+
+def step(network: Network, loss: Loss, settings: NoSettings, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
+    """Returns the update with d_l = (B_l^T d_L) * f'(z_l)."""
+    return update(network, loss, parameters, batch, lambda layer, above, output: output @ feedback[f"feedback{layer}"])
+
+
+RULE = UpdateRule(name="DFA", settings=NoSettings, init=init, step=step)

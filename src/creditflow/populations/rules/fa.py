@@ -1,0 +1,23 @@
+"""Feedback alignment (Lillicrap et al., 2016): a fixed random matrix takes the place of W_{l+1}^T."""
+
+import torch
+
+from creditflow.populations.losses import Loss
+from creditflow.populations.network import Network, Parameters
+from creditflow.populations.rule import Batch, Update, UpdateRule
+from creditflow.populations.rules._backward import like_weight, update
+from creditflow.settings import NoSettings
+
+
+def init(network: Network, settings: NoSettings, generator: torch.Generator) -> Parameters:
+    """Draws a matrix of each upper layer's shape, as its forward weights are drawn."""
+    layers = range(2, network.n_layers + 1)
+    return {f"feedback{layer}": like_weight((network.widths[layer], network.widths[layer - 1]), generator) for layer in layers}
+
+
+def step(network: Network, loss: Loss, settings: NoSettings, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
+    """Returns the update with d_l = (B_{l+1}^T d_{l+1}) * f'(z_l)."""
+    return update(network, loss, parameters, batch, lambda layer, above, output: above @ feedback[f"feedback{layer + 1}"])
+
+
+RULE = UpdateRule(name="FA", settings=NoSettings, init=init, step=step)

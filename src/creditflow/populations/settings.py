@@ -1,0 +1,105 @@
+"""Hyper-parameters of a population's training."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from creditflow.errors import UserError
+from creditflow.populations.adversaries import AdversarySettings
+from creditflow.populations.losses import LOSSES
+from creditflow.populations.network import ACTIVATIONS
+from creditflow.populations.optimizers import OptimizerSettings
+from creditflow.settings import parse
+
+
+@dataclass(frozen=True)
+class PopulationSettings:
+    """What all members have in common.
+
+    Attributes:
+        hidden: widths of the hidden layers.
+        activation, loss: see `ACTIVATIONS` and `LOSSES`.
+        initialisation: see `initial_parameters`.
+        epochs, batch_size: passes over the training images, images per update; the last, smaller batch of an epoch counts too.
+        dropout: share of hidden units left out of each step; the others are scaled up.
+        precision: "float32" or "float64".
+        optimizer: see `OptimizerSettings`.
+        select: what the learning rate and each member's epoch are chosen by: "natural" or "adversarial" accuracy, or "last", which
+            chooses nothing and needs a single learning rate.
+        select_on: "validation", images held out of the training split, or "test", which the PEPITA paper does: its numbers then
+            come from the images that chose the network.
+        validation_images: how many training images are held out; the same ones for every member.
+        patience: a member stops after so many epochs without a better choice; None for never.
+        adversary: makes images for `adversarial_training` and for adversarial accuracy.
+        adversary_images: images of the validation (or test) split on which adversarial accuracy is measured.
+        adversarial_training: whether each step on natural images is followed by one on their adversarial versions.
+        training_adversary: makes those, if they differ from `adversary`'s.
+        curve_images: test images on which natural and adversarial accuracy are measured after each epoch; they influence nothing.
+        rule: settings of the rule.
+    """
+
+    epochs: int
+    batch_size: int
+    hidden: list[int] | tuple[int, ...]
+    activation: str = "relu"
+    loss: str = "mse_softmax"
+    initialisation: str = "he_uniform"
+    dropout: float = 0.0
+    precision: str = "float32"
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    select: str = "natural"
+    select_on: str = "validation"
+    validation_images: int = 5000
+    patience: int | None = None
+    adversary: dict[str, Any] | None = None
+    adversary_images: int = 500
+    adversarial_training: bool = False
+    training_adversary: dict[str, Any] | None = None
+    curve_images: int = 0
+    rule: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1:
+            raise ValueError("epochs and batch_size must be at least 1")
+        if not self.hidden or any(not isinstance(width, int) or width < 1 for width in self.hidden):
+            raise ValueError("hidden must be one or more widths of at least 1")
+        for name, known in (("activation", ACTIVATIONS), ("loss", LOSSES), ("precision", ("float32", "float64"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
+        if not (0 <= self.dropout < 1 and math.isfinite(self.dropout)):
+            raise ValueError("dropout must be in [0, 1)")
+        if self.select not in ("natural", "adversarial", "last") or self.select_on not in ("validation", "test"):
+            raise ValueError("select must be natural, adversarial or last; select_on validation or test")
+        if self.select != "last" and self.select_on == "validation" and self.validation_images < 1:
+            raise ValueError("validation_images is 0, but something is to be selected; hold images out, or say select: last")
+        if self.patience is not None and (self.patience < 1 or self.select == "last"):
+            raise ValueError("patience must be at least 1, and needs a selection")
+        if self.adversary is None and (self.select == "adversarial" or self.adversarial_training or self.curve_images):
+            raise ValueError("adversarial selection, adversarial training and curves need an adversary")
+        if min(self.validation_images, self.adversary_images, self.curve_images) < 0:
+            raise ValueError("numbers of images must not be negative")
+        try:
+            self.optimizer_settings()
+            for adversary in (self.adversary, self.training_adversary):
+                if adversary is not None:
+                    parse(AdversarySettings, adversary, "adversary")
+        except UserError as error:
+            raise ValueError(str(error)) from None
+
+    def optimizer_settings(self) -> OptimizerSettings:
+        """Returns the optimiser's own."""
+        return parse(OptimizerSettings, self.optimizer, "optimizer")
+
+    def measured_images(self, n_test: int) -> dict[str, int]:
+        """Returns over how many images each accuracy of a history is."""
+        chosen_on = n_test if self.select_on == "test" else self.validation_images
+        counts = {f"{self.select_on}_accuracy": chosen_on, f"{self.select_on}_adversarial_accuracy": min(self.adversary_images, chosen_on)}
+        if self.curve_images:
+            counts |= dict.fromkeys(("test_accuracy", "test_adversarial_accuracy"), min(self.curve_images, n_test))
+        return counts
+
+    def adversaries(self) -> tuple[AdversarySettings | None, AdversarySettings | None]:
+        """Returns what measures, and what makes images to train on."""
+        measures = None if self.adversary is None else parse(AdversarySettings, self.adversary, "adversary")
+        own = measures if self.training_adversary is None else parse(AdversarySettings, self.training_adversary, "training_adversary")
+        return measures, own if self.adversarial_training else None

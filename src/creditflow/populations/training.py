@@ -1,0 +1,258 @@
+"""Training of a population: P networks of one rule, each with a seed and a learning rate of its own."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+from tqdm import tqdm
+
+from creditflow import files, runtime
+from creditflow.errors import UserError
+from creditflow.populations.adversaries import AdversarySettings, adversarial_images
+from creditflow.populations.images import FlatImages, Streams, held_out
+from creditflow.populations.losses import LOSSES
+from creditflow.populations.memory import check_memory
+from creditflow.populations.network import Network, Parameters, forward, initial_parameters
+from creditflow.populations.optimizers import Optimizer
+from creditflow.populations.rule import Batch, UpdateRule
+from creditflow.populations.settings import PopulationSettings
+from creditflow.runtime import Resume
+from creditflow.settings import parse
+
+#: Images that are measured at once: enough for large products, few enough for memory.
+_MEASURED = 1000
+
+
+@dataclass(frozen=True)
+class Member:
+    """What tells one network of a population from the others."""
+
+    seed: int
+    learning_rate: float
+
+
+@dataclass
+class Population:
+    """Networks while they train, so that saving it is saving the run; every tensor has a leading dimension P.
+
+    Attributes:
+        parameters, feedback: at present.
+        best: the parameters at each member's best epoch so far.
+        best_score, best_epoch: (P,) what they were chosen by; -1 and 0 before the first epoch.
+        diverged: (P,) the step (1, 2, ... over all epochs) at which a member's loss was no longer finite; 0 if it always was.
+        stopped: (P,) the epoch after which patience ran out; 0 if it did not.
+        history: of each member, a row per epoch; a diverged member has none from then on.
+    """
+
+    members: list[Member]
+    network: Network
+    parameters: Parameters
+    feedback: Parameters
+    best: Parameters
+    best_score: Tensor
+    best_epoch: Tensor
+    diverged: Tensor
+    stopped: Tensor
+    history: list[list[dict[str, float]]] = field(default_factory=list)
+    epoch: int = 0
+
+    def state(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps of it."""
+        names = ("parameters", "feedback", "best", "best_score", "best_epoch", "diverged", "stopped", "history", "epoch")
+        return {name: getattr(self, name) for name in names}
+
+
+def train_population(
+    rule: UpdateRule,
+    members: Sequence[Member],
+    data: FlatImages,
+    test: FlatImages,
+    settings: PopulationSettings,
+    *,
+    resume: Resume | None = None,
+    on_epoch: Callable[[Population], None] = lambda population: None,
+) -> Population:
+    """Trains one network for each member; what happens to one does not depend on the others.
+
+    Initial weights, order of images and dropout masks depend on a member's seed alone, so rules and learning rates see the
+    same. With `resume`, a checkpoint is written after each epoch and picked up again.
+
+    Args:
+        data, test: on the device to train on. Test images influence something only with `select_on: test`.
+        on_epoch: called after each epoch.
+
+    Raises UserError for settings that do not fit the rule or the data, and if the population needs more memory than there is,
+    with the number of members that would fit. A member that diverges is marked, and the others go on.
+    """
+    run = _Run(rule, list(members), data, test, settings)
+    if resume is not None:
+        run.load(runtime.load_checkpoint(resume.path, resume.identity, files.warn))
+    population = run.population
+    while population.epoch < settings.epochs and not bool(((population.stopped > 0) | (population.diverged > 0)).all()):
+        run.epoch()
+        if resume is not None:
+            runtime.save_checkpoint(resume.path, resume.identity, run.state())
+        on_epoch(population)
+    return population
+
+
+class _Run:
+    def __init__(self, rule: UpdateRule, members: list[Member], data: FlatImages, test: FlatImages, settings: PopulationSettings) -> None:
+        self.settings, self.loss = settings, LOSSES[settings.loss]
+        self.measured_on, self.data = self._split(data, test)
+        self.test = test.part(torch.arange(min(settings.curve_images, len(test)), device=test.labels.device))
+        self.device, self.dtype = data.pixels.device, getattr(torch, settings.precision)
+        self.network = Network((data.pixels.shape[1], *settings.hidden, data.n_classes), settings.activation)
+        check_memory(self.network, len(members), settings, self.device)
+        rule_settings = parse(rule.settings, settings.rule, f"settings of rule {rule.name}")
+        self.step = vmap(partial(rule.step, self.network, self.loss, rule_settings))
+        self.rates = torch.tensor([member.learning_rate for member in members], dtype=self.dtype, device=self.device)
+        self.streams = Streams([member.seed for member in members], self.device)
+        self.adversary, self.training_adversary = settings.adversaries()
+        self.population = self._start(rule, rule_settings, members)
+        self.optimizer = Optimizer(settings.optimizer_settings(), self.population.parameters)
+
+    def _split(self, data: FlatImages, test: FlatImages) -> tuple[FlatImages, FlatImages]:
+        if self.settings.select_on == "test":
+            return test, data
+        train, validation = held_out(data, self.settings.validation_images)
+        return validation, train
+
+    def _start(self, rule: UpdateRule, rule_settings: Any, members: list[Member]) -> Population:
+        def stacked(draw: Callable[[int], Parameters]) -> Parameters:
+            drawn = {seed: draw(seed) for seed in {member.seed for member in members}}
+            names = drawn[members[0].seed]
+            return {name: torch.stack([drawn[one.seed][name] for one in members]).to(self.device, self.dtype) for name in names}
+
+        start = stacked(
+            lambda seed: initial_parameters(self.network, self.settings.initialisation, runtime.generator("population", "weights", seed))
+        )
+        feedback = stacked(lambda seed: rule.init(self.network, rule_settings, runtime.generator("population", "feedback", seed)))
+        best = {name: value.clone() for name, value in start.items()}
+        never = torch.zeros(len(members), dtype=torch.int64)
+        return Population(
+            members, self.network, start, feedback, best,
+            best_score=never - 1.0, best_epoch=never, diverged=never, stopped=never, history=[[] for _ in members],
+        )  # fmt: skip
+
+    def state(self) -> dict[str, Any]:
+        whole = {"population": self.population.state(), "optimizer": self.optimizer.state, "n_steps": self.optimizer.n_steps}
+        return whole | {"streams": self.streams.get_state()}
+
+    def load(self, saved: dict[str, Any] | None) -> None:
+        if saved is None:
+            return
+        for name, value in saved["population"].items():
+            at = {key: one.to(self.device) for key, one in value.items()} if isinstance(value, dict) else value
+            setattr(self.population, name, at)
+        self.optimizer.state = {name: value.to(self.device) for name, value in saved["optimizer"].items()}
+        self.optimizer.n_steps = saved["n_steps"]
+        self.streams.set_state(saved["streams"])
+
+    @torch.no_grad()
+    def epoch(self) -> None:
+        """Trains for one epoch, measures, and keeps what is best."""
+        population, settings = self.population, self.settings
+        population.epoch += 1
+        rates = self.rates * settings.optimizer_settings().rate_factor(population.epoch)
+        rates = rates.where(population.stopped.to(self.device) == 0, 0.0)
+        losses = torch.zeros(len(population.members), dtype=torch.float64, device=self.device)
+        correct = torch.zeros(len(population.members), dtype=torch.int64, device=self.device)
+        parts = self.streams.orders(len(self.data)).split(settings.batch_size, dim=1)
+        bad = torch.full_like(correct, len(parts))
+        title = f"epoch {population.epoch}/{settings.epochs}"
+        for index, chosen in enumerate(tqdm(parts, title, leave=False, disable=not sys.stderr.isatty())):
+            images, targets = self.data.batch(chosen, self.dtype)
+            adversarial = self._adversarial(self.training_adversary, images, targets)
+            logits = self._step(images, targets, rates)
+            loss = self.loss.value(logits, targets).sum(1)
+            if adversarial is not None:
+                self._step(adversarial, targets, rates)
+            # Summed on the device: reading a number each step would make a GPU wait.
+            losses += loss
+            correct += (logits.argmax(-1) == targets.argmax(-1)).sum(1)
+            bad = torch.where(loss.isfinite(), bad, bad.clamp(max=index))
+        rows = {"loss": losses / len(self.data), "train_accuracy": correct.double() / len(self.data)} | self._measure()
+        self._keep(bad.cpu(), len(parts), {name: value.double().cpu() for name, value in rows.items()})
+
+    def _step(self, images: Tensor, targets: Tensor, rates: Tensor) -> Tensor:
+        keep = 1 - self.settings.dropout
+        masks: tuple[Tensor, ...] = ()
+        if keep < 1:
+            shapes = [(images.shape[1], width) for width in self.settings.hidden]
+            masks = tuple(self.streams.masks(shape, keep, self.dtype) for shape in shapes)
+        update = self.step(self.population.parameters, self.population.feedback, Batch(images, targets, masks))
+        self.optimizer.step(self.population.parameters, update.directions, rates)
+        logits: Tensor = update.logits
+        return logits
+
+    def _adversarial(self, adversary: AdversarySettings | None, images: Tensor, targets: Tensor) -> Tensor | None:
+        if adversary is None:
+            return None
+        shape = (images.shape[-2], images.shape[-1])
+        start = self.streams.uniform(shape, self.dtype) if adversary.random_start else None
+        return adversarial_images(self.network, adversary, self.population.parameters, images, targets, start)
+
+    def _measure(self) -> dict[str, Tensor]:
+        """Returns accuracies (P,) on what members are chosen by, and on test images where a curve is asked for."""
+        prefix = self.settings.select_on
+        found = {f"{prefix}_accuracy": self._accuracy(self.measured_on)}
+        if self.settings.select == "adversarial":
+            found[f"{prefix}_adversarial_accuracy"] = self._robust_accuracy(self.measured_on, self.settings.adversary_images)
+        if len(self.test):
+            found |= {
+                "test_accuracy": self._accuracy(self.test),
+                "test_adversarial_accuracy": self._robust_accuracy(self.test, len(self.test)),
+            }
+        return found
+
+    def _accuracy(self, data: FlatImages) -> Tensor:
+        return _accuracies(self.network, self.population.parameters, data, self.dtype)
+
+    def _robust_accuracy(self, data: FlatImages, n_images: int) -> Tensor:
+        assert self.adversary is not None
+        part = data.part(torch.arange(min(n_images, len(data)), device=self.device))
+        images, targets = part.batch(torch.arange(len(part), device=self.device), self.dtype)
+        # The same start for every member and epoch: scores differ by the networks alone.
+        start = torch.rand(images.shape, generator=runtime.generator("validation adversary"), dtype=torch.float64).to(images)
+        attacked = adversarial_images(self.network, self.adversary, self.population.parameters, images, targets, start)
+        logits = vmap(lambda parameters, images: forward(self.network, parameters, images).logits)(self.population.parameters, attacked)
+        return (logits.argmax(-1) == part.labels).double().mean(1)
+
+    def _keep(self, bad: Tensor, n_steps: int, rows: dict[str, Tensor]) -> None:
+        """Notes the epoch's numbers, divergence and stops; keeps the parameters of members that are better than before."""
+        population, settings = self.population, self.settings
+        newly = (bad < n_steps) & (population.diverged == 0)
+        population.diverged = torch.where(newly, (population.epoch - 1) * n_steps + bad + 1, population.diverged)
+        running = (population.diverged == 0) & (population.stopped == 0)
+        adversarial = "adversarial_" if settings.select == "adversarial" else ""
+        last = settings.select == "last"
+        score = torch.full_like(population.best_score, population.epoch) if last else rows[f"{settings.select_on}_{adversarial}accuracy"]
+        better = running & (score > population.best_score)
+        population.best_score = torch.where(better, score, population.best_score)
+        population.best_epoch = torch.where(better, population.epoch, population.best_epoch)
+        for name, value in population.best.items():
+            value[better.to(value.device)] = population.parameters[name][better.to(value.device)]
+        for index in running.nonzero().flatten().tolist():
+            population.history[index].append({"epoch": population.epoch} | {name: float(value[index]) for name, value in rows.items()})
+        if settings.patience is not None:
+            out = running & (population.epoch - population.best_epoch >= settings.patience)
+            population.stopped = torch.where(out, population.epoch, population.stopped)
+
+
+@torch.no_grad()
+def _accuracies(network: Network, parameters: Parameters, data: FlatImages, dtype: torch.dtype) -> Tensor:
+    """Returns the natural accuracy (P,) of each network."""
+    logits_of = vmap(lambda one, images: forward(network, one, images).logits, in_dims=(0, None))
+    correct = torch.zeros(len(parameters["weight1"]), dtype=torch.int64, device=data.labels.device)
+    for chosen in torch.arange(len(data), device=data.labels.device).split(_MEASURED):
+        images, _ = data.batch(chosen, dtype)
+        correct += (logits_of(parameters, images).argmax(-1) == data.labels[chosen]).sum(1)
+    if len(data) == 0:
+        raise UserError("there are no images to measure accuracy on")
+    return correct.double() / len(data)
