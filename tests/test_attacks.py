@@ -39,6 +39,9 @@ def trained() -> tuple[nn.Module, nn.Module, Subset]:
 CHEAP: dict[str, dict[str, object]] = {
     "fgsm": {},
     "pgd": {},
+    "pgd_mse": {"steps": 3},
+    "pgd_mse_code": {"steps": 3},
+    "fgsm_mse": {},
     "pgd_eot": {"draws": 2},
     "tpgd": {"steps": 3},
     "transfer": {"steps": 3},
@@ -150,7 +153,7 @@ class Linear(nn.Module):
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**20), epsilon=st.floats(0.001, 0.3), name=st.sampled_from(["fgsm", "pgd"]))
+@given(seed=st.integers(0, 2**20), epsilon=st.floats(0.001, 0.3), name=st.sampled_from(["fgsm", "pgd", "pgd_mse"]))
 def test_on_a_linear_classifier_robust_accuracy_is_the_closed_form(seed: int, epsilon: float, name: str) -> None:
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(9, generator=generator)
@@ -566,6 +569,36 @@ def test_guards_fire_where_gradients_are_masked(trained, tamper, expected: list[
         assert "nonfinite_gradients" in expected  # NaN steps are stopped by the judge
         return
     assert set(expected) <= set(fired(checks))
+
+
+def test_a_saturated_softmax_does_not_pass_for_robustness(trained) -> None:  # type: ignore[no-untyped-def]
+    """Logits so large that exp(-gap) is there in float32 and exp(-2 gap) is not: the same classifier, but its squared error is flat."""
+    model, _, data = trained
+    with torch.no_grad():
+        best = model.eval()(to_unit_interval(data.images)).topk(2).values
+    scale = float(70 / (best[:, 0] - best[:, 1]).median())
+    sharp = Wrapped(model, lambda z: scale * z)
+    plain, masked = (run("pgd_mse", one, data, [0.1], random_start=False) for one in (model, sharp))
+    honest = run("pgd", sharp, data, [0.1])
+    assert torch.equal(masked.clean_correct, plain.clean_correct)
+    assert masked.correct.float().mean() > plain.correct.float().mean() + 0.2  # seems robust
+    assert honest.correct.float().mean() < masked.correct.float().mean() - 0.2  # and is not
+    assert masked.checks["zero_gradients"] > 0.1 > plain.checks["zero_gradients"]
+    assert "zero_gradients" in fired(masked.checks)
+
+
+@pytest.mark.parametrize("name", ["pgd_mse", "pgd_mse_code"])
+def test_attacks_on_the_squared_error_ascend_it(trained, name: str) -> None:  # type: ignore[no-untyped-def]
+    model, _, data = trained
+    model.eval().requires_grad_(False)
+    images = to_unit_interval(data.images)
+    attack = get_attack(name)
+    proposed = attack.propose(Problem(model, images, data.labels, loss=attack.loss), [0.1], attack.settings())
+    before, after = (attack.loss(model(x), data.labels) for x in (images, proposed.images[0]))
+    by_hand = (model(images).softmax(1) - nn.functional.one_hot(data.labels, 3)).square().sum(1)
+    torch.testing.assert_close(before, by_hand)
+    assert bool((after >= before - 1e-6).float().mean() > 0.95)
+    assert float(proposed.images[0].min()) == (pytest.approx(-0.1) if name == "pgd_mse_code" else 0)
 
 
 @pytest.mark.parametrize(

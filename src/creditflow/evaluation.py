@@ -20,7 +20,17 @@ from creditflow.records import Keys, Metric
 from creditflow.settings import parse
 
 #: Numbers of a training history that go into the record.
-_HISTORY = ("loss", "train_accuracy", "test_accuracy", "test_map", "update_angle", "feedback_cosine")
+_HISTORY = (
+    "loss",
+    "train_accuracy",
+    "validation_accuracy",
+    "validation_adversarial_accuracy",
+    "test_accuracy",
+    "test_adversarial_accuracy",
+    "test_map",
+    "update_angle",
+    "feedback_cosine",
+)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -93,7 +103,7 @@ def record_keys(args: argparse.Namespace, sidecar: dict[str, Any], *, attack: st
         experiment=args.experiment,
         task=task,
         dataset=args.dataset_name or args.data.parent.name,
-        backbone=sidecar["spec"]["backbone"],
+        backbone=sidecar.get("population", sidecar["spec"]["backbone"]),
         rule=sidecar["rule"],
         seed=sidecar.get("seed", args.seed),
         attack=attack,
@@ -102,13 +112,18 @@ def record_keys(args: argparse.Namespace, sidecar: dict[str, Any], *, attack: st
 
 
 def history_metrics(sidecar: dict[str, Any], n_images: int) -> list[Metric]:
-    """Returns what a model's training measured after each epoch, from its sidecar."""
-    return [
-        Metric(name, None, float(row[name]), n_images, epoch=int(row["epoch"]))
+    """Returns what a model's training measured after each epoch, from its sidecar, and what was chosen for a population's member."""
+    counts = sidecar.get("measured_images", {})
+    metrics = [
+        Metric(name, None, float(row[name]), counts.get(name, n_images), epoch=int(row["epoch"]))
         for row in sidecar.get("history", [])
         for name in _HISTORY
         if name in row
     ]
+    if "learning_rate" in sidecar:
+        metrics.append(Metric("learning_rate", None, sidecar["learning_rate"], 1))
+        metrics.append(Metric("chosen_epoch", None, sidecar["epoch"], 1))
+    return metrics
 
 
 def attack_metrics(result: AttackResult, epsilons: Sequence[float]) -> list[Metric]:
@@ -118,6 +133,8 @@ def attack_metrics(result: AttackResult, epsilons: Sequence[float]) -> list[Metr
         Metric("robust_accuracy", size, float(correct.double().mean()), n) for size, correct in zip(epsilons, result.correct, strict=True)
     ]
     metrics.append(Metric("queries_per_image", None, result.queries_per_image, n))
+    if "zero_gradients" in result.checks:
+        metrics.append(Metric("zero_gradient_share", None, result.checks["zero_gradients"], n))
     # Over all images, infinite where none was found: over the fooled alone, the more robust model could seem the weaker.
     median = float(result.distance.double().median()) if result.distance is not None else float("inf")
     if median < float("inf"):

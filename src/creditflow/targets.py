@@ -18,6 +18,16 @@ def cross_entropy(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Te
     return F.cross_entropy(logits, labels, reduction=reduction)
 
 
+def cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
+    """Returns the cross-entropy (N,) of each image."""
+    return cross_entropy(logits, labels, reduction="none")
+
+
+def squared_error(logits: Tensor, labels: Tensor) -> Tensor:
+    """Returns sum_c (p_c - y_c)^2 (N,) of the probabilities p = softmax(logits), for labels int64 (N,)."""
+    return (logits.softmax(1) - F.one_hot(labels, logits.shape[1])).square().sum(1)
+
+
 def is_correct(logits: Tensor, labels: Tensor) -> Tensor:
     """Returns bool (N,): is the largest logit that of a label?"""
     return holds(logits.argmax(1), labels)

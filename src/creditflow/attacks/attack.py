@@ -35,6 +35,7 @@ class Problem:
         surrogate: another model of the same task, for attacks that transfer from it.
         views: n -> n views of the model, whose backward draws the rule's random feedback weights anew; the model itself
             where nothing is drawn. All views compute the same outputs.
+        loss: (logits, labels) -> the loss (N,) that the attack ascends.
     """
 
     model: nn.Module
@@ -43,6 +44,7 @@ class Problem:
     pool: Pool | None = None
     surrogate: nn.Module | None = None
     views: Callable[[int], Sequence[nn.Module]] | None = None
+    loss: Callable[[Tensor, Tensor], Tensor] = targets.cross_entropies
 
     @cached_property
     def logits(self) -> Tensor:
@@ -58,10 +60,17 @@ class Problem:
 
     @cached_property
     def loss_and_gradient(self) -> tuple[Tensor, Tensor]:
-        """Cross-entropy (N,) of the true labels (`targets`) at the images, and its gradient (N, C, H, W); computed once."""
-        x = self.images.clone().requires_grad_()
+        """The loss (N,) of the true labels at the images, and its gradient (N, C, H, W); computed once."""
+        return self._differentiated(self.images)
+
+    def gradient_at(self, images: Tensor) -> Tensor:
+        """Returns the loss's gradient (N, C, H, W) at other images of the same labels."""
+        return self._differentiated(images)[1]
+
+    def _differentiated(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        x = images.detach().clone().requires_grad_()
         with torch.enable_grad():
-            loss = targets.cross_entropy(self.model(x), self.labels, reduction="none")
+            loss = self.loss(self.model(x), self.labels)
             (gradient,) = torch.autograd.grad(loss.sum(), x)
         return loss.detach(), gradient
 
@@ -74,11 +83,13 @@ class Candidates:
         images: one tensor (N, C, H, W) per epsilon, within epsilon of the originals.
         distance: (N,) smallest perturbation found, for attacks that look for it; inf where none was found.
         failed: number of images the attack could not start on; they are proposed unchanged.
+        lowest: least value of a pixel that they may have; below 0 only where an attack regenerates numbers that were made so.
     """
 
     images: Sequence[Tensor]
     distance: Tensor | None = None
     failed: int = 0
+    lowest: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,7 @@ class Attack:
         uses_surrogate: whether it needs `problem.surrogate`.
         uses_pool: whether it needs `problem.pool`.
         multi_label: whether it can attack images of several labels, where it has to leave all of them.
+        loss: what it ascends; guards look at this loss's gradient.
     """
 
     norm: Norm
@@ -102,3 +114,4 @@ class Attack:
     uses_surrogate: bool = False
     uses_pool: bool = False
     multi_label: bool = False
+    loss: Callable[[Tensor, Tensor], Tensor] = targets.cross_entropies

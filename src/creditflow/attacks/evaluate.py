@@ -104,7 +104,7 @@ def run_attack(
         stack.enter_context(runtime.global_seed("attack", seed))
         pool = _pool(model, data) if attack.uses_pool else None
         for images, labels in data.batches(chosen.split(batch_size)):
-            problem = Problem(model, images, labels, pool, helpers.surrogate, _counted(helpers.views, counter))
+            problem = Problem(model, images, labels, pool, helpers.surrogate, _counted(helpers.views, counter), attack.loss)
             guards.check_outputs(problem.logits)
             n_classes = problem.n_classes
             results.append(_attack_batch(attack, settings, problem, epsilons, counter))
@@ -146,7 +146,7 @@ def _attack_batch(attack: Attack, settings: Any, problem: Problem, epsilons: Seq
         _compare_with_foolbox(problem, clean)
     sizes = [perturbation_size(images - problem.images, attack.norm) for images in candidates.images]
     for images, size, epsilon in zip(candidates.images, sizes, epsilons, strict=True):
-        check_bounds(images, size, epsilon)
+        check_bounds(images, size, epsilon, candidates.lowest)
     return AttackResult(
         correct=torch.stack([_judge(problem, images) for images in candidates.images]).cpu(),
         perturbation=torch.stack(sizes).cpu(),
@@ -177,10 +177,10 @@ def _judge(problem: Problem, images: Tensor) -> Tensor:
     return targets.is_correct(problem.model(images), problem.labels)
 
 
-def check_bounds(images: Tensor, size: Tensor, epsilon: float) -> None:
+def check_bounds(images: Tensor, size: Tensor, epsilon: float, lowest: float = 0.0) -> None:
     """Raises RuntimeError if proposed images (N, C, H, W) or the sizes of their perturbations (N,) are out of bounds."""
-    if not bool(images.isfinite().all()) or float(images.min()) < 0 or float(images.max()) > 1:
-        raise RuntimeError(f"the attack proposed pixels outside [0, 1] at epsilon {epsilon}")
+    if not bool(images.isfinite().all()) or float(images.min()) < lowest or float(images.max()) > 1:
+        raise RuntimeError(f"the attack proposed pixels outside [{lowest:g}, 1] at epsilon {epsilon}")
     # Adding and subtracting float32 pixels rounds at about 1e-7 per pixel.
     if float(size.max()) > epsilon * (1 + 1e-5) + 1e-6:
         raise RuntimeError(f"the attack exceeded epsilon {epsilon}: {float(size.max())}")

@@ -21,9 +21,9 @@ RULE_STYLES = {
     "brsf": {"color": "#009E73", "marker": "D"},
     "fa": {"color": "#CC79A7", "marker": "v"},
     "dfa": {"color": "#E69F00", "marker": "P"},
+    "pepita": {"color": "#56B4E9", "marker": "X"},
 }
 _SPARE_STYLES = (
-    {"color": "#56B4E9", "marker": "X"},
     {"color": "#999999", "marker": "h"},
     {"color": "#F0E442", "marker": "*"},
 )

@@ -7,6 +7,12 @@ _NAMES = {
     "usf": "uSF",
     "frsf": "frSF",
     "brsf": "brSF",
+    "pepita": "PEPITA",
+    "natural": "natural images",
+    "adversarially_selected": "natural images, chosen by adversarial accuracy",
+    "pgd_trained": "trained with PGD images",
+    "pgd_trained_twice_as_long": "trained with PGD images, twice as long",
+    "fgsm_trained": "trained with FGSM images",
     "lenet5": "LeNet-5",
     "small_cnn": "small CNN",
     "alexnet": "AlexNet",
@@ -27,6 +33,9 @@ _NAMES = {
     "clean": "none",
     "fgsm": "FGSM",
     "pgd": "PGD",
+    "pgd_mse": "PGD on the squared error",
+    "pgd_mse_code": "PGD, the PEPITA code's",
+    "fgsm_mse": "FGSM, the PEPITA code's",
     "pgd_eot": "PGD, expected gradient",
     "apgd_ce": "APGD-CE",
     "apgd_dlr": "APGD-DLR",
@@ -57,6 +66,7 @@ _NAMES = {
     "metric": "Metric",
     "sign_symmetry": "the sign-symmetry paper",
     "biotorch": "BioTorch",
+    "pepita_paper": "the PEPITA paper",
     "table1": "1",
     "table2": "2",
     "table3": "3",
@@ -64,7 +74,7 @@ _NAMES = {
 }
 
 #: The papers' order; other rules follow in alphabetical order.
-_RULE_ORDER = ("bp", "usf", "frsf", "brsf", "fa", "dfa")
+_RULE_ORDER = ("bp", "usf", "frsf", "brsf", "fa", "dfa", "pepita")
 
 #: What a rule's feedback path is told of each weight, in bits: all of a float32, its sign, nothing.
 _TRANSPORTED_BITS = {"bp": 32, "usf": 1, "frsf": 1, "brsf": 1, "fa": 0, "dfa": 0}

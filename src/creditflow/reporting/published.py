@@ -13,7 +13,9 @@ from creditflow.plugins import suggestion
 from creditflow.reporting.names import display
 from creditflow.reporting.sources import DEFAULT_PUBLISHED
 
-#: Columns of a file of published numbers; it may have one more, `n`: the images behind a number, where its source says so.
+#: Columns of a file of published numbers; it may have more: `n`, the images behind a number, where its source says so, and `spread`,
+#: the standard deviation over seeds, in percent as printed.
+_MORE = ["n", "spread"]
 COLUMNS = ["paper", "table", "backbone", "dataset", "rule", "attack", "metric", "percent"]
 
 #: Metrics, and whether they are proportions of images, which lie on a grid and have a binomial interval.
@@ -42,11 +44,13 @@ def read_published(path: Path) -> pd.DataFrame:
         frame = pd.read_csv(path, dtype=str)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a table of published numbers ({one_line(error)})") from error
-    if list(frame.columns) not in (COLUMNS, [*COLUMNS, "n"]):
-        raise UserError(f"{path} must have the columns {', '.join(COLUMNS)}, and may have n")
+    if list(frame.columns) != [*COLUMNS, *(name for name in _MORE if name in frame)]:
+        raise UserError(f"{path} must have the columns {', '.join(COLUMNS)}, and may have n and spread")
     try:
         frame = frame.assign(value=[float(_percentage(text)) / 100 for text in frame.percent])
         frame = _with_sizes(frame)
+        spread = pd.to_numeric(frame.spread) if "spread" in frame else pd.Series(float("nan"), frame.index)
+        frame = frame.assign(spread=spread / 100)
     except ValueError as error:
         raise UserError(f"{path}: {one_line(error)}") from error
     bounds = [_interval(value, n) for value, n in zip(frame.value, frame.n, strict=True)]

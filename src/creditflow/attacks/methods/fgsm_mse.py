@@ -1,0 +1,17 @@
+"""FGSM on the squared error of probabilities, clipped at -1 instead of 0: as the PEPITA paper's code runs it."""
+
+from collections.abc import Sequence
+
+from creditflow import targets
+from creditflow.attacks.attack import Attack, Candidates, Problem
+from creditflow.attacks.methods._ascent import ascend
+from creditflow.settings import NoSettings
+
+
+def propose(problem: Problem, epsilons: Sequence[float], settings: NoSettings) -> Candidates:
+    """One step of epsilon up sum_c (p_c - y_c)^2."""
+    found = [ascend(problem, epsilon, steps=1, step=epsilon, random_start=False, lowest=-1.0) for epsilon in epsilons]
+    return Candidates(found, lowest=-1.0)
+
+
+ATTACK = Attack(norm="linf", uses_gradient=True, settings=NoSettings, propose=propose, loss=targets.squared_error)
