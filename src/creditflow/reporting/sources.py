@@ -27,7 +27,7 @@ def source_files(experiment: Experiment, results: Path, kind: str, name: str) ->
         return _gallery(experiment, results, settings, f"experiment {experiment.name}: {kind}s.{name}")
     frames = {word: results / experiment.name / f"{word}.parquet" for word in words}
     if "published" in frames:
-        chosen = str(settings.get("published", DEFAULT_PUBLISHED))
+        chosen = str(settings.get("published") or plugins.declared(kind, name, "published", DEFAULT_PUBLISHED))
         known = sorted(path.stem for path in _PUBLISHED.glob("*.csv"))
         if chosen not in known:
             where = f"experiment {experiment.name}: {kind}s.{name}.published"

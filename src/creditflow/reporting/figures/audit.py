@@ -17,6 +17,7 @@ from creditflow.settings import NoSettings
 _MARKS = {
     "pgd feedback": ("PGD, feedback gradient", "#D55E00", "^"),
     "pgd exact": ("PGD, exact gradient", "#0072B2", "s"),
+    "pgd_mse exact": ("PGD on the squared error", "#E69F00", "o"),
     "apgd_ce exact": ("APGD, exact gradient", "#56B4E9", "v"),
     "square none": ("Square", "#009E73", "D"),
     "transfer none": ("transfer from BP", "#CC79A7", "P"),
@@ -28,11 +29,11 @@ def draw(audit: pd.DataFrame, settings: NoSettings) -> Canvas:
     places = list(dict.fromkeys(zip(audit.dataset, audit.backbone, strict=True)))
     epsilons, rules = sorted(set(audit.epsilon)), rule_order(set(audit.rule))
     canvas = Canvas(figsize=(1.2 + 3.3 * len(epsilons), 1.1 + (0.6 + 0.42 * len(rules)) * len(places)), layout="constrained")
-    grid = canvas.subplots(len(places), len(epsilons), sharex=True, sharey=True, squeeze=False)
+    grid = canvas.subplots(len(places), len(epsilons), sharex=True, sharey="row", squeeze=False)
     for (dataset, backbone), line in zip(places, grid, strict=True):
         for epsilon, axes in zip(epsilons, line, strict=True):
             chosen = (audit.dataset == dataset) & (audit.backbone == backbone) & (audit.epsilon == epsilon)
-            _panel(axes, audit[chosen], rules)
+            _panel(axes, audit[chosen], [rule for rule in rules if rule in set(audit[chosen].rule)], len(rules))
         line[0].set_ylabel(f"{display(backbone)}\n{display(dataset)}")
     for epsilon, axes in zip(epsilons, grid[0], strict=True):
         axes.set_title(f"epsilon {epsilon:g}", fontsize=10)
@@ -40,19 +41,19 @@ def draw(audit: pd.DataFrame, settings: NoSettings) -> Canvas:
         axes.set_xlabel("robust accuracy (%)")
     handles = {label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     canvas.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3, frameon=False, fontsize=8)
-    first = audit.iloc[0]
-    canvas.supxlabel(f"n = {first.n_images} images x {first.n_seeds} seeds; 95% two-way bootstrap over images and seeds.", fontsize=7)
+    n_seeds = " to ".join(map(str, sorted({audit.n_seeds.min(), audit.n_seeds.max()})))
+    canvas.supxlabel(f"n = {audit.n_images.iloc[0]} images x {n_seeds} seeds; 95% two-way bootstrap over images and seeds.", fontsize=7)
     return canvas
 
 
-def _panel(axes: Axes, audit: pd.DataFrame, rules: list[str]) -> None:
+def _panel(axes: Axes, audit: pd.DataFrame, rules: list[str], height: int) -> None:
     rows: dict[str, dict[Any, Any]] = {row["rule"]: row for row in audit.to_dict("records")}
     for place, rule in enumerate(rules):
         _line(axes, rows[rule], place)
     if "bp" in rows:
         axes.axvline(100 * rows["bp"]["worst"], color="black", linestyle="--", linewidth=0.8, zorder=0)
     axes.set_yticks(range(len(rules)), [display(rule) for rule in rules])
-    axes.set_ylim(len(rules) - 0.5, -0.6)
+    axes.set_ylim(height - 0.5, -0.6)
     axes.set_xlim(-3, 103)
 
 

@@ -24,14 +24,14 @@ _PUBLISHED = {"clean": "published natural", "fgsm": "published FGSM", "pgd": "pu
 
 @dataclass(frozen=True)
 class Settings:
-    """variant: the population to show; the table's own if left out."""
+    """variant: the population to show; the table's own if left out. published: numbers of this file in config/published stand beside."""
 
     variant: str | None = None
-    published: str = "pepita"
+    published: str | None = None
 
 
-def pepita_table(number: str, variant: str) -> Listing:
-    """Returns the paper's table of this number."""
+def pepita_table(number: str, variant: str, *, source: str, published: str) -> Listing:
+    """Returns the paper's table of this number. The workflow reads `source` and `published`, its numbers' file, from the call's text."""
 
     def select(summary: pd.DataFrame, published: pd.DataFrame, settings: Settings) -> pd.DataFrame:
         chosen = settings.variant or variant
@@ -46,7 +46,7 @@ def pepita_table(number: str, variant: str) -> Listing:
         columns = ["dataset", "rule", "condition", "value", "low", "high", "n_images", "n_seeds", "interval"]
         return pd.concat([part for part in parts if len(part)], ignore_index=True)[columns]
 
-    return Listing(settings=Settings, select=select, show=_show, note=_note, source="summary published")
+    return Listing(settings=Settings, select=select, show=_show, note=_note, source=source)
 
 
 def _measured(rows: pd.DataFrame, attack: str, epsilon: float | None) -> pd.DataFrame:

@@ -4,4 +4,4 @@ attacks stay in [0, 1]."""
 
 from creditflow.reporting.tables._pepita import pepita_table
 
-TABLE = pepita_table("table1", "natural")
+TABLE = pepita_table("table1", "natural", source="summary published", published="pepita")

@@ -4,4 +4,4 @@ attacks stay in [0, 1]."""
 
 from creditflow.reporting.tables._pepita import pepita_table
 
-TABLE = pepita_table("table2", "adversarially_selected")
+TABLE = pepita_table("table2", "adversarially_selected", source="summary published", published="pepita")

@@ -4,4 +4,4 @@ attacks stay in [0, 1]."""
 
 from creditflow.reporting.tables._pepita import pepita_table
 
-TABLE = pepita_table("table3", "pgd_trained")
+TABLE = pepita_table("table3", "pgd_trained", source="summary published", published="pepita")
