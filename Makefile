@@ -66,10 +66,11 @@ format: $(TOOLS) ## format Python and Snakemake files
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt .
 
-bench: $(INSTALLED) ## ratios of time, side by side: rules to backpropagation, attacks to foolbox, ranking to a loop
+bench: $(INSTALLED) ## ratios of time, side by side: rules to backpropagation, attacks to foolbox, ranking and populations to loops
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/attacks.py
 	$(BIN)/python benchmarks/retrieval.py
+	$(BIN)/python benchmarks/populations.py
 
 container: $(INSTALLED) ## build the image for --use-apptainer (FLAVOUR=cpu for one without CUDA; OPTIONS for containers/build.py)
 	$(BIN)/python containers/build.py --flavour $(FLAVOUR) $(OPTIONS)

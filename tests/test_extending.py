@@ -17,7 +17,7 @@ EXPERIMENT = """
 description: one of each kind, straight from CONTRIBUTING.md
 datasets:
   stripes: {source: stripes}
-backbones: [mlp]
+backbones: [two_layers]
 rules: [bp, isf]
 seeds: [0]
 threads: 1

@@ -305,6 +305,13 @@ def test_adversarial_images_stay_in_the_ball_and_raise_the_loss(lowest: float) -
         assert float((after >= before - 1e-9).double().mean()) > 0.9
 
 
+def test_with_nothing_to_select_no_image_need_be_held_out() -> None:
+    found = trained("bp", [Member(0, 0.1)], select="last", validation_images=0)
+    assert found.best_epoch.tolist() == [3]
+    assert set(found.history[0][0]) == {"epoch", "loss", "train_accuracy"}
+    assert torch.equal(found.best["weight1"], found.parameters["weight1"])
+
+
 def test_adversarial_training_trains_on_what_it_made() -> None:
     """The second step's first-layer input is the adversarial image: with a huge step of a linear unit this shows in the weights."""
     changes = {

@@ -12,7 +12,6 @@ from torch.func import vmap
 from tqdm import tqdm
 
 from creditflow import files, runtime
-from creditflow.errors import UserError
 from creditflow.populations.adversaries import AdversarySettings, adversarial_images
 from creditflow.populations.images import FlatImages, Streams, held_out
 from creditflow.populations.losses import LOSSES
@@ -201,7 +200,7 @@ class _Run:
     def _measure(self) -> dict[str, Tensor]:
         """Returns accuracies (P,) on what members are chosen by, and on test images where a curve is asked for."""
         prefix = self.settings.select_on
-        found = {f"{prefix}_accuracy": self._accuracy(self.measured_on)}
+        found = {f"{prefix}_accuracy": self._accuracy(self.measured_on)} if len(self.measured_on) else {}
         if self.settings.select == "adversarial":
             found[f"{prefix}_adversarial_accuracy"] = self._robust_accuracy(self.measured_on, self.settings.adversary_images)
         if len(self.test):
@@ -253,6 +252,4 @@ def _accuracies(network: Network, parameters: Parameters, data: FlatImages, dtyp
     for chosen in torch.arange(len(data), device=data.labels.device).split(_MEASURED):
         images, _ = data.batch(chosen, dtype)
         correct += (logits_of(parameters, images).argmax(-1) == data.labels[chosen]).sum(1)
-    if len(data) == 0:
-        raise UserError("there are no images to measure accuracy on")
     return correct.double() / len(data)
