@@ -45,9 +45,8 @@ def test_quick_is_what_the_readme_promises() -> None:
     everywhere += [(name, "none") for name in ("square", "transfer", "boundary", "hopskipjump")]
     for rule in quick.keys["rules"]:
         assert set(everywhere) <= set(quick.conditions("fashion_5_9", rule, 1))
-    assert {attack for rule in ("bp", "frsf", "brsf") for attack, _ in quick.conditions("fashion_5_9", rule, 0)} == set(
-        plugins.names("attack")
-    )
+    met = {attack for rule in ("bp", "frsf", "brsf") for attack, _ in quick.conditions("fashion_5_9", rule, 0)}
+    assert met == set(plugins.names("attack")) - {"pgd_mse", "pgd_mse_code", "fgsm_mse"}  # those are another paper's
     assert [rule for rule in quick.keys["rules"] if ("pgd_eot", "feedback") in quick.conditions("fashion_5_9", rule, 2)] == ["brsf"]
     n_conditions = sum(
         len(list(quick.conditions("fashion_5_9", rule, seed))) for rule in quick.keys["rules"] for seed in quick.keys["seeds"]
