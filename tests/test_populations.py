@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from creditflow import runtime
+from creditflow import plugins, runtime
 from creditflow.errors import UserError
 from creditflow.populations import Batch, Member, Network, Population, get_update_rule, initial_parameters, train_population
 from creditflow.populations.adversaries import AdversarySettings, adversarial_images, input_gradient
@@ -17,7 +17,7 @@ from creditflow.populations.network import ACTIVATIONS, forward
 from creditflow.populations.settings import PopulationSettings
 from creditflow.settings import NoSettings, parse
 
-RULES = ["bp", "fa", "dfa", "pepita"]
+RULES = sorted(plugins.names("update_rule"))
 
 
 def drawn(n: int = 200, n_in: int = 12, n_classes: int = 3, seed: int = 0) -> FlatImages:
@@ -72,7 +72,8 @@ def test_backpropagation_is_autograds_gradient(activation: str, loss: str) -> No
     if loss == "cross_entropy":
         value = torch.nn.functional.cross_entropy(logits, batch.targets)
     else:
-        value = torch.nn.functional.mse_loss(logits.softmax(1), batch.targets, reduction="sum") / len(logits)
+        outputs = logits if loss == "mse" else logits.softmax(1)
+        value = torch.nn.functional.mse_loss(outputs, batch.targets, reduction="sum") / len(logits)
     value.backward()
     update = get_update_rule("bp").step(network, LOSSES[loss], own, parameters, feedback, batch)
     torch.testing.assert_close(update.logits, logits.detach())
@@ -84,7 +85,7 @@ def test_feedback_alignment_and_direct_feedback_alignment_are_their_closed_forms
     for rule in ("fa", "dfa"):
         parameters, feedback, batch, own = random_case(network, rule)
         update = get_update_rule(rule).step(network, LOSSES["cross_entropy"], own, parameters, feedback, batch)
-        x, y, (mask1, mask2) = batch
+        x, y, (mask1, mask2), _ = batch
         z1 = x @ parameters["weight1"].T + parameters["bias1"]
         h1 = z1.clamp(min=0) * mask1
         z2 = h1 @ parameters["weight2"].T + parameters["bias2"]
@@ -354,7 +355,7 @@ def test_choosing_by_adversarial_accuracy_chooses_by_it() -> None:
         ({"validation_images": 0}, "validation_images is 0, but something is to be selected"),
         ({"validation_images": 200}, "200 validation images of 200 leave none to train on"),
         ({"hidden": []}, "hidden must be one or more widths"),
-        ({"loss": "hinge"}, "loss must be one of mse_softmax, cross_entropy, not 'hinge'"),
+        ({"loss": "hinge"}, "loss must be one of mse, mse_softmax, cross_entropy, not 'hinge'"),
         ({"select": "adversarial"}, "need an adversary"),
         ({"adversary": {"epsilon": -1}}, "epsilon must be at least 0"),
         ({"adversary": {"epsilon": 0.1, "loss": "hinge"}}, "loss must be one of"),

@@ -28,8 +28,10 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return -(logits.log_softmax(-1) * targets).sum(-1)
 
 
-#: `mse_softmax`: the squared error of probabilities, summed over classes (PEPITA's code); `cross_entropy`: of logits.
+#: `mse`: the squared error of the outputs themselves, summed over classes (SAL's F); `mse_softmax`: that of probabilities (PEPITA's code);
+#: `cross_entropy`: of logits.
 LOSSES = {
+    "mse": Loss(lambda logits, targets: (logits - targets).square().sum(-1), lambda logits, targets: 2 * (logits - targets)),
     "mse_softmax": Loss(_squared, _squared_slope),
     "cross_entropy": Loss(_cross_entropy, lambda logits, targets: torch.softmax(logits, -1) - targets),
 }

@@ -81,19 +81,23 @@ def forward(network: Network, parameters: Parameters, images: Tensor, masks: tup
     return Pass(inputs, pre)
 
 
-def initial_parameters(network: Network, kind: str, generator: torch.Generator) -> Parameters:
+def initial_parameters(network: Network, kind: str, generator: torch.Generator, *, biases: bool = True) -> Parameters:
     """Draws the parameters of one network, on the CPU.
 
-    `kind` is "he_uniform": W ~ U(+-sqrt(6 / n_in)) (He et al., 2015), or "default": torch.nn.Linear's U(+-1 / sqrt(n_in)).
-    Biases are torch.nn.Linear's. Raises UserError for another kind.
+    `kind` is "he_uniform": W ~ U(+-sqrt(6 / n_in)) (He et al., 2015), "default": torch.nn.Linear's U(+-1 / sqrt(n_in)), or "gaussian":
+    N(0, 1 / n_in). Biases are torch.nn.Linear's, or zeros without `biases`. Raises UserError for another kind.
     """
-    if kind not in ("he_uniform", "default"):
-        raise UserError(f"unknown initialisation {kind!r}; choose from: he_uniform, default")
+    if kind not in ("he_uniform", "default", "gaussian"):
+        raise UserError(f"unknown initialisation {kind!r}; choose from: he_uniform, default, gaussian")
     parameters = {}
     for layer, (n_in, n_out) in enumerate(pairwise(network.widths), 1):
         bound = math.sqrt(6 / n_in) if kind == "he_uniform" else 1 / math.sqrt(n_in)
-        parameters[f"weight{layer}"] = uniform((n_out, n_in), bound, generator)
-        parameters[f"bias{layer}"] = uniform((n_out,), 1 / math.sqrt(n_in), generator)
+        if kind == "gaussian":
+            weight = torch.randn(n_out, n_in, generator=generator, dtype=torch.float64) / math.sqrt(n_in)
+        else:
+            weight = uniform((n_out, n_in), bound, generator)
+        parameters[f"weight{layer}"] = weight
+        parameters[f"bias{layer}"] = uniform((n_out,), 1 / math.sqrt(n_in), generator) * biases
     return parameters
 
 

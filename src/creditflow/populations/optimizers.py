@@ -18,6 +18,7 @@ class OptimizerSettings:
         momentum: of SGD.
         beta1, beta2, stability: Adam's averaging factors, and its epsilon.
         weight_decay: L2 term added to the direction.
+        shrinkage: share by which every weight that learns shrinks with each step, whatever the learning rate.
         drop_epochs: after so many epochs the rate is multiplied by drop_factor.
     """
 
@@ -27,6 +28,7 @@ class OptimizerSettings:
     beta2: float = 0.999
     stability: float = 1e-8
     weight_decay: float = 0.0
+    shrinkage: float = 0.0
     drop_epochs: list[int] | tuple[int, ...] = ()
     drop_factor: float = 0.1
 
@@ -37,6 +39,8 @@ class OptimizerSettings:
             raise ValueError("momentum, beta1 and beta2 must be in [0, 1)")
         if not (0 <= self.weight_decay < math.inf and 0 < self.stability < math.inf and 0 < self.drop_factor < math.inf):
             raise ValueError("weight_decay must be at least 0, stability and drop_factor positive")
+        if not 0 <= self.shrinkage < 1:
+            raise ValueError("shrinkage must be in [0, 1)")
 
     def rate_factor(self, epoch: int) -> float:
         """Returns what the learning rate is multiplied by in an epoch (1, 2, ...)."""
@@ -46,30 +50,36 @@ class OptimizerSettings:
 class Optimizer:
     """Steps in place. Its state, {name: tensor}, is part of a checkpoint."""
 
-    def __init__(self, settings: OptimizerSettings, parameters: Parameters) -> None:
+    def __init__(self, settings: OptimizerSettings) -> None:
         self.settings, self.n_steps = settings, 0
-        kinds = {"sgd": ["velocity"] if settings.momentum else [], "adam": ["mean", "square"]}[settings.kind]
-        self.state = {f"{kind}.{name}": torch.zeros_like(value) for kind in kinds for name, value in parameters.items()}
+        self.state: dict[str, Tensor] = {}
 
     def step(self, parameters: Parameters, directions: Parameters, rates: Tensor) -> None:
-        """Descends the directions; rates (P,)."""
+        """Descends the directions of those parameters that have one; rates (P,)."""
         self.n_steps += 1
-        for name, value in parameters.items():
-            direction = directions[name]
-            if self.settings.weight_decay:
-                direction = direction + self.settings.weight_decay * value
+        for name, taught in directions.items():
+            value = parameters[name]
+            direction = taught + self.settings.weight_decay * value if self.settings.weight_decay else taught
+            if self.settings.shrinkage:
+                value.mul_(1 - self.settings.shrinkage)
             rate = rates.view(-1, *[1] * (value.dim() - 1))
             if self.settings.kind == "adam":
                 value.sub_(self._adam(name, direction) * rate)
             elif self.settings.momentum:
-                velocity = self.state[f"velocity.{name}"].mul_(self.settings.momentum).add_(direction)
+                velocity = self._kept("velocity", name, value).mul_(self.settings.momentum).add_(direction)
                 value.addcmul_(velocity, rate, value=-1)
             else:
                 value.addcmul_(direction, rate, value=-1)
 
     def _adam(self, name: str, direction: Tensor) -> Tensor:
         one = self.settings
-        mean = self.state[f"mean.{name}"].lerp_(direction, 1 - one.beta1)
-        square = self.state[f"square.{name}"].mul_(one.beta2).addcmul_(direction, direction, value=1 - one.beta2)
+        mean = self._kept("mean", name, direction).lerp_(direction, 1 - one.beta1)
+        square = self._kept("square", name, direction).mul_(one.beta2).addcmul_(direction, direction, value=1 - one.beta2)
         root = (square / (1 - one.beta2**self.n_steps)).sqrt_().add_(one.stability)
         return (mean / (1 - one.beta1**self.n_steps)).div_(root)
+
+    def _kept(self, kind: str, name: str, like: Tensor) -> Tensor:
+        key = f"{kind}.{name}"
+        if key not in self.state:
+            self.state[key] = torch.zeros_like(like)
+        return self.state[key]

@@ -1,7 +1,7 @@
 """What an update rule is: pure functions for ONE network, which `torch.func.vmap` turns into those of a population."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -13,16 +13,18 @@ from creditflow.populations.network import Network, Parameters
 
 
 class Batch(NamedTuple):
-    """Images (B, n_0), one-hot labels (B, C) and a dropout mask (B, n_l) of each hidden layer (none without dropout)."""
+    """Images (B, n_0), one-hot labels (B, C), a dropout mask (B, n_l) of each hidden layer (none without dropout), and for a feedback step
+    numbers from U[0, 1) of the widths that the rule asks for."""
 
     images: Tensor
     targets: Tensor
     masks: tuple[Tensor, ...] = ()
+    noise: tuple[Tensor, ...] = ()
 
 
 class Update(NamedTuple):
-    """What a step proposes: for each parameter the direction that the optimiser descends, as if it were the gradient of the mean loss
-    over the batch; and the logits (B, C) from before."""
+    """What a step proposes: for each parameter, and each plastic tensor of the feedback state, the direction that the optimiser descends,
+    as if it were the gradient of the mean loss over the batch; and the logits (B, C) from before."""
 
     directions: Parameters
     logits: Tensor
@@ -37,12 +39,25 @@ class UpdateRule:
         settings: dataclass of its own hyper-parameters.
         init: (network, settings, generator) -> the feedback state of one network, in float64 on the CPU.
         step: (network, loss, settings, parameters, feedback, batch) -> update.
+        feedback_step: the same arguments -> directions of the feedback state, for rules that teach it after each step of their own.
+        noise: (network, settings) -> widths of the noise that a feedback step needs.
+        initial_steps: settings -> feedback steps before training.
+        measure: (network, settings, parameters, feedback) -> numbers that each epoch's history keeps.
+        warnings: (network, settings) -> what a user should know before such a network is trained.
+        connected, plastic: pathways that there are, and that learn: "uu" up, "dd" down, "ud" up to down, "du" down to up.
     """
 
     name: str
     settings: type[Any]
     step: Callable[[Network, Loss, Any, Parameters, Parameters, Batch], Update]
-    init: Callable[[Network, Any, torch.Generator], Parameters] = field(default=lambda network, settings, generator: {})
+    init: Callable[[Network, Any, torch.Generator], Parameters] = lambda network, settings, generator: {}
+    feedback_step: Callable[[Network, Loss, Any, Parameters, Parameters, Batch], Parameters] | None = None
+    noise: Callable[[Network, Any], tuple[int, ...]] = lambda network, settings: ()
+    initial_steps: Callable[[Any], int] = lambda settings: 0
+    measure: Callable[[Network, Any, Parameters, Parameters], dict[str, Tensor]] | None = None
+    warnings: Callable[[Network, Any], list[str]] = lambda network, settings: []
+    connected: tuple[str, ...] = ("uu",)
+    plastic: tuple[str, ...] = ("uu",)
 
 
 def get_update_rule(name: str) -> UpdateRule:

@@ -34,6 +34,8 @@ class PopulationSettings:
         adversary_images: images of the validation (or test) split on which adversarial accuracy is measured.
         adversarial_training: whether each step on natural images is followed by one on their adversarial versions.
         training_adversary: makes those, if they differ from `adversary`'s.
+        biases: whether there are any that learn; without, they are zero.
+        angle_images: training images on which each epoch measures the angle between the rule's update and the gradient; 0 for none.
         curve_images: test images on which natural and adversarial accuracy are measured after each epoch; they influence nothing.
         rule: settings of the rule.
     """
@@ -55,6 +57,8 @@ class PopulationSettings:
     adversary_images: int = 500
     adversarial_training: bool = False
     training_adversary: dict[str, Any] | None = None
+    biases: bool = True
+    angle_images: int = 0
     curve_images: int = 0
     rule: dict[str, Any] = field(default_factory=dict)
 
@@ -76,7 +80,7 @@ class PopulationSettings:
             raise ValueError("patience must be at least 1, and needs a selection")
         if self.adversary is None and (self.select == "adversarial" or self.adversarial_training or self.curve_images):
             raise ValueError("adversarial selection, adversarial training and curves need an adversary")
-        if min(self.validation_images, self.adversary_images, self.curve_images) < 0:
+        if min(self.validation_images, self.adversary_images, self.curve_images, self.angle_images) < 0:
             raise ValueError("numbers of images must not be negative")
         try:
             self.optimizer_settings()
@@ -96,6 +100,8 @@ class PopulationSettings:
         counts = {f"{self.select_on}_accuracy": chosen_on, f"{self.select_on}_adversarial_accuracy": min(self.adversary_images, chosen_on)}
         if self.curve_images:
             counts |= dict.fromkeys(("test_accuracy", "test_adversarial_accuracy"), min(self.curve_images, n_test))
+        if self.angle_images:
+            counts["update_angle"] = self.angle_images
         return counts
 
     def adversaries(self) -> tuple[AdversarySettings | None, AdversarySettings | None]:

@@ -17,11 +17,11 @@ from creditflow.populations.images import FlatImages, Streams, held_out
 from creditflow.populations.losses import LOSSES
 from creditflow.populations.memory import check_memory
 from creditflow.populations.network import Network, Parameters, forward, initial_parameters
-from creditflow.populations.optimizers import Optimizer
-from creditflow.populations.rule import Batch, UpdateRule
+from creditflow.populations.optimizers import Optimizer, OptimizerSettings
+from creditflow.populations.rule import Batch, UpdateRule, get_update_rule
 from creditflow.populations.settings import PopulationSettings
 from creditflow.runtime import Resume
-from creditflow.settings import parse
+from creditflow.settings import NoSettings, parse
 
 #: Images that are measured at once: enough for large products, few enough for memory.
 _MEASURED = 1000
@@ -109,12 +109,20 @@ class _Run:
         self.network = Network((data.pixels.shape[1], *settings.hidden, data.n_classes), settings.activation)
         check_memory(self.network, len(members), settings, self.device)
         rule_settings = parse(rule.settings, settings.rule, f"settings of rule {rule.name}")
+        for warning in rule.warnings(self.network, rule_settings):
+            files.warn(warning)
+        self.rule, self.rule_settings = rule, rule_settings
         self.step = vmap(partial(rule.step, self.network, self.loss, rule_settings))
+        self.feedback_step: Callable[..., Parameters] | None = None
+        if rule.feedback_step is not None:
+            self.feedback_step = vmap(partial(rule.feedback_step, self.network, self.loss, rule_settings))
         self.rates = torch.tensor([member.learning_rate for member in members], dtype=self.dtype, device=self.device)
         self.streams = Streams([member.seed for member in members], self.device)
         self.adversary, self.training_adversary = settings.adversaries()
         self.population = self._start(rule, rule_settings, members)
-        self.optimizer = Optimizer(settings.optimizer_settings(), self.population.parameters)
+        self.optimizer, self.feedback_optimizer = Optimizer(settings.optimizer_settings()), Optimizer(OptimizerSettings())
+        probe = torch.randperm(len(self.data), generator=runtime.generator("population", "probe"))[: settings.angle_images]
+        self.probe = self.data.part(probe.to(self.device))
 
     def _split(self, data: FlatImages, test: FlatImages) -> tuple[FlatImages, FlatImages]:
         if self.settings.select_on == "test":
@@ -129,7 +137,12 @@ class _Run:
             return {name: torch.stack([drawn[one.seed][name] for one in members]).to(self.device, self.dtype) for name in names}
 
         start = stacked(
-            lambda seed: initial_parameters(self.network, self.settings.initialisation, runtime.generator("population", "weights", seed))
+            lambda seed: initial_parameters(
+                self.network,
+                self.settings.initialisation,
+                runtime.generator("population", "weights", seed),
+                biases=self.settings.biases,
+            )
         )
         feedback = stacked(lambda seed: rule.init(self.network, rule_settings, runtime.generator("population", "feedback", seed)))
         best = {name: value.clone() for name, value in start.items()}
@@ -164,6 +177,9 @@ class _Run:
         correct = torch.zeros(len(population.members), dtype=torch.int64, device=self.device)
         parts = self.streams.orders(len(self.data)).split(settings.batch_size, dim=1)
         bad = torch.full_like(correct, len(parts))
+        if population.epoch == 1:
+            for _ in range(self.rule.initial_steps(self.rule_settings)):
+                self._feedback_step(rates)
         title = f"epoch {population.epoch}/{settings.epochs}"
         for index, chosen in enumerate(tqdm(parts, title, leave=False, disable=not sys.stderr.isatty())):
             images, targets = self.data.batch(chosen, self.dtype)
@@ -172,6 +188,7 @@ class _Run:
             loss = self.loss.value(logits, targets).sum(1)
             if adversarial is not None:
                 self._step(adversarial, targets, rates)
+            self._feedback_step(rates)
             # Summed on the device: reading a number each step would make a GPU wait.
             losses += loss
             correct += (logits.argmax(-1) == targets.argmax(-1)).sum(1)
@@ -186,9 +203,23 @@ class _Run:
             shapes = [(images.shape[1], width) for width in self.settings.hidden]
             masks = tuple(self.streams.masks(shape, keep, self.dtype) for shape in shapes)
         update = self.step(self.population.parameters, self.population.feedback, Batch(images, targets, masks))
-        self.optimizer.step(self.population.parameters, update.directions, rates)
+        self._descend(self.optimizer, update.directions, rates)
         logits: Tensor = update.logits
         return logits
+
+    def _feedback_step(self, rates: Tensor) -> None:
+        if self.feedback_step is None:
+            return
+        widths = self.rule.noise(self.network, self.rule_settings)
+        noise = tuple(self.streams.uniform((self.settings.batch_size, width), self.dtype) for width in widths)
+        nothing = torch.empty(len(rates), 0, device=self.device, dtype=self.dtype)
+        batch = Batch(nothing, nothing, (), noise)
+        self._descend(self.feedback_optimizer, self.feedback_step(self.population.parameters, self.population.feedback, batch), rates)
+
+    def _descend(self, optimizer: Optimizer, directions: Parameters, rates: Tensor) -> None:
+        if not self.settings.biases:
+            directions = {name: direction for name, direction in directions.items() if not name.startswith("bias")}
+        optimizer.step(self.population.parameters | self.population.feedback, directions, rates)
 
     def _adversarial(self, adversary: AdversarySettings | None, images: Tensor, targets: Tensor) -> Tensor | None:
         if adversary is None:
@@ -203,12 +234,28 @@ class _Run:
         found = {f"{prefix}_accuracy": self._accuracy(self.measured_on)} if len(self.measured_on) else {}
         if self.settings.select == "adversarial":
             found[f"{prefix}_adversarial_accuracy"] = self._robust_accuracy(self.measured_on, self.settings.adversary_images)
+        if self.rule.measure is not None:
+            found |= vmap(partial(self.rule.measure, self.network, self.rule_settings))(
+                self.population.parameters, self.population.feedback
+            )
+        if len(self.probe):
+            found["update_angle"] = self._update_angle()
         if len(self.test):
             found |= {
                 "test_accuracy": self._accuracy(self.test),
                 "test_adversarial_accuracy": self._robust_accuracy(self.test, len(self.test)),
             }
         return found
+
+    def _update_angle(self) -> Tensor:
+        """Returns the angle (P,), in degrees, between the rule's update of all weights below the output and the loss gradient."""
+        population, chosen = self.population, torch.arange(len(self.probe), device=self.device)
+        images, targets = self.probe.batch(chosen.expand(len(population.members), -1), self.dtype)
+        batch, below = Batch(images, targets), [f"weight{layer}" for layer in range(1, self.network.n_layers)]
+        exact = vmap(partial(get_update_rule("bp").step, self.network, self.loss, NoSettings()))
+        both = [step(population.parameters, population.feedback, batch).directions for step in (self.step, exact)]
+        flat = [torch.cat([directions[name].flatten(1) for name in below], 1).double() for directions in both]
+        return torch.rad2deg(torch.arccos(torch.cosine_similarity(flat[0], flat[1]).clamp(-1, 1)))
 
     def _accuracy(self, data: FlatImages) -> Tensor:
         return _accuracies(self.network, self.population.parameters, data, self.dtype)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +36,7 @@ def directions(errors: list[Tensor], found: Pass) -> Parameters:
     return result
 
 
-def like_weight(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Draws a feedback matrix (n_out, n_in) as forward weights are drawn: U(+-sqrt(6 / n_in))."""
-    return uniform(shape, math.sqrt(6 / shape[1]), generator)
+def init_like_weights(network: Network, settings: Any, generator: torch.Generator) -> Parameters:
+    """Draws for each layer above the first a matrix (n_out, n_in) as forward weights are drawn: U(+-sqrt(6 / n_in))."""
+    shapes = {layer: (network.widths[layer], network.widths[layer - 1]) for layer in range(2, network.n_layers + 1)}
+    return {f"feedback{layer}": uniform(shape, math.sqrt(6 / shape[1]), generator) for layer, shape in shapes.items()}

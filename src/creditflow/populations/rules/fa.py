@@ -1,18 +1,10 @@
 """Feedback alignment (Lillicrap et al., 2016): a fixed random matrix takes the place of W_{l+1}^T."""
 
-import torch
-
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters
 from creditflow.populations.rule import Batch, Update, UpdateRule
-from creditflow.populations.rules._backward import like_weight, update
+from creditflow.populations.rules._backward import init_like_weights, update
 from creditflow.settings import NoSettings
-
-
-def init(network: Network, settings: NoSettings, generator: torch.Generator) -> Parameters:
-    """Draws a matrix of each upper layer's shape, as its forward weights are drawn."""
-    layers = range(2, network.n_layers + 1)
-    return {f"feedback{layer}": like_weight((network.widths[layer], network.widths[layer - 1]), generator) for layer in layers}
 
 
 def step(network: Network, loss: Loss, settings: NoSettings, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
@@ -20,4 +12,4 @@ def step(network: Network, loss: Loss, settings: NoSettings, parameters: Paramet
     return update(network, loss, parameters, batch, lambda layer, above, output: above @ feedback[f"feedback{layer + 1}"])
 
 
-RULE = UpdateRule(name="FA", settings=NoSettings, init=init, step=step)
+RULE = UpdateRule(name="FA", settings=NoSettings, init=init_like_weights, step=step, connected=("uu", "dd"))
