@@ -230,13 +230,14 @@ def test_dropout_masks_keep_the_share_they_promise() -> None:
     assert float(masks[0].mean(0).std()) == pytest.approx((0.1 / 0.9 / 500) ** 0.5, rel=0.1)  # independent from row to row
 
 
-def test_a_member_that_diverges_is_marked_and_the_others_go_on() -> None:
-    changes = {"loss": "cross_entropy", "activation": "linear"}
-    found = trained("bp", [Member(0, 1e30), Member(0, 0.1)], **changes)
+@pytest.mark.parametrize("rule", ["bp", "sal", "wm"])
+def test_a_member_that_diverges_is_marked_and_the_others_go_on(rule: str) -> None:
+    changes = {"loss": "mse", "activation": "linear", "angle_images": 8}
+    found = trained(rule, [Member(0, 1e30), Member(0, 0.01)], **changes)
     assert int(found.diverged[0]) in (2, 3, 4, 5)
     assert int(found.diverged[1]) == 0
     assert [len(rows) for rows in found.history] == [0, 3]
-    alone = trained("bp", [Member(0, 0.1)], **changes)
+    alone = trained(rule, [Member(0, 0.01)], **changes)
     torch.testing.assert_close(found.parameters["weight1"][1], alone.parameters["weight1"][0])
 
 
