@@ -10,6 +10,7 @@ _NAMES = {
     "pepita": "PEPITA",
     "natural": "natural images",
     "adversarially_selected": "natural images, chosen by adversarial accuracy",
+    "adversarially_searched": "natural images, rates searched by adversarial accuracy",
     "pgd_trained": "trained with PGD images",
     "pgd_trained_twice_as_long": "trained with PGD images, twice as long",
     "fgsm_trained": "trained with FGSM images",
