@@ -22,6 +22,9 @@ RULE_STYLES = {
     "fa": {"color": "#CC79A7", "marker": "v"},
     "dfa": {"color": "#E69F00", "marker": "P"},
     "pepita": {"color": "#56B4E9", "marker": "X"},
+    "wm": {"color": "#0072B2", "marker": "<"},
+    "kp": {"color": "#009E73", "marker": ">"},
+    "sal": {"color": "#D55E00", "marker": "*"},
 }
 _SPARE_STYLES = (
     {"color": "#999999", "marker": "h"},

@@ -7,6 +7,9 @@ _NAMES = {
     "usf": "uSF",
     "frsf": "frSF",
     "brsf": "brSF",
+    "kp": "KP",
+    "wm": "WM",
+    "sal": "SAL",
     "pepita": "PEPITA",
     "natural": "natural images",
     "adversarially_selected": "natural images, chosen by adversarial accuracy",
@@ -75,10 +78,10 @@ _NAMES = {
 }
 
 #: The papers' order; other rules follow in alphabetical order.
-_RULE_ORDER = ("bp", "usf", "frsf", "brsf", "fa", "dfa", "pepita")
+_RULE_ORDER = ("bp", "usf", "frsf", "brsf", "fa", "dfa", "wm", "kp", "sal", "pepita")
 
-#: What a rule's feedback path is told of each weight, in bits: all of a float32, its sign, nothing.
-_TRANSPORTED_BITS = {"bp": 32, "usf": 1, "frsf": 1, "brsf": 1, "fa": 0, "dfa": 0}
+#: What a rule's feedback path is told of each weight, in bits: all of a float32, its sign, nothing. WM and KP learn their feedback weights.
+_TRANSPORTED_BITS = {"bp": 32, "usf": 1, "frsf": 1, "brsf": 1, "fa": 0, "dfa": 0, "wm": 0, "kp": 0}
 
 
 def display(name: str) -> str:
