@@ -281,6 +281,37 @@ def stl10(
     return {"stl10_binary.tar.gz": tar(members | {"stl10_binary/unlabeled_X.bin": bytes(3 * 96 * 96)})}, expected
 
 
+def medmnist(name: str, pictures: tuple[int, ...], labels: Callable[[int], np.ndarray], **change: Any) -> dict[str, bytes]:
+    """An archive like MedMNIST's: three splits of images and labels in one .npz."""
+    content: dict[str, Any] = {}
+    for split, n in (("train", 12), ("val", 3), ("test", 10)):
+        content[f"{split}_images"] = RNG.integers(0, 256, (n, *pictures), dtype=np.uint8)
+        content[f"{split}_labels"] = labels(n)
+    content = {key: value for key, value in (content | change).items() if value is not None}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **content)
+    return {f"{name}.npz": buffer.getvalue()}
+
+
+def pathmnist(**change: Any) -> tuple[dict[str, bytes], dict[str, tuple[np.ndarray, np.ndarray]]]:
+    files = medmnist("pathmnist", (28, 28, 3), lambda n: (np.arange(n) % 9).astype(np.uint8)[:, None], **change)
+    if change:
+        return files, {}
+    with np.load(io.BytesIO(files["pathmnist.npz"])) as content:
+        expected = {
+            split: (content[f"{split}_images"].transpose(0, 3, 1, 2), content[f"{split}_labels"][:, 0]) for split in ("train", "test")
+        }
+    return files, expected
+
+
+def findings(n: int) -> np.ndarray:
+    """Labels of ChestMNIST: two for each image, but none for the first two."""
+    found = np.zeros((n, 14), dtype=np.uint8)
+    for index in range(2, n):
+        found[index, [index % 14, (index + 5) % 14]] = 1
+    return found
+
+
 COCO_NAMES = plugins.load("dataset", "coco").DATASET.class_names
 #: Category ids of 2014 have gaps: 80 of 1..90.
 COCO_IDS = [number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
@@ -425,7 +456,7 @@ def test_what_the_workflow_reads_without_importing_is_true() -> None:
 
 # --- archives ----------------------------------------------------------------------------------------------------------------
 
-ARCHIVES = {"mnist": mnist, "cifar10": cifar10, "cifar100": cifar100, "svhn": svhn, "stl10": stl10}
+ARCHIVES = {"mnist": mnist, "cifar10": cifar10, "cifar100": cifar100, "svhn": svhn, "stl10": stl10, "pathmnist": pathmnist}
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
@@ -436,6 +467,18 @@ def test_archives_are_fetched_and_prepared(name: str, stages: Stages) -> None:
     origin = json.loads((raw / "origin.json").read_text())
     assert origin == {"source": f"folder {stages.here}", "checksums": {file: md5(content) for file, content in files.items()}}
     check_arrays(stages.prepare(name), expected)
+
+
+def test_chestmnist_has_a_label_for_images_without_findings(stages: Stages) -> None:
+    files = medmnist("chestmnist", (28, 28), findings)
+    path = stages.both("chestmnist", files)
+    with np.load(io.BytesIO(files["chestmnist.npz"])) as content:
+        for split, n in (("train", 12), ("test", 10)):
+            subset = load_prepared(path, split)
+            assert subset.multi_label and len(subset.class_names) == 15
+            np.testing.assert_array_equal(subset.images, content[f"{split}_images"][:, None])
+            np.testing.assert_array_equal(subset.labels[:, :14], findings(n))
+            assert subset.labels[:, 14].tolist() == [1, 1] + [0] * (n - 2)
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
@@ -491,6 +534,10 @@ WRONG = {
     ),
     "cifar100 99 names": ("cifar100", lambda: cifar100(n_names=99), "has 99 fine labels, not 100"),
     "cifar100 label 102": ("cifar100", lambda: cifar100(n_labels=103), r"labels must lie in 0\.\.99"),
+    "pathmnist grey": ("pathmnist", lambda: pathmnist(test_images=np.zeros((10, 28, 28), np.uint8)), r"of shape \(10, 28, 28\)"),
+    "pathmnist no test": ("pathmnist", lambda: pathmnist(test_labels=None), "lacks a split"),
+    "pathmnist label 9": ("pathmnist", lambda: pathmnist(test_labels=np.full((10, 1), 9)), r"labels must lie in 0\.\.8, not 9\.\.9"),
+    "pathmnist objects": ("pathmnist", lambda: pathmnist(test_labels=np.array([None])), "Object arrays cannot be loaded"),
     "svhn grey": ("svhn", lambda: svhn(lambda c: c.update(X=c["X"][:, :, :1])), r"X of shape \(32, 32, 1, 11\)"),
     "svhn floats": ("svhn", lambda: svhn(lambda c: c.update(X=c["X"] / 255)), "are not SVHN's"),
     "svhn label 11": ("svhn", lambda: svhn(lambda c: c.update(y=c["y"] + 1)), r"labels must lie in 1\.\.10, not 2\.\.11"),

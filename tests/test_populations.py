@@ -215,6 +215,17 @@ def test_every_rule_learns(rule: str) -> None:
     assert found.history[0][0]["validation_accuracy"] < found.best_score[0] or found.best_epoch[0] == 1
 
 
+def test_images_of_several_labels_are_learned() -> None:
+    """Two bright thirds, two labels: a prediction of either is right, and chance is two of three."""
+    one, other = drawn(300), drawn(300, seed=3)
+    both = torch.zeros(300, 3, dtype=torch.uint8).scatter_(1, one.labels[:, None], 1).scatter_(1, other.labels[:, None], 1)
+    data = FlatImages(torch.maximum(one.pixels, other.pixels), both, 3)
+    _, targets = data.batch(torch.arange(300), torch.float64)
+    assert set(targets.unique().tolist()) == {0.0, 0.5, 1.0} and torch.equal(targets.sum(1), torch.ones(300).double())
+    found = train_population(get_update_rule("bp"), [Member(0, 0.1)], data, data, settings(epochs=15, optimizer={"momentum": 0.9}))
+    assert float(found.best_score[0]) > 0.95
+
+
 def test_members_of_one_seed_differ_by_their_rate_alone() -> None:
     streams = Streams([5, 5, 6], torch.device("cpu"))
     orders, masks = streams.orders(20), streams.masks((4, 7), 0.9, torch.float32)

@@ -13,7 +13,7 @@ from creditflow.errors import UserError
 
 @dataclass(frozen=True)
 class FlatImages:
-    """Pixels uint8 (N, n_0) and labels int64 (N,), on the device."""
+    """Pixels uint8 (N, n_0) and labels int64 (N,), or uint8 zeros and ones (N, C), on the device."""
 
     pixels: Tensor
     labels: Tensor
@@ -23,11 +23,13 @@ class FlatImages:
         return len(self.labels)
 
     def batch(self, chosen: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Returns images (..., n_0) in [0, 1] and one-hot labels (..., C) for indices (...)."""
+        """Returns images (..., n_0) in [0, 1] and targets (..., C) for indices (...): one-hot labels, or zeros and ones over their sum."""
         flat = chosen.reshape(-1)
-        images = self.pixels.index_select(0, flat).to(dtype).div_(255)
-        targets = torch.zeros(len(flat), self.n_classes, dtype=dtype, device=images.device)
-        targets.scatter_(1, self.labels.index_select(0, flat)[:, None], 1)
+        images, labels = self.pixels.index_select(0, flat).to(dtype).div_(255), self.labels.index_select(0, flat)
+        if labels.dim() == 2:
+            targets = labels.to(dtype) / labels.sum(1, keepdim=True)
+        else:
+            targets = torch.zeros(len(flat), self.n_classes, dtype=dtype, device=images.device).scatter_(1, labels[:, None], 1)
         return images.view(*chosen.shape, -1), targets.view(*chosen.shape, -1)
 
     def part(self, chosen: Tensor) -> "FlatImages":
@@ -36,9 +38,11 @@ class FlatImages:
 
 
 def flat_images(data: Subset) -> FlatImages:
-    """Returns a subset's images as vectors. Raises UserError for files, resized images and several labels."""
-    if not isinstance(data.images, Tensor) or data.inputs.size is not None or data.multi_label:
-        raise UserError("populations take small images with one label each, at their stored size; choose another dataset")
+    """Returns a subset's images as vectors. Raises UserError for files, resized images, and an image without any label."""
+    if not isinstance(data.images, Tensor) or data.inputs.size is not None:
+        raise UserError("populations take small images at their stored size; choose another dataset")
+    if data.multi_label and not bool(data.labels.any(1).all()):
+        raise UserError("an image has no label at all, so that there is nothing to learn from it; give such images a label of their own")
     pixels = data.images
     channels = data.inputs.channels
     if channels is not None and channels != pixels.shape[1]:
@@ -96,3 +100,8 @@ class Streams:
         """Sets what `get_state` returned."""
         for generator, state in zip((*self._order, *self._noise), states, strict=True):
             generator.set_state(state)
+
+
+def is_right(logits: Tensor, targets: Tensor) -> Tensor:
+    """Returns whether (..., B) the largest logit is that of a label, for logits and targets (..., B, C)."""
+    return targets.gather(-1, logits.argmax(-1, keepdim=True)).squeeze(-1) > 0

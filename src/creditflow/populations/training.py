@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from creditflow import files, runtime
 from creditflow.populations.adversaries import AdversarySettings, adversarial_images
-from creditflow.populations.images import FlatImages, Streams, held_out
+from creditflow.populations.images import FlatImages, Streams, held_out, is_right
 from creditflow.populations.losses import LOSSES
 from creditflow.populations.memory import check_memory
 from creditflow.populations.network import Network, Parameters, forward, initial_parameters
@@ -191,7 +191,7 @@ class _Run:
             self._feedback_step(rates)
             # Summed on the device: reading a number each step would make a GPU wait.
             losses += loss
-            correct += (logits.argmax(-1) == targets.argmax(-1)).sum(1)
+            correct += is_right(logits, targets).sum(1)
             bad = torch.where(loss.isfinite(), bad, bad.clamp(max=index))
         rows = {"loss": losses / len(self.data), "train_accuracy": correct.double() / len(self.data)} | self._measure()
         self._keep(bad.cpu(), len(parts), {name: value.double().cpu() for name, value in rows.items()})
@@ -268,7 +268,7 @@ class _Run:
         start = torch.rand(images.shape, generator=runtime.generator("validation adversary"), dtype=torch.float64).to(images)
         attacked = adversarial_images(self.network, self.adversary, self.population.parameters, images, targets, start)
         logits = vmap(lambda parameters, images: forward(self.network, parameters, images).logits)(self.population.parameters, attacked)
-        return (logits.argmax(-1) == part.labels).double().mean(1)
+        return is_right(logits, targets.expand(logits.shape)).double().mean(1)
 
     def _keep(self, bad: Tensor, n_steps: int, rows: dict[str, Tensor]) -> None:
         """Notes the epoch's numbers, divergence and stops; keeps the parameters of members that are better than before."""
@@ -297,6 +297,7 @@ def _accuracies(network: Network, parameters: Parameters, data: FlatImages, dtyp
     logits_of = vmap(lambda one, images: forward(network, one, images).logits, in_dims=(0, None))
     correct = torch.zeros(len(parameters["weight1"]), dtype=torch.int64, device=data.labels.device)
     for chosen in torch.arange(len(data), device=data.labels.device).split(_MEASURED):
-        images, _ = data.batch(chosen, dtype)
-        correct += (logits_of(parameters, images).argmax(-1) == data.labels[chosen]).sum(1)
+        images, targets = data.batch(chosen, dtype)
+        logits = logits_of(parameters, images)
+        correct += is_right(logits, targets.expand(logits.shape)).sum(1)
     return correct.double() / len(data)
