@@ -85,7 +85,9 @@ def _print(population: Population) -> None:
     diverged = ((population.diverged > 0) & (population.best_epoch < population.epoch)).nonzero().flatten().tolist()
     for index in diverged:
         member, step = population.members[index], int(population.diverged[index])
-        print(f"seed {member.seed}, learning rate {member.learning_rate:g}: diverged at step {step}; the others go on", flush=True)
+        norm = float(population.norm[index])
+        place = f"seed {member.seed}, learning rate {member.learning_rate:g}"
+        print(f"{place}: diverged at step {step}, from a norm of {norm:.3g} at the last epoch's end; the others go on", flush=True)
 
 
 if __name__ == "__main__":

@@ -248,8 +248,25 @@ def test_a_member_that_diverges_is_marked_and_the_others_go_on(rule: str) -> Non
     assert int(found.diverged[0]) in (2, 3, 4, 5)
     assert int(found.diverged[1]) == 0
     assert [len(rows) for rows in found.history] == [0, 3]
+    assert bool(found.norm.isfinite().all())
+    assert all(bool(value.isfinite().all()) for value in (*found.best.values(), *found.best_feedback.values()))
     alone = trained(rule, [Member(0, 0.01)], **changes)
     torch.testing.assert_close(found.parameters["weight1"][1], alone.parameters["weight1"][0])
+
+
+def test_divergence_in_the_very_last_step_is_noticed() -> None:
+    found = trained("bp", [Member(0, 1e38)], epochs=1, batch_size=200, loss="mse", activation="linear")
+    assert found.diverged.tolist() == [1]
+    assert found.best_epoch.tolist() == [0] and found.history == [[]]
+
+
+def test_the_feedback_state_that_is_kept_is_that_of_the_best_epoch() -> None:
+    found = trained("sal", [Member(0, 0.05)], epochs=6, rule={"rate_v": 0.1, "rate_v_bar": 0.1, "rate_w_bar": 0.1})
+    until = trained("sal", [Member(0, 0.05)], epochs=int(found.best_epoch[0]), rule={"rate_v": 0.1, "rate_v_bar": 0.1, "rate_w_bar": 0.1})
+    for name, value in until.feedback.items():
+        assert torch.equal(found.best_feedback[name], value)
+    for name, value in until.parameters.items():
+        assert torch.equal(found.best[name], value)
 
 
 def test_patience_stops_a_member_and_its_best_epoch_stays() -> None:

@@ -22,11 +22,14 @@ def check_memory(network: Network, n_members: int, settings: PopulationSettings,
 
 
 def member_bytes(network: Network, settings: PopulationSettings) -> int:
-    """Returns roughly what one member takes: parameters, directions, the optimiser's state, the best epoch, a checkpoint; activations."""
+    """Returns roughly what one member takes: parameters, directions, the optimiser's state, the best epoch, a checkpoint; activations.
+
+    A feedback state is counted as another set of parameters.
+    """
     widths = network.widths
     parameters = sum(n_in * n_out + n_out for n_in, n_out in pairwise(widths))
     optimizer = settings.optimizer_settings()
-    copies = 2 * (2 + (2 if optimizer.kind == "adam" else bool(optimizer.momentum))) + 1
+    copies = 2 * (4 + (2 if optimizer.kind == "adam" else bool(optimizer.momentum))) + 1
     activations = 8 * settings.batch_size * sum(widths)
     measured = 3 * max(settings.adversary_images, settings.curve_images) * sum(widths) if settings.adversary else 1000 * sum(widths[1:])
     return (8 if settings.precision == "float64" else 4) * (copies * parameters + activations + measured)

@@ -30,7 +30,7 @@ class SavedPopulation:
 
 def save_population(path: Path, population: Population, **facts: Any) -> None:
     """Writes both files; `facts` go into the JSON as they are."""
-    groups = {"parameters": population.best, "feedback": population.feedback}
+    groups = {"parameters": population.best, "feedback": population.best_feedback}
     tensors = dump_tensors({f"{group}.{name}": one.cpu().contiguous() for group, its in groups.items() for name, one in its.items()})
     members = [
         {
@@ -39,6 +39,7 @@ def save_population(path: Path, population: Population, **facts: Any) -> None:
             "best_epoch": int(population.best_epoch[index]),
             "best_score": float(population.best_score[index]),
             "diverged_at_step": int(population.diverged[index]),
+            "norm": float(population.norm[index]),
             "stopped_after_epoch": int(population.stopped[index]),
             "history": population.history[index],
         }

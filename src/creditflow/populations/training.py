@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
@@ -41,9 +41,10 @@ class Population:
 
     Attributes:
         parameters, feedback: at present.
-        best: the parameters at each member's best epoch so far.
+        best, best_feedback: the same at each member's best epoch so far.
         best_score, best_epoch: (P,) what they were chosen by; -1 and 0 before the first epoch.
         diverged: (P,) the step (1, 2, ... over all epochs) at which a member's loss was no longer finite; 0 if it always was.
+        norm: (P,) Euclidean norm of all parameters after the last epoch that left them finite.
         stopped: (P,) the epoch after which patience ran out; 0 if it did not.
         history: of each member, a row per epoch; a diverged member has none from then on.
     """
@@ -53,17 +54,18 @@ class Population:
     parameters: Parameters
     feedback: Parameters
     best: Parameters
+    best_feedback: Parameters
     best_score: Tensor
     best_epoch: Tensor
     diverged: Tensor
     stopped: Tensor
+    norm: Tensor
     history: list[list[dict[str, float]]] = field(default_factory=list)
     epoch: int = 0
 
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps of it."""
-        names = ("parameters", "feedback", "best", "best_score", "best_epoch", "diverged", "stopped", "history", "epoch")
-        return {name: getattr(self, name) for name in names}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("members", "network")}
 
 
 def train_population(
@@ -145,11 +147,11 @@ class _Run:
             )
         )
         feedback = stacked(lambda seed: rule.init(self.network, rule_settings, runtime.generator("population", "feedback", seed)))
-        best = {name: value.clone() for name, value in start.items()}
+        best, best_feedback = ({name: value.clone() for name, value in of.items()} for of in (start, feedback))
         never = torch.zeros(len(members), dtype=torch.int64)
         return Population(
-            members, self.network, start, feedback, best,
-            best_score=never - 1.0, best_epoch=never, diverged=never, stopped=never, history=[[] for _ in members],
+            members, self.network, start, feedback, best, best_feedback,
+            best_score=never - 1.0, best_epoch=never, diverged=never, stopped=never, norm=_norms(start), history=[[] for _ in members],
         )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
@@ -273,8 +275,11 @@ class _Run:
     def _keep(self, bad: Tensor, n_steps: int, rows: dict[str, Tensor]) -> None:
         """Notes the epoch's numbers, divergence and stops; keeps the parameters of members that are better than before."""
         population, settings = self.population, self.settings
+        norms = _norms(population.parameters)
+        bad = torch.where(norms.isfinite(), bad, bad.clamp(max=n_steps - 1))  # the last step's loss was from before it
         newly = (bad < n_steps) & (population.diverged == 0)
         population.diverged = torch.where(newly, (population.epoch - 1) * n_steps + bad + 1, population.diverged)
+        population.norm = torch.where(population.diverged == 0, norms, population.norm)
         running = (population.diverged == 0) & (population.stopped == 0)
         adversarial = "adversarial_" if settings.select == "adversarial" else ""
         last = settings.select == "last"
@@ -282,8 +287,10 @@ class _Run:
         better = running & (score > population.best_score)
         population.best_score = torch.where(better, score, population.best_score)
         population.best_epoch = torch.where(better, population.epoch, population.best_epoch)
-        for name, value in population.best.items():
-            value[better.to(value.device)] = population.parameters[name][better.to(value.device)]
+        chosen = better.to(self.device)
+        for kept, present in ((population.best, population.parameters), (population.best_feedback, population.feedback)):
+            for name, value in kept.items():
+                value[chosen] = present[name][chosen]
         for index in running.nonzero().flatten().tolist():
             population.history[index].append({"epoch": population.epoch} | {name: float(value[index]) for name, value in rows.items()})
         if settings.patience is not None:
@@ -301,3 +308,8 @@ def _accuracies(network: Network, parameters: Parameters, data: FlatImages, dtyp
         logits = logits_of(parameters, images)
         correct += is_right(logits, targets.expand(logits.shape)).sum(1)
     return correct.double() / len(data)
+
+
+def _norms(parameters: Parameters) -> Tensor:
+    """Returns the Euclidean norm (P,) of each member's parameters, float64 on the CPU; infinite or NaN where they are not finite."""
+    return torch.stack([value.flatten(1).double().square().sum(1) for value in parameters.values()]).sum(0).sqrt().cpu()
