@@ -30,6 +30,8 @@ _HISTORY = (
     "test_map",
     "update_angle",
     "feedback_cosine",
+    "v_cosine",
+    "effective_rank",
 )
 
 

@@ -60,7 +60,7 @@ def docstring(kind: str, name: str) -> str:
 
 
 def declared(kind: str, name: str, argument: str, default: Any = None) -> Any:
-    """Returns a literal keyword argument of the call that a plugin's upper-case variable is made with.
+    """Returns a literal keyword argument of the call that a plugin's upper-case variable is made with: a constant or a tuple of them.
 
     For example, `uses_gradient` of `ATTACK = Attack(..., uses_gradient=True)`, read without importing the file.
     Raises UserError if the file declares no such literal and there is no default.
@@ -68,8 +68,8 @@ def declared(kind: str, name: str, argument: str, default: Any = None) -> Any:
     for statement in _parsed(kind, name).body:
         if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Call):
             for keyword in statement.value.keywords:
-                if keyword.arg == argument and isinstance(keyword.value, ast.Constant):
-                    return keyword.value.value
+                if keyword.arg == argument and isinstance(keyword.value, ast.Constant | ast.Tuple):
+                    return ast.literal_eval(keyword.value)
     if default is not None:
         return default
     raise UserError(f"{kind} {name!r}: {path(kind, name)} must declare {argument}= with a literal value")

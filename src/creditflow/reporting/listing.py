@@ -23,6 +23,7 @@ class Listing:
         note: selected -> what stands below the caption.
         source: the frames that it shows, as words: those of the experiment (summary, audit, records), and `published` for the file
             of published numbers that the setting of this name chooses.
+        published: that file where the settings do not choose.
     """
 
     settings: type[Any]
@@ -30,6 +31,7 @@ class Listing:
     show: Callable[[pd.DataFrame, Any], pd.DataFrame]
     note: Callable[[pd.DataFrame], str]
     source: str = "summary"
+    published: str | None = None
 
     def write(self, frames: Sequence[pd.DataFrame], settings: Any, caption: str, stem: Path) -> None:
         """Writes `<stem>.csv`, `.md`, `.tex` and `.html`. Raises UserError if there is nothing to show."""

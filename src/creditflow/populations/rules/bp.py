@@ -12,4 +12,4 @@ def step(network: Network, loss: Loss, settings: NoSettings, parameters: Paramet
     return update(network, loss, parameters, batch, lambda layer, above, output: above @ parameters[f"weight{layer + 1}"])
 
 
-RULE = UpdateRule(name="BP", settings=NoSettings, step=step)
+RULE = UpdateRule(name="BP", settings=NoSettings, step=step, connected=("uu",), plastic=("uu",))

@@ -12,4 +12,4 @@ def step(network: Network, loss: Loss, settings: NoSettings, parameters: Paramet
     return update(network, loss, parameters, batch, lambda layer, above, output: above @ feedback[f"feedback{layer + 1}"])
 
 
-RULE = UpdateRule(name="FA", settings=NoSettings, init=init_like_weights, step=step, connected=("uu", "dd"))
+RULE = UpdateRule(name="FA", settings=NoSettings, init=init_like_weights, step=step, connected=("uu", "dd"), plastic=("uu",))

@@ -46,7 +46,7 @@ def pepita_table(number: str, variant: str, *, source: str, published: str) -> L
         columns = ["dataset", "rule", "condition", "value", "low", "high", "n_images", "n_seeds", "interval"]
         return pd.concat([part for part in parts if len(part)], ignore_index=True)[columns]
 
-    return Listing(settings=Settings, select=select, show=_show, note=_note, source=source)
+    return Listing(settings=Settings, select=select, show=_show, note=_note, source=source, published=published)
 
 
 def _measured(rows: pd.DataFrame, attack: str, epsilon: float | None) -> pd.DataFrame:

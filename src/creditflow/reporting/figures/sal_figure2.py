@@ -1,0 +1,58 @@
+"""Test accuracy of SAL against the width of its descending stream, a line for each activation of that stream (the SAL paper's Figure 2).
+Bands are 95% intervals over images and seeds; the ascending stream keeps its width."""
+
+from dataclasses import dataclass, field
+
+import pandas as pd
+from matplotlib.figure import Figure as Canvas
+
+from creditflow.errors import UserError
+from creditflow.reporting.figure import Figure, only
+from creditflow.reporting.names import display
+from creditflow.reporting.table import footnote
+
+_COLORS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """lines: for each label the variants by descending width, such as {tanh: {100: tanh_100, 200: tanh_200}}.
+    dataset: which, if there are several."""
+
+    lines: dict[str, dict[str, str]] = field(default_factory=dict)
+    dataset: str | None = None
+    rule: str = "sal"
+
+
+def draw(summary: pd.DataFrame, settings: Settings) -> Canvas:
+    """Returns one panel."""
+    rows = summary[(summary.attack == "clean") & (summary.rule == settings.rule)]
+    rows = only(rows, "dataset", settings.dataset, "sal_figure2", "accuracy")
+    canvas = Canvas(figsize=(5.4, 3.6), layout="constrained")
+    axes = canvas.subplots()
+    shown = []
+    for (label, variants), color in zip(settings.lines.items(), _COLORS, strict=False):
+        points = [(int(width), _row(rows, variant)) for width, variant in variants.items()]
+        points.sort(key=lambda point: point[0])
+        widths, found = [width for width, _ in points], pd.concat([row for _, row in points])
+        axes.plot(widths, 100 * found.value, color=color, marker="o", markersize=4, label=label)
+        axes.fill_between(widths, 100 * found.low, 100 * found.high, color=color, alpha=0.15, linewidth=0)
+        shown.append(found)
+    if not shown:
+        raise UserError("sal_figure2: give `lines` in the figure's settings: labels, and for each the variants by width")
+    axes.set_xscale("log", base=2)
+    axes.set_xlabel("descending units per hidden layer")
+    axes.set_ylabel("test accuracy (%)")
+    axes.legend(fontsize=8)
+    canvas.supxlabel(f"{display(rows.dataset.iloc[0])}, {footnote(pd.concat(shown))}", fontsize=7)
+    return canvas
+
+
+def _row(rows: pd.DataFrame, variant: str) -> pd.DataFrame:
+    found = rows[rows.backbone == variant]
+    if len(found) != 1:
+        raise UserError(f"sal_figure2: no record of variant {variant!r}; found: {', '.join(sorted(set(rows.backbone)))}")
+    return found
+
+
+FIGURE = Figure(settings=Settings, draw=draw)

@@ -1,0 +1,81 @@
+"""Accuracy in percent, mean and standard deviation over seeds: on training images, while the chosen epoch went over them, and on test images.
+Beside it the SAL paper's Table 1, which does not say on which images it was measured, and which of ours it is nearer to."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from creditflow.errors import UserError
+from creditflow.reporting.listing import Listing
+from creditflow.reporting.names import display, rule_order
+
+
+@dataclass(frozen=True)
+class Settings:
+    """variant: the population to show; may be left out where there is only one. published: see the table `published`."""
+
+    variant: str | None = None
+    published: str | None = None
+
+
+def select(records: pd.DataFrame, published: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Returns a row per dataset and rule."""
+    clean = records[records.attack == "clean"]
+    variants = sorted(set(clean.backbone))
+    variant = settings.variant or variants[0]
+    if variant not in variants or (settings.variant is None and len(variants) > 1):
+        raise UserError(f"sal_table1: choose one variant of {', '.join(variants)} in the table's settings")
+    both = _of_each_seed(clean[clean.backbone == variant])
+    frame = both.groupby(["dataset", "rule"], as_index=False).agg(
+        train=("train", "mean"),
+        train_sd=("train", "std"),
+        test=("test", "mean"),
+        test_sd=("test", "std"),
+        n_seeds=("seed", "size"),
+        n_images=("n", "max"),
+    )
+    theirs = published[["dataset", "rule", "value", "spread"]].rename(columns={"value": "published", "spread": "published_sd"})
+    frame = frame.merge(theirs, how="left", on=["dataset", "rule"])
+    nearer = (frame.published - frame.train).abs() < (frame.published - frame.test).abs()
+    return frame.assign(nearer=nearer.map({True: "train", False: "test"}).where(frame.published.notna(), "-"))
+
+
+def _of_each_seed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns train and test accuracy of each dataset, rule and seed."""
+    key = ["dataset", "rule", "seed"]
+    test = rows[(rows.metric == "accuracy") & rows.epoch.isna()][[*key, "value", "n"]].rename(columns={"value": "test"})
+    chosen = rows[rows.metric == "chosen_epoch"][[*key, "value"]].rename(columns={"value": "epoch"}).astype({"epoch": "Int64"})
+    train = rows[rows.metric == "train_accuracy"][[*key, "epoch", "value"]].rename(columns={"value": "train"})
+    return test.merge(chosen, on=key).merge(train, on=[*key, "epoch"])
+
+
+def show(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Returns the texts, rules in the usual order."""
+    order = {rule: place for place, rule in enumerate(rule_order(set(rows.rule)))}
+    rows = rows.sort_values("rule", key=lambda rules: rules.map(order), kind="stable").sort_values("dataset", kind="stable")
+
+    def texts(name: str) -> list[str]:
+        return [_text(value, spread) for value, spread in zip(rows[name], rows[f"{name}_sd"], strict=True)]
+
+    names = {"Dataset": rows.dataset.map(display), "Rule": rows.rule.map(display)}
+    numbers = {
+        "Ours, train": texts("train"),
+        "Ours, test": texts("test"),
+        "Published": texts("published"),
+        "Published is nearer to": rows.nearer,
+    }
+    return pd.DataFrame(names | numbers)
+
+
+def _text(value: float, spread: float) -> str:
+    if value != value:
+        return "-"
+    return f"{100 * value:.1f}" + (f" ± {100 * spread:.2f}" if spread == spread else "")
+
+
+def note(rows: pd.DataFrame) -> str:
+    """Says what the numbers rest on."""
+    return f"Ours: {rows.n_seeds.min()} seeds at least, {rows.n_images.max()} test images."
+
+
+TABLE = Listing(settings=Settings, select=select, show=show, note=note, source="records published", published="sal")

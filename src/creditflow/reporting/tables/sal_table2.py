@@ -1,0 +1,34 @@
+"""Which pathways a rule connects, and which of them learn (the SAL paper's Table 2): from lower to higher layers of the ascending stream (u
+to u), down the descending stream (d to d), and between the two (u to d, d to u). What each rule's file declares."""
+
+import pandas as pd
+
+from creditflow import plugins
+from creditflow.reporting.listing import Listing
+from creditflow.reporting.names import display, rule_order
+from creditflow.settings import NoSettings
+
+_PATHWAYS = {"uu": "u to u", "dd": "d to d", "ud": "u to d", "du": "d to u"}
+_KINDS = {"connected": "connected", "plastic": "learns"}
+
+
+def select(summary: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
+    """Returns a row per rule of the experiment, with zeros and ones."""
+    rows = []
+    for rule in rule_order(set(summary.rule)):
+        row: dict[str, object] = {"rule": rule}
+        for kind, text in _KINDS.items():
+            there = plugins.declared("update_rule", rule, kind)
+            row |= {f"{text}, {name}": int(pathway in there) for pathway, name in _PATHWAYS.items()}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def show(rows: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
+    """Returns yes and no."""
+    texts = rows.drop(columns="rule").map(lambda there: "yes" if there else "-")
+    texts.insert(0, "Rule", rows.rule.map(display))
+    return texts
+
+
+TABLE = Listing(settings=NoSettings, select=select, show=show, note=lambda rows: "", source="summary")
