@@ -39,7 +39,7 @@ population:
     optimizer: {momentum: 0.9, drop_epochs: [9]}
     adversary: {epsilon: 0.1, steps: 5, step: 0.03}
     validation_images: 200
-    rules: {pepita: {output_error: second}}
+    rules: {pepita: {rule: {output_error: second}}}
   variants:
     natural:
       settings: {curve_images: 50}
@@ -217,6 +217,8 @@ def test_kill_9_in_the_middle_then_the_same_command(digits: Path, tmp_path: Path
         (("population", "variants", "lenet5"), {"learning_rates": {"all_digits": {"bp": [0.1]}}}, "that is a backbone's name"),
         (("population", "settings", "select"), "last", "select: last chooses nothing, but there are several learning rates"),
         (("population", "settings", "validation_images"), 0, "validation_images is 0, but something is to be selected"),
+        (("population", "settings", "rules"), {"sal": {}}, "settings.rules: 'sal' is not under `rules`"),
+        (("population", "settings", "rules"), {"bp": {"speed": 1}}, "unknown key 'speed'"),
         (("population", "settings", "hidden"), None, "hidden is missing"),
         (("population", "settings", "optimizer", "speed"), 3, "unknown key 'speed'"),
         (("backbones",), ["lenet5"], "take `backbones` away"),

@@ -71,6 +71,10 @@ def _check_population(keys: Mapping[str, Any], where: str) -> None:
         for seed in its.get("seeds", []):
             if seed not in keys["seeds"]:
                 raise UserError(f"{place}.seeds: {seed} is not under `seeds`")
+        for own in (section["settings"], its.get("settings", {})):
+            for rule in own.get("rules", {}):
+                if rule not in keys["rules"]:
+                    raise UserError(f"{place}: settings.rules: {rule!r} is not under `rules`{suggestion(rule, keys['rules'])}")
         settings = section["settings"] | its.get("settings", {})
         if lacking := [key for key in ("epochs", "batch_size", "hidden") if key not in settings]:
             raise UserError(f"{place}: {lacking[0]} is missing, here and under population.settings")

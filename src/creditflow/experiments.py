@@ -89,11 +89,10 @@ class Experiment:
         return own
 
     def population(self, variant: str, rule: str) -> dict[str, Any]:
-        """Returns the settings of a population's training under a rule: the common ones, the rule's, the variant's."""
+        """Returns the settings of a population's training under a rule: the common ones, the variant's, and the rule's in these."""
         section = self.keys["population"]
         settings = merged(section["settings"], section["variants"][variant].get("settings", {}))
-        own = settings.pop("rules", {}).get(rule, {})
-        return settings | ({"rule": own} if own else {})
+        return merged(settings, settings.pop("rules", {}).get(rule, {}))
 
     def model(self, results: Path, dataset: str, network: str, rule: str, seed: int) -> Path:
         """Returns a trained model below a results folder, without suffix."""

@@ -1,5 +1,5 @@
-"""Accuracy in percent, mean and standard deviation over seeds: on training images, while the chosen epoch went over them, and on test images.
-Beside it the SAL paper's Table 1, which does not say on which images it was measured, and which of ours it is nearer to."""
+"""Accuracy in percent, mean and standard deviation over seeds: on training images, while the chosen epoch went over them, and on test
+images. Beside it the SAL paper's Table 1, which does not say on which images it was measured, and which of ours it is nearer to."""
 
 from dataclasses import dataclass
 
