@@ -198,8 +198,8 @@ def _check_attacks(keys: Mapping[str, Any], where: str) -> None:
         place = f"{where}: attacks.{attack}"
         if any(later <= earlier for earlier, later in pairwise(its["epsilons"])):
             raise UserError(f"{place}.epsilons: {its['epsilons']} must rise")
-        for key in ("datasets", "rules", "gradients", "seeds"):
-            known = trained_datasets(keys) if key == "datasets" else keys[key]
+        everything = {key: keys[key] for key in ("rules", "gradients", "seeds")}
+        for key, known in (everything | {"datasets": trained_datasets(keys), "backbones": networks(keys)}).items():
             for name in its.get(key, []):
                 if name not in known:
                     raise UserError(f"{place}.{key}: {name!r} is not under `{key}`{suggestion(str(name), list(map(str, known)))}")
@@ -254,8 +254,9 @@ def _check_audited(attack: str, keys: Mapping[str, Any], audit: Mapping[str, Any
     # An attack through feedback weights may be for some rules only, as BP's feedback weights are its own.
     if met != set(keys["rules"]) and ("bp" in met or not only_feedback):
         raise UserError(f"{where} does not attack every rule, so that worst cases would not compare")
-    if its.get("datasets") != keys["attacks"][audit["claim"]].get("datasets"):
-        raise UserError(f"{where} and {audit['claim']} have different `datasets`, so that worst cases would not compare")
+    for key in ("datasets", "backbones"):
+        if its.get(key) != keys["attacks"][audit["claim"]].get(key):
+            raise UserError(f"{where} and {audit['claim']} have different `{key}`, so that worst cases would not compare")
     if set(its.get("seeds", keys["seeds"])) != set(keys["seeds"]):
         raise UserError(f"{where} leaves out seeds, so that worst cases would not compare")
     if plugins.declared("attack", attack, "uses_surrogate", False) and len(keys["seeds"]) == 1:

@@ -126,9 +126,12 @@ class Experiment:
         protocols, tops = common.pop("protocols"), common.pop("tops", {})
         return common | {"protocol": protocols[dataset], "top": tops.get(dataset, common["top"]), "loss": common.get("loss", {})}
 
-    def conditions(self, dataset: str, rule: str, seed: int) -> Iterator[tuple[str, str]]:
-        """Yields (attack, gradient) of every attack on a model; the gradient is "none" for attacks that use none."""
-        met = {"datasets": dataset, "rules": rule, "seeds": seed}
+    def conditions(self, dataset: str, rule: str, seed: int, network: str | None = None) -> Iterator[tuple[str, str]]:
+        """Yields (attack, gradient) of every attack on a model; the gradient is "none" for attacks that use none.
+
+        Without a network, those of attacks on any.
+        """
+        met = {"datasets": dataset, "rules": rule, "seeds": seed} | ({} if network is None else {"backbones": network})
         for attack, keys in self.keys["attacks"].items():
             if any(name not in keys.get(key, [name]) for key, name in met.items()):
                 continue
@@ -153,7 +156,7 @@ class Experiment:
         for dataset, backbone, rule, seed in self.chains():
             model = f"{dataset}/{backbone}/{rule}"
             paths.append(results / self.name / f"{plain}/{model}/seed{seed}.json")
-            for attack, gradient in self.conditions(dataset, rule, seed):
+            for attack, gradient in self.conditions(dataset, rule, seed, backbone):
                 paths.append(results / self.name / f"{under_attack}/{model}/{attack}/{gradient}/seed{seed}.json")
         return paths
 

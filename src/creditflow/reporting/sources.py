@@ -50,7 +50,7 @@ def _gallery(experiment: Experiment, results: Path, settings: Mapping[str, Any],
             raise UserError(f"{where}.{key}: unknown {key} {chosen[key]!r}{plugins.suggestion(str(chosen[key]), names)}")
     model = Path(results / experiment.name, "attack_retrieval", chosen["dataset"], chosen["backbone"], chosen["rule"])
     seed = keys["seeds"][0]
-    conditions = experiment.conditions(chosen["dataset"], chosen["rule"], seed)
+    conditions = experiment.conditions(chosen["dataset"], chosen["rule"], seed, chosen["backbone"])
     found = [model / attack / gradient / f"seed{seed}.json" for attack, gradient in conditions if attack == chosen["attack"]]
     if not found:
         raise UserError(f"{where}: {chosen['attack']} does not attack {chosen['rule']} on {chosen['dataset']} with seed {seed}")
