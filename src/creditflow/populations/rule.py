@@ -44,7 +44,7 @@ class UpdateRule:
         initial_steps: settings -> feedback steps before training.
         measure: (network, settings, parameters, feedback) -> numbers that each epoch's history keeps.
         warnings: (network, settings) -> what a user should know before such a network is trained.
-        connected, plastic: pathways that there are, and that learn: "uu" up, "dd" down, "ud" up to down, "du" down to up.
+        connected, plastic: pathways that there are, and that learn, written out in the call: "uu" up, "dd" down, "ud" up to down, "du" down to up.
     """
 
     name: str
@@ -56,8 +56,8 @@ class UpdateRule:
     initial_steps: Callable[[Any], int] = lambda settings: 0
     measure: Callable[[Network, Any, Parameters, Parameters], dict[str, Tensor]] | None = None
     warnings: Callable[[Network, Any], list[str]] = lambda network, settings: []
-    connected: tuple[str, ...] = ("uu",)
-    plastic: tuple[str, ...] = ("uu",)
+    connected: tuple[str, ...] = ()
+    plastic: tuple[str, ...] = ()
 
 
 def get_update_rule(name: str) -> UpdateRule:
