@@ -44,7 +44,8 @@ class UpdateRule:
         initial_steps: settings -> feedback steps before training.
         measure: (network, settings, parameters, feedback) -> numbers that each epoch's history keeps.
         warnings: (network, settings) -> what a user should know before such a network is trained.
-        connected, plastic: pathways that there are, and that learn, written out in the call: "uu" up, "dd" down, "ud" up to down, "du" down to up.
+        connected, plastic: pathways that there are, and that learn, written out in the call: "uu" up, "dd" down, "ud" up to down, "du"
+            down to up.
     """
 
     name: str
