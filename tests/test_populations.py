@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from creditflow import plugins, runtime
+from creditflow import runtime
 from creditflow.errors import UserError
 from creditflow.populations import Batch, Member, Network, Population, get_update_rule, initial_parameters, train_population
 from creditflow.populations.adversaries import AdversarySettings, adversarial_images, input_gradient
@@ -17,7 +17,7 @@ from creditflow.populations.network import ACTIVATIONS, forward
 from creditflow.populations.settings import PopulationSettings
 from creditflow.settings import NoSettings, parse
 
-RULES = sorted(plugins.names("update_rule"))
+RULES = ["bp", "dfa", "fa", "kp", "pepita", "sal", "wm"]
 
 
 def drawn(n: int = 200, n_in: int = 12, n_classes: int = 3, seed: int = 0) -> FlatImages:

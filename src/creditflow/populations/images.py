@@ -80,6 +80,13 @@ class Streams:
             row.uniform_(generator=generator)
         return self._spread(drawn)
 
+    def normal(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Returns for each member numbers (P, *shape) from N(0, 1)."""
+        drawn = torch.empty(len(self.seeds), *shape, dtype=dtype, device=self.device)
+        for row, generator in zip(drawn, self._noise, strict=True):
+            row.normal_(generator=generator)
+        return self._spread(drawn)
+
     def masks(self, shape: tuple[int, ...], keep: float, dtype: torch.dtype) -> Tensor:
         """Returns for each member a dropout mask (P, *shape): 1 / keep with probability keep, to 16 bits, else 0."""
         n = math.prod(shape)

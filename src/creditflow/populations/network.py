@@ -16,16 +16,25 @@ Parameters = dict[str, Tensor]
 
 
 class Activation(NamedTuple):
-    """A function of pre-activations z, and (error, z) -> error * f'(z)."""
+    """A function f of pre-activations z, (error, z) -> error * f'(z), and (z, delta) -> f(z + delta) - f(z)."""
 
     value: Callable[[Tensor], Tensor]
     back: Callable[[Tensor, Tensor], Tensor]
+    change: Callable[[Tensor, Tensor], Tensor]
+
+
+def tanh_change(z: Tensor, delta: Tensor) -> Tensor:
+    """Returns tanh(z + delta) - tanh(z), to rounding however small delta is: tau (1 - t^2) / (1 + t tau), t = tanh z, tau = tanh delta."""
+    t, tau = z.tanh(), delta.tanh()
+    return tau * (1 - t.square()) / (1 + t * tau)
 
 
 ACTIVATIONS = {
-    "relu": Activation(torch.relu, lambda error, z: torch.ops.aten.threshold_backward(error, z, 0)),
-    "tanh": Activation(torch.tanh, lambda error, z: error * (1 - torch.tanh(z).square())),
-    "linear": Activation(lambda z: z, lambda error, z: error),
+    "relu": Activation(
+        torch.relu, lambda error, z: torch.ops.aten.threshold_backward(error, z, 0), lambda z, delta: (z + delta).relu() - z.relu()
+    ),
+    "tanh": Activation(torch.tanh, lambda error, z: error * (1 - torch.tanh(z).square()), tanh_change),
+    "linear": Activation(lambda z: z, lambda error, z: error, lambda z, delta: delta),
 }
 
 
@@ -84,20 +93,22 @@ def forward(network: Network, parameters: Parameters, images: Tensor, masks: tup
 def initial_parameters(network: Network, kind: str, generator: torch.Generator, *, biases: bool = True) -> Parameters:
     """Draws the parameters of one network, on the CPU.
 
-    `kind` is "he_uniform": W ~ U(+-sqrt(6 / n_in)) (He et al., 2015), "default": torch.nn.Linear's U(+-1 / sqrt(n_in)), or "gaussian":
-    N(0, 1 / n_in). Biases are torch.nn.Linear's, or zeros without `biases`. Raises UserError for another kind.
+    `kind` is "he_uniform": W ~ U(+-sqrt(6 / n_in)) (He et al., 2015), "default": torch.nn.Linear's U(+-1 / sqrt(n_in)), "gaussian":
+    N(0, 1 / n_in), or "xavier_normal": N(0, 2 / (n_in + n_out)) (Glorot and Bengio, 2010) with biases of zero. Else biases are
+    torch.nn.Linear's, or zeros without `biases`. Raises UserError for another kind.
     """
-    if kind not in ("he_uniform", "default", "gaussian"):
-        raise UserError(f"unknown initialisation {kind!r}; choose from: he_uniform, default, gaussian")
+    if kind not in ("he_uniform", "default", "gaussian", "xavier_normal"):
+        raise UserError(f"unknown initialisation {kind!r}; choose from: he_uniform, default, gaussian, xavier_normal")
     parameters = {}
     for layer, (n_in, n_out) in enumerate(pairwise(network.widths), 1):
         bound = math.sqrt(6 / n_in) if kind == "he_uniform" else 1 / math.sqrt(n_in)
-        if kind == "gaussian":
-            weight = torch.randn(n_out, n_in, generator=generator, dtype=torch.float64) / math.sqrt(n_in)
+        if kind in ("gaussian", "xavier_normal"):
+            deviation = math.sqrt(1 / n_in if kind == "gaussian" else 2 / (n_in + n_out))
+            weight = torch.randn(n_out, n_in, generator=generator, dtype=torch.float64) * deviation
         else:
             weight = uniform((n_out, n_in), bound, generator)
         parameters[f"weight{layer}"] = weight
-        parameters[f"bias{layer}"] = uniform((n_out,), 1 / math.sqrt(n_in), generator) * biases
+        parameters[f"bias{layer}"] = uniform((n_out,), 1 / math.sqrt(n_in), generator) * (biases and kind != "xavier_normal")
     return parameters
 
 

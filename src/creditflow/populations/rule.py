@@ -13,8 +13,8 @@ from creditflow.populations.network import Network, Parameters
 
 
 class Batch(NamedTuple):
-    """Images (B, n_0), one-hot labels (B, C), a dropout mask (B, n_l) of each hidden layer (none without dropout), and for a feedback step
-    numbers from U[0, 1) of the widths that the rule asks for."""
+    """Images (B, n_0), one-hot labels (B, C), a dropout mask (B, n_l) of each hidden layer (none without dropout), and random numbers of
+    the widths that the rule asks for."""
 
     images: Tensor
     targets: Tensor
@@ -39,9 +39,12 @@ class UpdateRule:
         settings: dataclass of its own hyper-parameters.
         init: (network, settings, generator) -> the feedback state of one network, in float64 on the CPU.
         step: (network, loss, settings, parameters, feedback, batch) -> update.
-        feedback_step: the same arguments -> directions of the feedback state, for rules that teach it after each step of their own.
-        noise: (network, settings) -> widths of the noise that a feedback step needs.
-        initial_steps: settings -> feedback steps before training.
+        feedback_step: the same arguments -> directions of the feedback state alone: for epochs that train nothing else, or, with
+            `follows`, after each step.
+        follows: whether a feedback step, which then gets noise and no images, follows each step, and `initial_steps` the first.
+        initial_steps: settings -> feedback steps before training, for rules whose feedback step follows.
+        noise: (network, settings) -> widths of the noise in `Batch.noise`: uniform where the feedback step follows, else N(0, 1).
+        noisy_step: whether `step` needs that noise, too.
         measure: (network, settings, parameters, feedback) -> numbers that each epoch's history keeps.
         warnings: (network, settings) -> what a user should know before such a network is trained.
         connected, plastic: pathways that there are, and that learn, written out in the call: "uu" up, "dd" down, "ud" up to down, "du"
@@ -53,8 +56,10 @@ class UpdateRule:
     step: Callable[[Network, Loss, Any, Parameters, Parameters, Batch], Update]
     init: Callable[[Network, Any, torch.Generator], Parameters] = lambda network, settings, generator: {}
     feedback_step: Callable[[Network, Loss, Any, Parameters, Parameters, Batch], Parameters] | None = None
-    noise: Callable[[Network, Any], tuple[int, ...]] = lambda network, settings: ()
+    follows: bool = False
     initial_steps: Callable[[Any], int] = lambda settings: 0
+    noise: Callable[[Network, Any], tuple[int, ...]] = lambda network, settings: ()
+    noisy_step: bool = False
     measure: Callable[[Network, Any, Parameters, Parameters], dict[str, Tensor]] | None = None
     warnings: Callable[[Network, Any], list[str]] = lambda network, settings: []
     connected: tuple[str, ...] = ()

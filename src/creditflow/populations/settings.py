@@ -24,6 +24,8 @@ class PopulationSettings:
         dropout: share of hidden units left out of each step; the others are scaled up.
         precision: "float32" or "float64".
         optimizer: see `OptimizerSettings`.
+        feedback_optimizer, feedback_learning_rate: of the feedback state, for all members; if absent, `optimizer` and the member's rate.
+        feedback_epochs, extra_feedback_epochs: passes in which feedback alone learns, before training and after each epoch.
         select: what the learning rate and each member's epoch are chosen by: "natural" or "adversarial" accuracy, or "last", which
             chooses nothing and needs a single learning rate.
         select_on: "validation", images held out of the training split, or "test", which the PEPITA paper does: its numbers then
@@ -49,6 +51,10 @@ class PopulationSettings:
     dropout: float = 0.0
     precision: str = "float32"
     optimizer: dict[str, Any] = field(default_factory=dict)
+    feedback_optimizer: dict[str, Any] | None = None
+    feedback_learning_rate: float | None = None
+    feedback_epochs: int = 0
+    extra_feedback_epochs: int = 0
     select: str = "natural"
     select_on: str = "validation"
     validation_images: int = 5000
@@ -82,8 +88,12 @@ class PopulationSettings:
             raise ValueError("adversarial selection, adversarial training and curves need an adversary")
         if min(self.validation_images, self.adversary_images, self.curve_images, self.angle_images) < 0:
             raise ValueError("numbers of images must not be negative")
+        if min(self.feedback_epochs, self.extra_feedback_epochs) < 0:
+            raise ValueError("feedback_epochs and extra_feedback_epochs must be at least 0")
+        if self.feedback_learning_rate is not None and not 0 < self.feedback_learning_rate < math.inf:
+            raise ValueError("feedback_learning_rate must be positive and finite")
         try:
-            self.optimizer_settings()
+            self.optimizer_settings(), self.feedback_optimizer_settings()
             for adversary in (self.adversary, self.training_adversary):
                 if adversary is not None:
                     parse(AdversarySettings, adversary, "adversary")
@@ -93,6 +103,10 @@ class PopulationSettings:
     def optimizer_settings(self) -> OptimizerSettings:
         """Returns the optimiser's own."""
         return parse(OptimizerSettings, self.optimizer, "optimizer")
+
+    def feedback_optimizer_settings(self) -> OptimizerSettings | None:
+        """Returns those of the feedback state's own optimiser, if it has one."""
+        return None if self.feedback_optimizer is None else parse(OptimizerSettings, self.feedback_optimizer, "feedback_optimizer")
 
     def measured_images(self, n_test: int) -> dict[str, int]:
         """Returns over how many images each accuracy of a history is."""

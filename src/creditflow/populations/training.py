@@ -12,6 +12,7 @@ from torch.func import vmap
 from tqdm import tqdm
 
 from creditflow import files, runtime
+from creditflow.errors import UserError
 from creditflow.populations.adversaries import AdversarySettings, adversarial_images
 from creditflow.populations.images import FlatImages, Streams, held_out, is_right
 from creditflow.populations.losses import LOSSES
@@ -122,7 +123,8 @@ class _Run:
         self.streams = Streams([member.seed for member in members], self.device)
         self.adversary, self.training_adversary = settings.adversaries()
         self.population = self._start(rule, rule_settings, members)
-        self.optimizer, self.feedback_optimizer = Optimizer(settings.optimizer_settings()), Optimizer(OptimizerSettings())
+        self.optimizer = Optimizer(settings.optimizer_settings())
+        self.feedback_optimizer = Optimizer(settings.feedback_optimizer_settings() or OptimizerSettings())
         probe = torch.randperm(len(self.data), generator=runtime.generator("population", "probe"))[: settings.angle_images]
         self.probe = self.data.part(probe.to(self.device))
 
@@ -155,8 +157,8 @@ class _Run:
         )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
-        whole = {"population": self.population.state(), "optimizer": self.optimizer.state, "n_steps": self.optimizer.n_steps}
-        return whole | {"streams": self.streams.get_state()}
+        optimizers = [{"state": one.state, "n_steps": one.n_steps} for one in (self.optimizer, self.feedback_optimizer)]
+        return {"population": self.population.state(), "optimizers": optimizers, "streams": self.streams.get_state()}
 
     def load(self, saved: dict[str, Any] | None) -> None:
         if saved is None:
@@ -164,8 +166,8 @@ class _Run:
         for name, value in saved["population"].items():
             at = {key: one.to(self.device) for key, one in value.items()} if isinstance(value, dict) else value
             setattr(self.population, name, at)
-        self.optimizer.state = {name: value.to(self.device) for name, value in saved["optimizer"].items()}
-        self.optimizer.n_steps = saved["n_steps"]
+        for one, state in zip((self.optimizer, self.feedback_optimizer), saved["optimizers"], strict=True):
+            one.state, one.n_steps = {name: value.to(self.device) for name, value in state["state"].items()}, state["n_steps"]
         self.streams.set_state(saved["streams"])
 
     @torch.no_grad()
@@ -181,7 +183,8 @@ class _Run:
         bad = torch.full_like(correct, len(parts))
         if population.epoch == 1:
             for _ in range(self.rule.initial_steps(self.rule_settings)):
-                self._feedback_step(rates)
+                self._mirror(rates)
+            self._feedback_epochs(settings.feedback_epochs, rates)
         title = f"epoch {population.epoch}/{settings.epochs}"
         for index, chosen in enumerate(tqdm(parts, title, leave=False, disable=not sys.stderr.isatty())):
             images, targets = self.data.batch(chosen, self.dtype)
@@ -190,11 +193,13 @@ class _Run:
             loss = self.loss.value(logits, targets).sum(1)
             if adversarial is not None:
                 self._step(adversarial, targets, rates)
-            self._feedback_step(rates)
+            if self.rule.follows:
+                self._mirror(rates)
             # Summed on the device: reading a number each step would make a GPU wait.
             losses += loss
             correct += is_right(logits, targets).sum(1)
             bad = torch.where(loss.isfinite(), bad, bad.clamp(max=index))
+        self._feedback_epochs(settings.extra_feedback_epochs, rates)
         rows = {"loss": losses / len(self.data), "train_accuracy": correct.double() / len(self.data)} | self._measure()
         self._keep(bad.cpu(), len(parts), {name: value.double().cpu() for name, value in rows.items()})
 
@@ -204,19 +209,48 @@ class _Run:
         if keep < 1:
             shapes = [(images.shape[1], width) for width in self.settings.hidden]
             masks = tuple(self.streams.masks(shape, keep, self.dtype) for shape in shapes)
-        update = self.step(self.population.parameters, self.population.feedback, Batch(images, targets, masks))
-        self._descend(self.optimizer, update.directions, rates)
+        update = self.step(self.population.parameters, self.population.feedback, Batch(images, targets, masks, self._noise(images)))
+        apart = self.settings.feedback_optimizer is not None
+        taught = {name: one for name, one in update.directions.items() if apart and name in self.population.feedback}
+        self._descend(self.optimizer, {name: one for name, one in update.directions.items() if name not in taught}, rates)
+        self._descend(self.feedback_optimizer, taught, self._feedback_rates(rates))
         logits: Tensor = update.logits
         return logits
 
-    def _feedback_step(self, rates: Tensor) -> None:
-        if self.feedback_step is None:
-            return
+    def _noise(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Returns what the rule's step needs of N(0, 1), (P, B, width) each."""
+        if not self.rule.noisy_step:
+            return ()
+        return tuple(
+            self.streams.normal((images.shape[1], width), self.dtype) for width in self.rule.noise(self.network, self.rule_settings)
+        )
+
+    def _mirror(self, rates: Tensor) -> None:
+        """Takes a feedback step that needs no images."""
+        assert self.feedback_step is not None
         widths = self.rule.noise(self.network, self.rule_settings)
         noise = tuple(self.streams.uniform((self.settings.batch_size, width), self.dtype) for width in widths)
         nothing = torch.empty(len(rates), 0, device=self.device, dtype=self.dtype)
-        batch = Batch(nothing, nothing, (), noise)
-        self._descend(self.feedback_optimizer, self.feedback_step(self.population.parameters, self.population.feedback, batch), rates)
+        directions = self.feedback_step(self.population.parameters, self.population.feedback, Batch(nothing, nothing, (), noise))
+        self._descend(self.feedback_optimizer, directions, self._feedback_rates(rates))
+
+    def _feedback_epochs(self, n: int, rates: Tensor) -> None:
+        """Goes over the training images n times, with feedback alone learning."""
+        if n and (self.feedback_step is None or self.rule.follows):
+            raise UserError(
+                f"{self.rule.name} has no feedback to train in epochs of its own; leave feedback_epochs and extra_feedback_epochs out"
+            )
+        for _ in range(n):
+            for chosen in self.streams.orders(len(self.data)).split(self.settings.batch_size, dim=1):
+                images, targets = self.data.batch(chosen, self.dtype)
+                assert self.feedback_step is not None
+                batch = Batch(images, targets, (), self._noise(images))
+                directions = self.feedback_step(self.population.parameters, self.population.feedback, batch)
+                self._descend(self.feedback_optimizer, directions, self._feedback_rates(rates))
+
+    def _feedback_rates(self, rates: Tensor) -> Tensor:
+        own = self.settings.feedback_learning_rate
+        return rates if own is None else torch.where(rates == 0, rates, own)  # a member that stopped stays
 
     def _descend(self, optimizer: Optimizer, directions: Parameters, rates: Tensor) -> None:
         if not self.settings.biases:
@@ -253,7 +287,7 @@ class _Run:
         """Returns the angle (P,), in degrees, between the rule's update of all weights below the output and the loss gradient."""
         population, chosen = self.population, torch.arange(len(self.probe), device=self.device)
         images, targets = self.probe.batch(chosen.expand(len(population.members), -1), self.dtype)
-        batch, below = Batch(images, targets), [f"weight{layer}" for layer in range(1, self.network.n_layers)]
+        batch, below = Batch(images, targets, (), self._noise(images)), [f"weight{layer}" for layer in range(1, self.network.n_layers)]
         exact = vmap(partial(get_update_rule("bp").step, self.network, self.loss, NoSettings()))
         both = [step(population.parameters, population.feedback, batch).directions for step in (self.step, exact)]
         flat = [torch.cat([directions[name].flatten(1) for name in below], 1).double() for directions in both]

@@ -57,6 +57,7 @@ RULE = UpdateRule(
     init=init_like_weights,
     step=step,
     feedback_step=feedback_step,
+    follows=True,
     noise=lambda network, settings: network.widths[1:-1],
     initial_steps=lambda settings: settings.initial_steps,
     plastic=("uu", "dd"),

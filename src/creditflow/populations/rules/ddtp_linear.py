@@ -1,0 +1,74 @@
+"""DDTP-linear: direct difference target propagation with linear feedback from the output to each hidden layer (Meulemans et al., 2020).
+
+Targets are h_i + Q_i (target_L - h_L). Q_i learns by the difference reconstruction loss, mean (Q_i (y - h_L) - sigma eps)^2 / sigma^2,
+with y what the network makes of h_i + sigma eps. Biases would cancel. In the authors' code the last hidden layer has no forward
+bias; `last_hidden_bias` says whether it has one here.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from creditflow.populations.losses import Loss
+from creditflow.populations.network import Network, Parameters, Pass, forward
+from creditflow.populations.rule import Batch, Update, UpdateRule
+from creditflow.populations.rules import _targets
+from creditflow.populations.rules._targets import Targets, both, corruption, hidden_layers, needed_noise, pushed, xavier_normal
+
+
+@dataclass(frozen=True)
+class Settings(_targets.Settings):
+    """last_hidden_bias: whether the last hidden layer's forward bias learns."""
+
+    last_hidden_bias: bool = False
+
+
+def init(network: Network, settings: _targets.Settings, generator: torch.Generator) -> Parameters:
+    """Draws Q_i (n_i, C), Xavier normal."""
+    return {f"q{layer}": xavier_normal((network.widths[layer], network.widths[-1]), generator) for layer in hidden_layers(network)}
+
+
+def targets(network: Network, feedback: Parameters) -> Targets:
+    """Returns the differences of the targets."""
+
+    def differences(found: Pass, output: Tensor) -> dict[int, Tensor]:
+        return {layer: output @ feedback[f"q{layer}"].T for layer in hidden_layers(network)}
+
+    return differences
+
+
+def feedback_step(
+    network: Network, loss: Loss, settings: _targets.Settings, parameters: Parameters, feedback: Parameters, batch: Batch
+) -> Parameters:
+    """Returns the gradients of the difference reconstruction losses by Q_i."""
+    found = forward(network, parameters, batch.images)
+    directions: Parameters = {}
+    for layer in hidden_layers(network):
+        noise = corruption(batch, layer, settings.sigma)
+        moved = pushed(network, parameters, found, layer, noise)
+        error = 2 / (settings.sigma**2 * noise.numel()) * (moved @ feedback[f"q{layer}"].T - noise)
+        directions[f"q{layer}"] = error.T @ moved
+    return directions
+
+
+def step(network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
+    """Returns the updates of both."""
+    learned = feedback_step(network, loss, settings, parameters, feedback, batch)
+    found = both(network, loss, settings, parameters, batch, targets(network, feedback), learned)
+    if not settings.last_hidden_bias:
+        found.directions.pop(f"bias{network.n_layers - 1}")
+    return found
+
+
+RULE = UpdateRule(
+    name="DDTP-linear",
+    settings=Settings,
+    init=init,
+    step=step,
+    feedback_step=feedback_step,
+    noise=needed_noise,
+    noisy_step=True,
+    connected=("uu", "dd"),
+    plastic=("uu", "dd"),
+)

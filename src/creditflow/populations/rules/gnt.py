@@ -1,0 +1,63 @@
+"""GNT: Gauss-Newton targets, what target propagation approximates (Meulemans et al., 2020).
+
+With J_i = dh_L / dh_i, the target of each image is h_i - J_i^T (J_i J_i^T + damping I)^-1 e, e the loss gradient at the output; without
+damping the pseudo-inverse of J_i takes the place of the product.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from creditflow.populations.losses import Loss
+from creditflow.populations.network import Network, Parameters, Pass
+from creditflow.populations.rule import Batch, Update, UpdateRule
+from creditflow.populations.rules._targets import Targets, hidden_layers, update
+
+
+@dataclass(frozen=True)
+class Settings:
+    """damping: of the Gauss-Newton inverse."""
+
+    damping: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.damping < math.inf:
+            raise ValueError(f"damping must be at least 0 and finite, not {self.damping}")
+
+
+def jacobians(network: Network, parameters: Parameters, found: Pass) -> dict[int, Tensor]:
+    """Returns J_i (B, C, n_i) of each hidden layer."""
+    n = len(found.inputs[0])
+    jacobian = parameters[f"weight{network.n_layers}"].expand(n, -1, -1)
+    result = {network.n_layers - 1: jacobian}
+    for layer in range(network.n_layers - 1, 1, -1):
+        z = found.pre[layer - 1][:, None].expand(jacobian.shape)
+        jacobian = network.activate.back(jacobian, z) @ parameters[f"weight{layer}"]
+        result[layer - 1] = jacobian
+    return result
+
+
+def targets(network: Network, parameters: Parameters, damping: float) -> Targets:
+    """Returns the differences of the targets."""
+
+    def differences(found: Pass, output: Tensor) -> dict[int, Tensor]:
+        result, error = {}, output.double()[..., None]
+        for layer, jacobian in jacobians(network, parameters, found).items():
+            j = jacobian.double()  # J J^T of ten classes can be ill-conditioned
+            gram = j @ j.transpose(1, 2)
+            damped = gram + damping * torch.eye(gram.shape[1], dtype=j.dtype, device=j.device)
+            solved = torch.linalg.solve(damped, error) if damping else torch.linalg.pinv(gram, hermitian=True) @ error
+            result[layer] = (j.transpose(1, 2) @ solved)[..., 0].to(output.dtype)
+        return {layer: result[layer] for layer in hidden_layers(network)}
+
+    return differences
+
+
+def step(network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
+    """Returns the update, with an output target one loss gradient away."""
+    return update(network, loss, parameters, batch, 1.0, targets(network, parameters, settings.damping))
+
+
+RULE = UpdateRule(name="GNT", settings=Settings, step=step, connected=("uu",), plastic=("uu",))
