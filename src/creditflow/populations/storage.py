@@ -13,7 +13,7 @@ from torch import Tensor
 from creditflow import files
 from creditflow.errors import UserError, one_line
 from creditflow.populations.network import Parameters
-from creditflow.populations.training import Population
+from creditflow.populations.population import Population
 
 _FORMAT = 1
 _CONTENT = ("format", "rule", "spec", "members", "measured_images", "settings", "sha256")

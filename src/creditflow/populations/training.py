@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
@@ -16,57 +15,15 @@ from creditflow.errors import UserError
 from creditflow.populations.adversaries import AdversarySettings, adversarial_images
 from creditflow.populations.images import FlatImages, Streams, held_out, is_right
 from creditflow.populations.losses import LOSSES
+from creditflow.populations.measuring import accuracies, robust_accuracies, update_angles
 from creditflow.populations.memory import check_memory
-from creditflow.populations.network import Network, Parameters, forward, initial_parameters
+from creditflow.populations.network import Network, Parameters, initial_parameters
 from creditflow.populations.optimizers import Optimizer, OptimizerSettings
-from creditflow.populations.rule import Batch, UpdateRule, get_update_rule
+from creditflow.populations.population import Member, Population, norms
+from creditflow.populations.rule import Batch, UpdateRule
 from creditflow.populations.settings import PopulationSettings
 from creditflow.runtime import Resume
-from creditflow.settings import NoSettings, parse
-
-#: Images that are measured at once: enough for large products, few enough for memory.
-_MEASURED = 1000
-
-
-@dataclass(frozen=True)
-class Member:
-    """What tells one network of a population from the others."""
-
-    seed: int
-    learning_rate: float
-
-
-@dataclass
-class Population:
-    """Networks while they train, so that saving it is saving the run; every tensor has a leading dimension P.
-
-    Attributes:
-        parameters, feedback: at present.
-        best, best_feedback: the same at each member's best epoch so far.
-        best_score, best_epoch: (P,) what they were chosen by; -1 and 0 before the first epoch.
-        diverged: (P,) the step (1, 2, ... over all epochs) at which a member's loss was no longer finite; 0 if it always was.
-        norm: (P,) Euclidean norm of all parameters after the last epoch that left them finite.
-        stopped: (P,) the epoch after which patience ran out; 0 if it did not.
-        history: of each member, a row per epoch; a diverged member has none from then on.
-    """
-
-    members: list[Member]
-    network: Network
-    parameters: Parameters
-    feedback: Parameters
-    best: Parameters
-    best_feedback: Parameters
-    best_score: Tensor
-    best_epoch: Tensor
-    diverged: Tensor
-    stopped: Tensor
-    norm: Tensor
-    history: list[list[dict[str, float]]] = field(default_factory=list)
-    epoch: int = 0
-
-    def state(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps of it."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("members", "network")}
+from creditflow.settings import parse
 
 
 def train_population(
@@ -153,7 +110,7 @@ class _Run:
         never = torch.zeros(len(members), dtype=torch.int64)
         return Population(
             members, self.network, start, feedback, best, best_feedback,
-            best_score=never - 1.0, best_epoch=never, diverged=never, stopped=never, norm=_norms(start), history=[[] for _ in members],
+            best_score=never - 1.0, best_epoch=never, diverged=never, stopped=never, norm=norms(start), history=[[] for _ in members],
         )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
@@ -265,55 +222,38 @@ class _Run:
         return adversarial_images(self.network, adversary, self.population.parameters, images, targets, start)
 
     def _measure(self) -> dict[str, Tensor]:
-        """Returns accuracies (P,) on what members are chosen by, and on test images where a curve is asked for."""
-        prefix = self.settings.select_on
-        found = {f"{prefix}_accuracy": self._accuracy(self.measured_on)} if len(self.measured_on) else {}
-        if self.settings.select == "adversarial":
-            found[f"{prefix}_adversarial_accuracy"] = self._robust_accuracy(self.measured_on, self.settings.adversary_images)
+        """Returns accuracies (P,) on what members are chosen by, and whatever else the settings and the rule ask for."""
+        settings, population, prefix = self.settings, self.population, self.settings.select_on
+        found = {}
+        if len(self.measured_on):
+            found[f"{prefix}_accuracy"] = accuracies(self.network, population.parameters, self.measured_on, self.dtype)
+        if settings.select == "adversarial":
+            found[f"{prefix}_adversarial_accuracy"] = self._robust(self.measured_on, settings.adversary_images)
         if self.rule.measure is not None:
-            found |= vmap(partial(self.rule.measure, self.network, self.rule_settings))(
-                self.population.parameters, self.population.feedback
-            )
+            found |= vmap(partial(self.rule.measure, self.network, self.rule_settings))(population.parameters, population.feedback)
         if len(self.probe):
-            found["update_angle"] = self._update_angle()
+            chosen = torch.arange(len(self.probe), device=self.device).expand(len(population.members), -1)
+            images, targets = self.probe.batch(chosen, self.dtype)
+            batch = Batch(images, targets, (), self._noise(images))
+            directions = self.step(population.parameters, population.feedback, batch).directions
+            found["update_angle"] = update_angles(self.network, self.loss, population.parameters, directions, batch)
         if len(self.test):
-            found |= {
-                "test_accuracy": self._accuracy(self.test),
-                "test_adversarial_accuracy": self._robust_accuracy(self.test, len(self.test)),
-            }
+            found["test_accuracy"] = accuracies(self.network, population.parameters, self.test, self.dtype)
+            found["test_adversarial_accuracy"] = self._robust(self.test, len(self.test))
         return found
 
-    def _update_angle(self) -> Tensor:
-        """Returns the angle (P,), in degrees, between the rule's update of all weights below the output and the loss gradient."""
-        population, chosen = self.population, torch.arange(len(self.probe), device=self.device)
-        images, targets = self.probe.batch(chosen.expand(len(population.members), -1), self.dtype)
-        batch, below = Batch(images, targets, (), self._noise(images)), [f"weight{layer}" for layer in range(1, self.network.n_layers)]
-        exact = vmap(partial(get_update_rule("bp").step, self.network, self.loss, NoSettings()))
-        both = [step(population.parameters, population.feedback, batch).directions for step in (self.step, exact)]
-        flat = [torch.cat([directions[name].flatten(1) for name in below], 1).double() for directions in both]
-        return torch.rad2deg(torch.arccos(torch.cosine_similarity(flat[0], flat[1]).clamp(-1, 1)))
-
-    def _accuracy(self, data: FlatImages) -> Tensor:
-        return _accuracies(self.network, self.population.parameters, data, self.dtype)
-
-    def _robust_accuracy(self, data: FlatImages, n_images: int) -> Tensor:
+    def _robust(self, data: FlatImages, n_images: int) -> Tensor:
         assert self.adversary is not None
-        part = data.part(torch.arange(min(n_images, len(data)), device=self.device))
-        images, targets = part.batch(torch.arange(len(part), device=self.device), self.dtype)
-        # The same start for every member and epoch: scores differ by the networks alone.
-        start = torch.rand(images.shape, generator=runtime.generator("validation adversary"), dtype=torch.float64).to(images)
-        attacked = adversarial_images(self.network, self.adversary, self.population.parameters, images, targets, start)
-        logits = vmap(lambda parameters, images: forward(self.network, parameters, images).logits)(self.population.parameters, attacked)
-        return is_right(logits, targets.expand(logits.shape)).double().mean(1)
+        return robust_accuracies(self.network, self.population.parameters, data, n_images, self.adversary, self.dtype)
 
     def _keep(self, bad: Tensor, n_steps: int, rows: dict[str, Tensor]) -> None:
         """Notes the epoch's numbers, divergence and stops; keeps the parameters of members that are better than before."""
         population, settings = self.population, self.settings
-        norms = _norms(population.parameters)
-        bad = torch.where(norms.isfinite(), bad, bad.clamp(max=n_steps - 1))  # the last step's loss was from before it
+        sizes = norms(population.parameters)
+        bad = torch.where(sizes.isfinite(), bad, bad.clamp(max=n_steps - 1))  # the last step's loss was from before it
         newly = (bad < n_steps) & (population.diverged == 0)
         population.diverged = torch.where(newly, (population.epoch - 1) * n_steps + bad + 1, population.diverged)
-        population.norm = torch.where(population.diverged == 0, norms, population.norm)
+        population.norm = torch.where(population.diverged == 0, sizes, population.norm)
         running = (population.diverged == 0) & (population.stopped == 0)
         adversarial = "adversarial_" if settings.select == "adversarial" else ""
         last = settings.select == "last"
@@ -330,20 +270,3 @@ class _Run:
         if settings.patience is not None:
             out = running & (population.epoch - population.best_epoch >= settings.patience)
             population.stopped = torch.where(out, population.epoch, population.stopped)
-
-
-@torch.no_grad()
-def _accuracies(network: Network, parameters: Parameters, data: FlatImages, dtype: torch.dtype) -> Tensor:
-    """Returns the natural accuracy (P,) of each network."""
-    logits_of = vmap(lambda one, images: forward(network, one, images).logits, in_dims=(0, None))
-    correct = torch.zeros(len(parameters["weight1"]), dtype=torch.int64, device=data.labels.device)
-    for chosen in torch.arange(len(data), device=data.labels.device).split(_MEASURED):
-        images, targets = data.batch(chosen, dtype)
-        logits = logits_of(parameters, images)
-        correct += is_right(logits, targets.expand(logits.shape)).sum(1)
-    return correct.double() / len(data)
-
-
-def _norms(parameters: Parameters) -> Tensor:
-    """Returns the Euclidean norm (P,) of each member's parameters, float64 on the CPU; infinite or NaN where they are not finite."""
-    return torch.stack([value.flatten(1).double().square().sum(1) for value in parameters.values()]).sum(0).sqrt().cpu()

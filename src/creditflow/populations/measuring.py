@@ -1,0 +1,51 @@
+"""What is measured of a population after each epoch."""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from creditflow import runtime
+from creditflow.populations.adversaries import AdversarySettings, adversarial_images
+from creditflow.populations.images import FlatImages, is_right
+from creditflow.populations.losses import Loss
+from creditflow.populations.network import Network, Parameters, forward
+from creditflow.populations.rule import Batch, get_update_rule
+from creditflow.settings import NoSettings
+
+#: Images that are measured at once: enough for large products, few enough for memory.
+_MEASURED = 1000
+
+
+@torch.no_grad()
+def accuracies(network: Network, parameters: Parameters, data: FlatImages, dtype: torch.dtype) -> Tensor:
+    """Returns the natural accuracy (P,) of each network."""
+    logits_of = vmap(lambda one, images: forward(network, one, images).logits, in_dims=(0, None))
+    correct = torch.zeros(len(parameters["weight1"]), dtype=torch.int64, device=data.labels.device)
+    for chosen in torch.arange(len(data), device=data.labels.device).split(_MEASURED):
+        images, targets = data.batch(chosen, dtype)
+        logits = logits_of(parameters, images)
+        correct += is_right(logits, targets.expand(logits.shape)).sum(1)
+    return correct.double() / len(data)
+
+
+def robust_accuracies(
+    network: Network, parameters: Parameters, data: FlatImages, n_images: int, adversary: AdversarySettings, dtype: torch.dtype
+) -> Tensor:
+    """Returns the accuracy (P,) of each network on adversarial versions of the first images."""
+    device = data.labels.device
+    images, targets = data.batch(torch.arange(min(n_images, len(data)), device=device), dtype)
+    # The same start for every member and epoch: scores differ by the networks alone.
+    start = torch.rand(images.shape, generator=runtime.generator("validation adversary"), dtype=torch.float64).to(images)
+    attacked = adversarial_images(network, adversary, parameters, images, targets, start)
+    logits = vmap(lambda one, images: forward(network, one, images).logits)(parameters, attacked)
+    return is_right(logits, targets.expand(logits.shape)).double().mean(1)
+
+
+def update_angles(network: Network, loss: Loss, parameters: Parameters, directions: Parameters, batch: Batch) -> Tensor:
+    """Returns the angle (P,), in degrees, between a rule's directions for all weights below the output and the loss gradient."""
+    exact = vmap(partial(get_update_rule("bp").step, network, loss, NoSettings()))(parameters, {}, batch._replace(noise=())).directions
+    below = [f"weight{layer}" for layer in range(1, network.n_layers)]
+    flat = [torch.cat([one[name].flatten(1) for name in below], 1).double() for one in (directions, exact)]
+    return torch.rad2deg(torch.arccos(torch.cosine_similarity(flat[0], flat[1]).clamp(-1, 1)))
