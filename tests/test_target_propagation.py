@@ -122,6 +122,17 @@ def test_targets_are_the_papers_and_the_output_layer_follows_the_gradient(rule: 
     torch.testing.assert_close(directions[f"weight{last}"], 2 * own.step_size / n * exact[f"weight{last}"])  # type: ignore[attr-defined]
 
 
+def test_dfa_is_ddtp_linear_with_feedback_that_stays() -> None:
+    network = Network(WIDTHS, "tanh")
+    own, p, q, batch = case("ddtp_linear", network, step_size=1.0)
+    linear = get_update_rule("ddtp_linear").step(network, CE, own, p, q, batch).directions
+    rule = get_update_rule("dfa_targets")
+    ours = rule.step(network, CE, rule.settings(), p, q, batch).directions
+    torch.testing.assert_close(ours, {name: value for name, value in linear.items() if not name.startswith("q")})
+    drawn = rule.init(network, rule.settings(), torch.Generator().manual_seed(3))
+    torch.testing.assert_close(drawn, get_update_rule("ddtp_linear").init(network, own, torch.Generator().manual_seed(3)))
+
+
 def test_gauss_newton_targets_are_the_pseudo_inverse_of_autograds_jacobian() -> None:
     network = Network(WIDTHS, "tanh")
     _, p, _, batch = case("gnt", network)

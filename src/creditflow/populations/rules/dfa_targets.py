@@ -1,0 +1,38 @@
+"""DFA as the target-propagation paper has it: DDTP-linear's targets through matrices that stay as they were drawn, one loss gradient away.
+
+Beside the rule `dfa` it has Xavier normal feedback, no bias in the last hidden layer, and the scale 2 / B of local losses, for which the
+published hyper-parameters of Adam were found.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from creditflow.populations.losses import Loss
+from creditflow.populations.network import Network, Parameters
+from creditflow.populations.rule import Batch, Update, UpdateRule
+from creditflow.populations.rules._targets import hidden_layers, update, xavier_normal
+from creditflow.populations.rules.ddtp_linear import targets
+
+
+@dataclass(frozen=True)
+class Settings:
+    """last_hidden_bias: whether the last hidden layer's forward bias learns."""
+
+    last_hidden_bias: bool = False
+
+
+def init(network: Network, settings: Settings, generator: torch.Generator) -> Parameters:
+    """Draws Q_i (n_i, C), Xavier normal."""
+    return {f"q{layer}": xavier_normal((network.widths[layer], network.widths[-1]), generator) for layer in hidden_layers(network)}
+
+
+def step(network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
+    """Returns the update with targets h_i - Q_i e."""
+    found = update(network, loss, parameters, batch, 1.0, targets(network, feedback))
+    if not settings.last_hidden_bias:
+        found.directions.pop(f"bias{network.n_layers - 1}")
+    return found
+
+
+RULE = UpdateRule(name="DFA", settings=Settings, init=init, step=step, connected=("uu", "dd"), plastic=("uu",))
