@@ -16,7 +16,7 @@ from creditflow.reporting.published import read_published
 from creditflow.settings import parse
 from helpers import ROOT
 
-PUBLISHED = {name: read_published(ROOT / f"config/published/{name}.csv") for name in ("pepita", "sal")}
+PUBLISHED = {name: read_published(ROOT / f"config/published/{name}.csv") for name in ("pepita", "sal", "target_propagation")}
 HISTORY = {"train_accuracy": 0.9, "validation_accuracy": 0.5, "test_accuracy": 0.4, "test_adversarial_accuracy": 0.2}
 ACCURACY = {"clean": 0.9, "fgsm_mse": 0.4, "pgd_mse_code": 0.3, "pgd_mse": 0.2, "pgd": 0.1}
 

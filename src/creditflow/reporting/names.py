@@ -16,6 +16,10 @@ _NAMES = {
     "ddtp_rhl": "DDTP-RHL",
     "ddtp_control": "DDTP-control",
     "gnt": "GNT",
+    "dtp_pretrained": "DTP (pre-trained)",
+    "dfa_targets": "DFA",
+    "mlp_256x5": "5 x 256",
+    "mlp_200": "3 x 200",
     "pepita": "PEPITA",
     "natural": "natural images",
     "adversarially_selected": "natural images, chosen by adversarial accuracy",
@@ -80,6 +84,7 @@ _NAMES = {
     "biotorch": "BioTorch",
     "pepita_paper": "the PEPITA paper",
     "sal_paper": "the SAL paper",
+    "target_propagation_paper": "the target-propagation paper",
     "table1": "1",
     "table2": "2",
     "table3": "3",
@@ -87,7 +92,26 @@ _NAMES = {
 }
 
 #: The papers' order; other rules follow in alphabetical order.
-_RULE_ORDER = ("bp", "usf", "frsf", "brsf", "fa", "dfa", "wm", "kp", "sal", "pepita")
+_RULE_ORDER = (
+    "bp",
+    "usf",
+    "frsf",
+    "brsf",
+    "fa",
+    "dfa",
+    "wm",
+    "kp",
+    "sal",
+    "pepita",
+    "dfa_targets",
+    "dtp",
+    "dtp_pretrained",
+    "dtpdrl",
+    "ddtp_linear",
+    "ddtp_rhl",
+    "ddtp_control",
+    "gnt",
+)
 
 #: What a rule's feedback path is told of each weight, in bits: all of a float32, its sign, nothing. WM and KP learn their feedback weights.
 _TRANSPORTED_BITS = {"bp": 32, "usf": 1, "frsf": 1, "brsf": 1, "fa": 0, "dfa": 0, "wm": 0, "kp": 0}
