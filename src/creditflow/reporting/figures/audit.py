@@ -3,6 +3,7 @@ interval, under the worst of all attacks for each image. The dashed line is BP's
 PGD through the feedback weights, the way from its mark to the black one is what that attack did not see."""
 
 from math import isnan, nan
+from textwrap import fill
 from typing import Any
 
 import pandas as pd
@@ -34,7 +35,7 @@ def draw(audit: pd.DataFrame, settings: NoSettings) -> Canvas:
         for epsilon, axes in zip(epsilons, line, strict=True):
             chosen = (audit.dataset == dataset) & (audit.backbone == backbone) & (audit.epsilon == epsilon)
             _panel(axes, audit[chosen], [rule for rule in rules if rule in set(audit[chosen].rule)], len(rules))
-        line[0].set_ylabel(f"{display(backbone)}\n{display(dataset)}")
+        line[0].set_ylabel(f"{fill(display(backbone), 20)}\n{display(dataset)}", fontsize=8)
     for epsilon, axes in zip(epsilons, grid[0], strict=True):
         axes.set_title(f"epsilon {epsilon:g}", fontsize=10)
     for axes in grid[-1]:

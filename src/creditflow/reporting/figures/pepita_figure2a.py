@@ -49,7 +49,7 @@ def draw(audit: pd.DataFrame, settings: Settings) -> Canvas:
     n = f"n = {rows.n_images.max()} images x {rows.n_seeds.min()} to {rows.n_seeds.max()} seeds"
     names = list(dict.fromkeys(rows.backbone))
     legend = "; ".join(f"{number} {display(name)}" for number, name in enumerate(names, 1)) if len(names) <= 6 else ""
-    canvas.supxlabel(f"{display(rows.dataset.iloc[0])}, {n}. {legend}", fontsize=7)
+    canvas.supxlabel(f"{display(rows.dataset.iloc[0])}, {n}.\n{legend}", fontsize=7)
     return canvas
 
 

@@ -1,4 +1,4 @@
-"""Accuracy on natural (full lines) and adversarial (dashed) test images after each epoch of adversarial training (the PEPITA paper's
+"""Accuracy on natural (full lines) and adversarial (dashed) test images after each epoch of training (the PEPITA paper's
 Figure 2B, which doubles the epochs to see whether anything still changes). Bands from the least to the greatest of the seeds."""
 
 from dataclasses import dataclass
