@@ -79,8 +79,8 @@ def test_everything_that_was_promised_is_there(finished: Path) -> None:
             assert (results / f"figures/{name}.{suffix}").stat().st_size > 5000
     frame = pd.read_parquet(results / "records.parquet")
     assert set(frame.experiment) == {"tiny"}
-    # Clean, three numbers after each of two epochs; FGSM twice with two epsilons and queries; Boundary; transfer.
-    assert len(frame) == 2 * 2 * (1 + 3 * 2 + 2 * 3 + 3 + 2)
+    # Clean, three numbers after each of two epochs; FGSM twice with two epsilons, queries and zero gradients; Boundary; transfer.
+    assert len(frame) == 2 * 2 * (1 + 3 * 2 + 2 * 4 + 3 + 2)
     audited = pd.read_parquet(results / "audit.parquet")
     assert set(zip(audited.rule, audited.n_images, audited.n_seeds, strict=True)) == {("bp", 30, 2), ("brsf", 30, 2)}
     for rule, seed, twin in (("brsf", 0, 0), ("bp", 0, 1), ("bp", 1, 0)):
