@@ -7,6 +7,7 @@ differ by (`tanh_change`).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,12 +88,18 @@ class Settings:
             raise ValueError(f"sigma must be positive and finite, not {self.sigma}: without noise feedback learns nothing")
 
 
-def both(
-    network: Network, loss: Loss, settings: Settings, parameters: Parameters, batch: Batch, targets: Targets, feedback: Parameters
-) -> Update:
-    """Returns the update of the forward weights, with directions of the feedback's beside it: both from before the step."""
-    found = update(network, loss, parameters, batch, settings.step_size, targets)
-    return Update(found.directions | feedback, found.logits)
+def joint_step(
+    targets: Callable[[Network, Parameters], Targets],
+    feedback_step: Callable[[Network, Loss, Any, Parameters, Parameters, Batch], Parameters],
+) -> Callable[[Network, Loss, Any, Parameters, Parameters, Batch], Update]:
+    """Returns a rule's step: forward weights follow the targets, feedback its own loss, both as they were before the step."""
+
+    def step(network: Network, loss: Loss, settings: Any, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
+        learned = feedback_step(network, loss, settings, parameters, feedback, batch)
+        found = update(network, loss, parameters, batch, settings.step_size, targets(network, feedback))
+        return Update(found.directions | learned, found.logits)
+
+    return step
 
 
 def needed_noise(network: Network, settings: Settings) -> tuple[int, ...]:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters, forward
-from creditflow.populations.rule import Batch, Update, UpdateRule
-from creditflow.populations.rules._targets import Settings, activations, both, corruption, hidden_layers, needed_noise, pushed
+from creditflow.populations.rule import Batch, UpdateRule
+from creditflow.populations.rules._targets import Settings, activations, corruption, hidden_layers, joint_step, needed_noise, pushed
 from creditflow.populations.rules.ddtp_linear import init as init_weights
 from creditflow.populations.rules.ddtp_linear import targets
 
@@ -36,17 +36,11 @@ def feedback_step(
     return directions
 
 
-def step(network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
-    """Returns the updates of both."""
-    learned = feedback_step(network, loss, settings, parameters, feedback, batch)
-    return both(network, loss, settings, parameters, batch, targets(network, feedback), learned)
-
-
 RULE = UpdateRule(
     name="DDTP-control",
     settings=Settings,
     init=init,
-    step=step,
+    step=joint_step(targets, feedback_step),
     feedback_step=feedback_step,
     noise=needed_noise,
     noisy_step=True,

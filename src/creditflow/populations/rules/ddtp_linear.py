@@ -14,7 +14,7 @@ from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters, Pass, forward
 from creditflow.populations.rule import Batch, Update, UpdateRule
 from creditflow.populations.rules import _targets
-from creditflow.populations.rules._targets import Targets, both, corruption, hidden_layers, needed_noise, pushed, xavier_normal
+from creditflow.populations.rules._targets import Targets, corruption, hidden_layers, joint_step, needed_noise, pushed, xavier_normal
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,7 @@ def feedback_step(
 
 def step(network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
     """Returns the updates of both."""
-    learned = feedback_step(network, loss, settings, parameters, feedback, batch)
-    found = both(network, loss, settings, parameters, batch, targets(network, feedback), learned)
+    found = joint_step(targets, feedback_step)(network, loss, settings, parameters, feedback, batch)
     if not settings.last_hidden_bias:
         found.directions.pop(f"bias{network.n_layers - 1}")
     return found

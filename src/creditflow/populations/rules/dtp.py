@@ -9,14 +9,14 @@ from torch import Tensor
 
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters, Pass, forward, tanh_change
-from creditflow.populations.rule import Batch, Update, UpdateRule
+from creditflow.populations.rule import Batch, UpdateRule
 from creditflow.populations.rules._targets import (
     Settings,
     Targets,
     activations,
-    both,
     corruption,
     hidden_layers,
+    joint_step,
     needed_noise,
     xavier_normal,
 )
@@ -69,17 +69,11 @@ def feedback_step(
     return directions
 
 
-def step(network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
-    """Returns the updates of both."""
-    learned = feedback_step(network, loss, settings, parameters, feedback, batch)
-    return both(network, loss, settings, parameters, batch, targets(network, feedback), learned)
-
-
 RULE = UpdateRule(
     name="DTP",
     settings=Settings,
     init=init,
-    step=step,
+    step=joint_step(targets, feedback_step),
     feedback_step=feedback_step,
     noise=needed_noise,
     noisy_step=True,

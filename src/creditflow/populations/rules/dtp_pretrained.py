@@ -4,18 +4,8 @@ The rule is DTP's; what differs are the settings `feedback_epochs` and `extra_fe
 side by side in an experiment.
 """
 
-from creditflow.populations.rule import UpdateRule
-from creditflow.populations.rules._targets import Settings, needed_noise
-from creditflow.populations.rules.dtp import feedback_step, init, step
+from dataclasses import replace
 
-RULE = UpdateRule(
-    name="DTP (pre-trained)",
-    settings=Settings,
-    init=init,
-    step=step,
-    feedback_step=feedback_step,
-    noise=needed_noise,
-    noisy_step=True,
-    connected=("uu", "dd"),
-    plastic=("uu", "dd"),
-)
+from creditflow.populations.rules import dtp
+
+RULE = replace(dtp.RULE, name="DTP (pre-trained)", connected=("uu", "dd"), plastic=("uu", "dd"))
