@@ -233,7 +233,7 @@ def test_figure_2s_ratio_is_zero_for_exact_gauss_newton_targets_of_one_image() -
 def test_changes_of_tanh_are_exact_however_small(z: float, delta: float, sign: int) -> None:
     x, d = torch.tensor([z]), torch.tensor([sign * delta])
     exact = math.sinh(float(d)) / (math.cosh(float(x)) * math.cosh(float(x) + float(d)))
-    assert float(tanh_change(x, d)) == pytest.approx(exact, rel=2e-4 if abs(z) > 3 else 1e-5)
+    assert float(tanh_change(x.tanh(), d)) == pytest.approx(exact, rel=2e-4 if abs(z) > 3 else 1e-5)
 
 
 # --- training ----------------------------------------------------------------------------------------------------
@@ -290,6 +290,21 @@ def test_feedback_learns_in_its_own_epochs_and_the_forward_weights_stay() -> Non
     torch.testing.assert_close({name: value[0].double() for name, value in after.parameters.items()}, starts, rtol=1e-6, atol=1e-7)
     # The feedback's direction comes nearer to the gradient's.
     assert after.history[0][0]["update_angle"] < before.history[0][0]["update_angle"] - 5
+
+
+def test_angles_layer_by_layer_to_the_gradient_and_to_gauss_newton() -> None:
+    found = trained("dtp", [Member(0, 0.01)], epochs=1, layer_angles=True, dampings=[0.0, 1e6]).history[0][-1]
+    for layer in (1, 2):
+        # J^T (J J^T + damping I)^-1 e is J^T e / damping, along the gradient, where damping is large.
+        assert found[f"angle_gnt_layer{layer}_damping1e+06"] == pytest.approx(found[f"angle_bp_layer{layer}"], abs=0.05)
+        assert abs(found[f"angle_gnt_layer{layer}_damping0"] - found[f"angle_bp_layer{layer}"]) > 1
+    none = {"feedback_optimizer": None, "feedback_learning_rate": None, "feedback_epochs": 0, "extra_feedback_epochs": 0}
+    own = trained("gnt", [Member(0, 0.01)], epochs=1, layer_angles=True, dampings=[0.1], rule={"damping": 0.1}, **none).history[0][-1]
+    assert max(own[f"angle_gnt_layer{layer}_damping0.1"] for layer in (1, 2)) < 0.1 < own["angle_bp_layer1"]
+    with pytest.raises(UserError, match="layer_angles needs angle_images"):
+        trained("dtp", [Member(0, 0.01)], layer_angles=True, angle_images=0)
+    with pytest.raises(UserError, match="dampings must be at least 0"):
+        trained("dtp", [Member(0, 0.01)], dampings=[-1.0])
 
 
 def test_the_last_hidden_layer_has_no_bias_in_the_authors_linear_method() -> None:

@@ -117,10 +117,12 @@ def history_metrics(sidecar: dict[str, Any], n_images: int) -> list[Metric]:
     """Returns what a model's training measured after each epoch, from its sidecar, and what was chosen for a population's member."""
     counts = sidecar.get("measured_images", {})
     metrics = [
-        Metric(name, None, float(row[name]), counts.get(name, n_images), epoch=int(row["epoch"]))
+        Metric(
+            name, None, float(value), counts.get("update_angle" if name.startswith("angle_") else name, n_images), epoch=int(row["epoch"])
+        )
         for row in sidecar.get("history", [])
-        for name in _HISTORY
-        if name in row
+        for name, value in row.items()
+        if name in _HISTORY or name.startswith("angle_")  # angle_bp_layer1, ...: there are as many as layers and dampings
     ]
     if "learning_rate" in sidecar:
         metrics.append(Metric("learning_rate", None, sidecar["learning_rate"], 1))

@@ -50,7 +50,7 @@ def input_gradient(network: Network, loss: str, parameters: Parameters, images: 
     for layer in range(network.n_layers, 0, -1):
         error = error @ parameters[f"weight{layer}"]
         if layer > 1:
-            error = network.activate.back(error, found.pre[layer - 2])
+            error = network.activate.back(error, found.hidden[layer - 2])
     return error
 
 

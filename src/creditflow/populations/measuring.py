@@ -1,6 +1,8 @@
 """What is measured of a population after each epoch."""
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from creditflow.populations.images import FlatImages, is_right
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters, forward
 from creditflow.populations.rule import Batch, get_update_rule
+from creditflow.populations.rules import gnt
 from creditflow.settings import NoSettings
 
 #: Images that are measured at once: enough for large products, few enough for memory.
@@ -45,7 +48,32 @@ def robust_accuracies(
 
 def update_angles(network: Network, loss: Loss, parameters: Parameters, directions: Parameters, batch: Batch) -> Tensor:
     """Returns the angle (P,), in degrees, between a rule's directions for all weights below the output and the loss gradient."""
-    exact = vmap(partial(get_update_rule("bp").step, network, loss, NoSettings()))(parameters, {}, batch._replace(noise=())).directions
+    exact = _directions("bp", network, loss, NoSettings(), parameters, batch)
     below = [f"weight{layer}" for layer in range(1, network.n_layers)]
-    flat = [torch.cat([one[name].flatten(1) for name in below], 1).double() for one in (directions, exact)]
-    return torch.rad2deg(torch.arccos(torch.cosine_similarity(flat[0], flat[1]).clamp(-1, 1)))
+    return _angle(*(torch.cat([one[name].flatten(1) for name in below], 1) for one in (directions, exact)))
+
+
+def layer_angles(
+    network: Network, loss: Loss, parameters: Parameters, directions: Parameters, batch: Batch, dampings: Sequence[float]
+) -> dict[str, Tensor]:
+    """Returns the angles (P,) of each weight below the output to the loss gradient, and to what Gauss-Newton targets teach, by damping."""
+    references = {"angle_bp_layer{}": _directions("bp", network, loss, NoSettings(), parameters, batch)}
+    for damping in dampings:
+        settings = gnt.Settings(damping)
+        references[f"angle_gnt_layer{{}}_damping{damping:g}"] = _directions("gnt", network, loss, settings, parameters, batch)
+    return {
+        title.format(layer): _angle(directions[f"weight{layer}"].flatten(1), reference[f"weight{layer}"].flatten(1))
+        for title, reference in references.items()
+        for layer in range(1, network.n_layers)
+    }
+
+
+def _directions(rule: str, network: Network, loss: Loss, settings: Any, parameters: Parameters, batch: Batch) -> Parameters:
+    found: Parameters = vmap(partial(get_update_rule(rule).step, network, loss, settings))(
+        parameters, {}, batch._replace(noise=())
+    ).directions
+    return found
+
+
+def _angle(a: Tensor, b: Tensor) -> Tensor:
+    return torch.rad2deg(torch.arccos(torch.cosine_similarity(a.double(), b.double()).clamp(-1, 1)))

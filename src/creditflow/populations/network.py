@@ -16,25 +16,31 @@ Parameters = dict[str, Tensor]
 
 
 class Activation(NamedTuple):
-    """A function f of pre-activations z, (error, z) -> error * f'(z), and (z, delta) -> f(z + delta) - f(z)."""
+    """A function of pre-activations z, h = f(z), with (error, h) -> error * f'(z), and (z, h, delta) -> f(z + delta) - f(z)."""
 
     value: Callable[[Tensor], Tensor]
     back: Callable[[Tensor, Tensor], Tensor]
-    change: Callable[[Tensor, Tensor], Tensor]
+    change: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def tanh_change(z: Tensor, delta: Tensor) -> Tensor:
+def tanh_backward(error: Tensor, t: Tensor) -> Tensor:
+    """Returns error * (1 - t^2)."""
+    found: Tensor = torch.ops.aten.tanh_backward(error, t)
+    return found
+
+
+def tanh_change(t: Tensor, delta: Tensor) -> Tensor:
     """Returns tanh(z + delta) - tanh(z), to rounding however small delta is: tau (1 - t^2) / (1 + t tau), t = tanh z, tau = tanh delta."""
-    t, tau = z.tanh(), delta.tanh()
-    return tau * (1 - t.square()) / (1 + t * tau)
+    tau = delta.tanh()
+    return tanh_backward(tau, t) / (t * tau).add_(1)
 
 
 ACTIVATIONS = {
     "relu": Activation(
-        torch.relu, lambda error, z: torch.ops.aten.threshold_backward(error, z, 0), lambda z, delta: (z + delta).relu() - z.relu()
+        torch.relu, lambda error, h: torch.ops.aten.threshold_backward(error, h, 0), lambda z, h, delta: (z + delta).relu() - h
     ),
-    "tanh": Activation(torch.tanh, lambda error, z: error * (1 - torch.tanh(z).square()), tanh_change),
-    "linear": Activation(lambda z: z, lambda error, z: error, lambda z, delta: delta),
+    "tanh": Activation(torch.tanh, tanh_backward, lambda z, h, delta: tanh_change(h, delta)),
+    "linear": Activation(lambda z: z, lambda error, h: error, lambda z, h, delta: delta),
 }
 
 
@@ -62,10 +68,12 @@ class Pass(NamedTuple):
     Attributes:
         inputs: of each layer: the images (B, n_0), then hidden activations (B, n_l), after dropout.
         pre: pre-activations (B, n_l) of each layer; the last are the logits.
+        hidden: activations (B, n_l) of each hidden layer, before dropout.
     """
 
     inputs: list[Tensor]
     pre: list[Tensor]
+    hidden: list[Tensor]
 
     @property
     def logits(self) -> Tensor:
@@ -78,16 +86,16 @@ def forward(network: Network, parameters: Parameters, images: Tensor, masks: tup
 
     `first` is z_1 (B, n_1), where it is known already.
     """
-    inputs, pre = [images], []
+    inputs, pre, hidden = [images], [], []
     for layer in range(1, network.n_layers + 1):
         if layer == 1 and first is not None:
             pre.append(first)
         else:
             pre.append(inputs[-1] @ parameters[f"weight{layer}"].T + parameters[f"bias{layer}"])
         if layer < network.n_layers:
-            hidden = network.activate.value(pre[-1])
-            inputs.append(hidden * masks[layer - 1] if masks else hidden)
-    return Pass(inputs, pre)
+            hidden.append(network.activate.value(pre[-1]))
+            inputs.append(hidden[-1] * masks[layer - 1] if masks else hidden[-1])
+    return Pass(inputs, pre, hidden)
 
 
 def initial_parameters(network: Network, kind: str, generator: torch.Generator, *, biases: bool = True) -> Parameters:

@@ -38,6 +38,7 @@ class PopulationSettings:
         training_adversary: makes those, if they differ from `adversary`'s.
         biases: whether there are any that learn; without, they are zero.
         angle_images: training images on which each epoch measures the angle between the rule's update and the gradient; 0 for none.
+        layer_angles: whether that is done layer by layer as well, and for Gauss-Newton targets with each of `dampings`.
         curve_images: test images on which natural and adversarial accuracy are measured after each epoch; they influence nothing.
         rule: settings of the rule.
     """
@@ -65,6 +66,8 @@ class PopulationSettings:
     training_adversary: dict[str, Any] | None = None
     biases: bool = True
     angle_images: int = 0
+    layer_angles: bool = False
+    dampings: list[float] | tuple[float, ...] = (0.0,)
     curve_images: int = 0
     rule: dict[str, Any] = field(default_factory=dict)
 
@@ -88,6 +91,10 @@ class PopulationSettings:
             raise ValueError("adversarial selection, adversarial training and curves need an adversary")
         if min(self.validation_images, self.adversary_images, self.curve_images, self.angle_images) < 0:
             raise ValueError("numbers of images must not be negative")
+        if self.layer_angles and not self.angle_images:
+            raise ValueError("layer_angles needs angle_images")
+        if any(not 0 <= damping < math.inf for damping in self.dampings):
+            raise ValueError("dampings must be at least 0 and finite")
         if min(self.feedback_epochs, self.extra_feedback_epochs) < 0:
             raise ValueError("feedback_epochs and extra_feedback_epochs must be at least 0")
         if self.feedback_learning_rate is not None and not 0 < self.feedback_learning_rate < math.inf:

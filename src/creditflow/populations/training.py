@@ -15,7 +15,7 @@ from creditflow.errors import UserError
 from creditflow.populations.adversaries import AdversarySettings, adversarial_images
 from creditflow.populations.images import FlatImages, Streams, held_out, is_right
 from creditflow.populations.losses import LOSSES
-from creditflow.populations.measuring import accuracies, robust_accuracies, update_angles
+from creditflow.populations.measuring import accuracies, layer_angles, robust_accuracies, update_angles
 from creditflow.populations.memory import check_memory
 from creditflow.populations.network import Network, Parameters, initial_parameters
 from creditflow.populations.optimizers import Optimizer, OptimizerSettings
@@ -237,6 +237,8 @@ class _Run:
             batch = Batch(images, targets, (), self._noise(images))
             directions = self.step(population.parameters, population.feedback, batch).directions
             found["update_angle"] = update_angles(self.network, self.loss, population.parameters, directions, batch)
+            if settings.layer_angles:
+                found |= layer_angles(self.network, self.loss, population.parameters, directions, batch, settings.dampings)
         if len(self.test):
             found["test_accuracy"] = accuracies(self.network, population.parameters, self.test, self.dtype)
             found["test_adversarial_accuracy"] = self._robust(self.test, len(self.test))

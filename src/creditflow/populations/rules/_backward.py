@@ -22,7 +22,7 @@ def update(network: Network, loss: Loss, parameters: Parameters, batch: Batch, s
     errors = [output]
     for layer in range(network.n_layers - 1, 0, -1):
         error = sent(layer, errors[0], output)
-        error = network.activate.back(error * batch.masks[layer - 1] if batch.masks else error, found.pre[layer - 1])
+        error = network.activate.back(error * batch.masks[layer - 1] if batch.masks else error, found.hidden[layer - 1])
         errors.insert(0, error)
     return Update(directions(errors, found), found.logits)
 

@@ -7,46 +7,64 @@ differ by (`tanh_change`).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from creditflow.populations.losses import Loss
-from creditflow.populations.network import Network, Parameters, Pass, forward
+from creditflow.populations.network import Network, Parameters, Pass, forward, tanh_backward
 from creditflow.populations.rule import Batch, Update
 
+
+class Clean(NamedTuple):
+    """One network in a step: as it is, what it makes of the images, and in `down` what feedback makes of that, layer by layer."""
+
+    network: Network
+    parameters: Parameters
+    feedback: Parameters
+    found: Pass
+    down: dict[int, Tensor]
+
+
 #: (clean pass, output difference (B, C)) -> differences of hidden targets, by layer.
-Targets = Callable[[Pass, Tensor], dict[int, Tensor]]
+Targets = Callable[[Clean, Tensor], dict[int, Tensor]]
 
 
-def update(network: Network, loss: Loss, parameters: Parameters, batch: Batch, step_size: float, targets: Targets) -> Update:
+def update(loss: Loss, clean: Clean, batch: Batch, step_size: float, targets: Targets) -> Update:
     """Returns the gradients of the local losses |h_i - target_i|^2, as the authors' code scales them.
 
     With e = dL/dh_L, which holds 1 / B, the output's target is h_L - step_size e. With t_i = 2 f'(a_i) (h_i - target_i), dW_i is
     t_i^T h_{i-1} / B and db_i the mean of t_i, so that the output layer's direction is 2 step_size / B times the gradient.
     """
-    found = forward(network, parameters, batch.images)
+    network, found = clean.network, clean.found
     n = len(batch.images)
     output = -step_size * loss.slope(found.logits, batch.targets) / n
-    differences = targets(found, output) | {network.n_layers: output}
     directions = {}
-    for layer, difference in sorted(differences.items()):
-        error = -2 * difference
+    for layer, difference in sorted((targets(clean, output) | {network.n_layers: output}).items()):
+        error = difference * (-2 / n)
         if layer < network.n_layers:
-            error = network.activate.back(error, found.pre[layer - 1])
-        directions[f"weight{layer}"] = error.T @ found.inputs[layer - 1] / n
-        directions[f"bias{layer}"] = error.mean(0)
+            error = network.activate.back(error, found.hidden[layer - 1])
+        directions[f"weight{layer}"] = error.T @ found.inputs[layer - 1]
+        directions[f"bias{layer}"] = error.sum(0)
     return Update(directions, found.logits)
 
 
-def pushed(network: Network, parameters: Parameters, found: Pass, layer: int, difference: Tensor) -> Tensor:
-    """Returns by how much the logits move (B, C) when h_layer moves by a difference (B, n_layer)."""
-    for above in range(layer + 1, network.n_layers + 1):
-        difference = difference @ parameters[f"weight{above}"].T
-        if above < network.n_layers:
-            difference = network.activate.change(found.pre[above - 1], difference)
-    return difference
+def pushed(clean: Clean, noises: list[Tensor]) -> Tensor:
+    """Returns by how much the logits move (L - 1, B, C) when the hidden layers do, each by itself, by noises (B, n_l)."""
+    moved = noises[0][None]
+    for above in range(2, clean.network.n_layers + 1):
+        moved = rows(moved, clean.parameters[f"weight{above}"])
+        if above < clean.network.n_layers:
+            moved = clean.network.activate.change(clean.found.pre[above - 1], clean.found.hidden[above - 1], moved)
+            moved = torch.cat([moved, noises[above - 1][None]])
+    return moved
+
+
+def rows(values: Tensor, weight: Tensor) -> Tensor:
+    """Returns values (K, B, n_in) times a transposed weight (n_out, n_in), as one product of matrices."""
+    found: Tensor = (values.flatten(0, 1) @ weight.T).unflatten(0, values.shape[:2])
+    return found
 
 
 def hidden_layers(network: Network) -> range:
@@ -54,14 +72,23 @@ def hidden_layers(network: Network) -> range:
     return range(1, network.n_layers)
 
 
-def corruption(batch: Batch, layer: int, sigma: float) -> Tensor:
-    """Returns the noise sigma epsilon (B, n_layer) of a hidden layer."""
-    return sigma * batch.noise[layer - 1]
+def corruptions(batch: Batch, sigma: float) -> list[Tensor]:
+    """Returns the noise sigma epsilon (B, n_l) of each hidden layer."""
+    return [sigma * noise for noise in batch.noise]
 
 
 def activations(found: Pass, layer: int) -> Tensor:
     """Returns h_layer (B, n_layer); the logits for the last."""
     return found.inputs[layer] if layer < len(found.pre) else found.logits
+
+
+def reconstruction(g: Tensor, change: Tensor, noise: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+    """Returns what the loss mean (change - noise)^2 / sigma^2 sends (B, n_i) into a tanh unit that is g at the clean place and g + change
+    at the corrupted one: at the corrupted, and in all, which is less, as the clean one enters with the opposite sign."""
+    error = (change - noise) * (2 / (sigma**2 * noise.numel()))
+    corrupted = g + change
+    # With slopes 1 - corrupted^2 and 1 - g^2 the sum is a small difference of large terms, unless it is written as a product.
+    return tanh_backward(error, corrupted), -error * change * (g + corrupted)
 
 
 def xavier_normal(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
@@ -88,18 +115,37 @@ class Settings:
             raise ValueError(f"sigma must be positive and finite, not {self.sigma}: without noise feedback learns nothing")
 
 
-def joint_step(
-    targets: Callable[[Network, Parameters], Targets],
-    feedback_step: Callable[[Network, Loss, Any, Parameters, Parameters, Batch], Parameters],
-) -> Callable[[Network, Loss, Any, Parameters, Parameters, Batch], Update]:
-    """Returns a rule's step: forward weights follow the targets, feedback its own loss, both as they were before the step."""
+#: (network, loss, settings, parameters, feedback, batch) -> what a rule's step, or its feedback step, returns.
+Step = Callable[[Network, Loss, Any, Parameters, Parameters, Batch], Update]
+FeedbackStep = Callable[[Network, Loss, Any, Parameters, Parameters, Batch], Parameters]
+
+
+def steps(
+    targets: Targets,
+    learn: Callable[[Any, Clean, Batch], Parameters],
+    down: Callable[[Network, Parameters, Pass], dict[int, Tensor]] = lambda network, feedback, found: {},
+) -> tuple[Step, FeedbackStep]:
+    """Returns a rule's step and feedback step. How feedback learns: (settings, clean pass, batch) -> directions.
+
+    In a step forward weights follow the targets, feedback its own loss, both as they were before. `down` says what feedback makes of
+    a clean pass, where both need it.
+    """
+
+    def cleanly(network: Network, parameters: Parameters, feedback: Parameters, batch: Batch) -> Clean:
+        found = forward(network, parameters, batch.images)
+        return Clean(network, parameters, feedback, found, down(network, feedback, found))
 
     def step(network: Network, loss: Loss, settings: Any, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
-        learned = feedback_step(network, loss, settings, parameters, feedback, batch)
-        found = update(network, loss, parameters, batch, settings.step_size, targets(network, feedback))
-        return Update(found.directions | learned, found.logits)
+        clean = cleanly(network, parameters, feedback, batch)
+        taught = update(loss, clean, batch, settings.step_size, targets)
+        return Update(taught.directions | learn(settings, clean, batch), taught.logits)
 
-    return step
+    def feedback_step(
+        network: Network, loss: Loss, settings: Any, parameters: Parameters, feedback: Parameters, batch: Batch
+    ) -> Parameters:
+        return learn(settings, cleanly(network, parameters, feedback, batch), batch)
+
+    return step, feedback_step
 
 
 def needed_noise(network: Network, settings: Settings) -> tuple[int, ...]:

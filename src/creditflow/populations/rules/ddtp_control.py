@@ -7,10 +7,9 @@ reconstruction loss is good for.
 import torch
 from torch import Tensor
 
-from creditflow.populations.losses import Loss
-from creditflow.populations.network import Network, Parameters, forward
+from creditflow.populations.network import Network, Parameters
 from creditflow.populations.rule import Batch, UpdateRule
-from creditflow.populations.rules._targets import Settings, activations, corruption, hidden_layers, joint_step, needed_noise, pushed
+from creditflow.populations.rules._targets import Clean, Settings, activations, corruptions, hidden_layers, needed_noise, pushed, steps
 from creditflow.populations.rules.ddtp_linear import init as init_weights
 from creditflow.populations.rules.ddtp_linear import targets
 
@@ -21,26 +20,24 @@ def init(network: Network, settings: Settings, generator: torch.Generator) -> Pa
     return init_weights(network, settings, generator) | biases
 
 
-def feedback_step(
-    network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch
-) -> Parameters:
+def learn(settings: Settings, clean: Clean, batch: Batch) -> Parameters:
     """Returns the gradients of the reconstruction losses by Q_i and c_i."""
-    found = forward(network, parameters, batch.images)
-    directions: Parameters = {}
-    for layer in hidden_layers(network):
-        noise = corruption(batch, layer, settings.sigma)
-        y = found.logits + pushed(network, parameters, found, layer, noise)
-        guess = y @ feedback[f"q{layer}"].T + feedback[f"c{layer}"]
-        error = 2 / noise.numel() * (guess - activations(found, layer) - noise)
+    noises, directions = corruptions(batch, settings.sigma), Parameters()
+    for layer, (noise, moved) in enumerate(zip(noises, pushed(clean, noises), strict=True), 1):
+        y = clean.found.logits + moved
+        guess = y @ clean.feedback[f"q{layer}"].T + clean.feedback[f"c{layer}"]
+        error = (guess - activations(clean.found, layer) - noise) * (2 / noise.numel())
         directions |= {f"q{layer}": error.T @ y, f"c{layer}": error.sum(0)}
     return directions
 
+
+step, feedback_step = steps(targets, learn)
 
 RULE = UpdateRule(
     name="DDTP-control",
     settings=Settings,
     init=init,
-    step=joint_step(targets, feedback_step),
+    step=step,
     feedback_step=feedback_step,
     noise=needed_noise,
     noisy_step=True,

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from creditflow.populations.losses import Loss
-from creditflow.populations.network import Network, Parameters, Pass, forward
+from creditflow.populations.network import Network, Parameters
 from creditflow.populations.rule import Batch, Update, UpdateRule
 from creditflow.populations.rules import _targets
-from creditflow.populations.rules._targets import Targets, corruption, hidden_layers, joint_step, needed_noise, pushed, xavier_normal
+from creditflow.populations.rules._targets import Clean, corruptions, hidden_layers, needed_noise, pushed, steps, xavier_normal
 
 
 @dataclass(frozen=True)
@@ -29,32 +29,26 @@ def init(network: Network, settings: _targets.Settings, generator: torch.Generat
     return {f"q{layer}": xavier_normal((network.widths[layer], network.widths[-1]), generator) for layer in hidden_layers(network)}
 
 
-def targets(network: Network, feedback: Parameters) -> Targets:
+def targets(clean: Clean, output: Tensor) -> dict[int, Tensor]:
     """Returns the differences of the targets."""
-
-    def differences(found: Pass, output: Tensor) -> dict[int, Tensor]:
-        return {layer: output @ feedback[f"q{layer}"].T for layer in hidden_layers(network)}
-
-    return differences
+    return {layer: output @ clean.feedback[f"q{layer}"].T for layer in hidden_layers(clean.network)}
 
 
-def feedback_step(
-    network: Network, loss: Loss, settings: _targets.Settings, parameters: Parameters, feedback: Parameters, batch: Batch
-) -> Parameters:
+def learn(settings: _targets.Settings, clean: Clean, batch: Batch) -> Parameters:
     """Returns the gradients of the difference reconstruction losses by Q_i."""
-    found = forward(network, parameters, batch.images)
-    directions: Parameters = {}
-    for layer in hidden_layers(network):
-        noise = corruption(batch, layer, settings.sigma)
-        moved = pushed(network, parameters, found, layer, noise)
-        error = 2 / (settings.sigma**2 * noise.numel()) * (moved @ feedback[f"q{layer}"].T - noise)
+    noises, directions = corruptions(batch, settings.sigma), Parameters()
+    for layer, (noise, moved) in enumerate(zip(noises, pushed(clean, noises), strict=True), 1):
+        error = (moved @ clean.feedback[f"q{layer}"].T - noise) * (2 / (settings.sigma**2 * noise.numel()))
         directions[f"q{layer}"] = error.T @ moved
     return directions
 
 
+joint_step, feedback_step = steps(targets, learn)
+
+
 def step(network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
     """Returns the updates of both."""
-    found = joint_step(targets, feedback_step)(network, loss, settings, parameters, feedback, batch)
+    found = joint_step(network, loss, settings, parameters, feedback, batch)
     if not settings.last_hidden_bias:
         found.directions.pop(f"bias{network.n_layers - 1}")
     return found

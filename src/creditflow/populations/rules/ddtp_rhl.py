@@ -10,17 +10,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from creditflow.populations.losses import Loss
-from creditflow.populations.network import Network, Parameters, Pass, forward, tanh_change, uniform
+from creditflow.populations.network import Network, Parameters, Pass, tanh_change, uniform
 from creditflow.populations.rule import Batch, UpdateRule
 from creditflow.populations.rules import _targets
 from creditflow.populations.rules._targets import (
-    Targets,
-    corruption,
+    Clean,
+    corruptions,
     hidden_layers,
-    joint_step,
     needed_noise,
     pushed,
+    reconstruction,
+    steps,
     xavier_normal,
 )
 
@@ -48,50 +48,53 @@ def init(network: Network, settings: Settings, generator: torch.Generator) -> Pa
     return state
 
 
-def _sources(network: Network, feedback: Parameters, logits: Tensor, moved: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-    """Returns what g_i starts from (B, width) at the clean logits (B, C), and by how much it moves with them."""
-    if layer == network.n_layers - 1:
-        return logits, moved
-    z = logits @ feedback["r"].T + feedback["r_bias"]
-    return z.tanh(), tanh_change(z, moved @ feedback["r"].T)
-
-
-def targets(network: Network, feedback: Parameters) -> Targets:
-    """Returns the differences of the targets."""
-
-    def differences(found: Pass, output: Tensor) -> dict[int, Tensor]:
-        result = {}
-        for layer in hidden_layers(network):
-            clean, change = _sources(network, feedback, found.logits, output, layer)
-            z = clean @ feedback[f"q{layer}"].T + feedback[f"c{layer}"]
-            result[layer] = tanh_change(z, change @ feedback[f"q{layer}"].T)
-        return result
-
-    return differences
-
-
-def feedback_step(
-    network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch
-) -> Parameters:
-    """Returns the gradients of the difference reconstruction losses by Q_i and c_i."""
-    found = forward(network, parameters, batch.images)
-    directions: Parameters = {}
+def signals(network: Network, feedback: Parameters, found: Pass) -> dict[int, Tensor]:
+    """Returns g_i (B, n_i) at the clean logits, and as layer 0 the random layer's h (B, width)."""
+    down = {0: (found.logits @ feedback["r"].T + feedback["r_bias"]).tanh()}
     for layer in hidden_layers(network):
-        noise = corruption(batch, layer, settings.sigma)
-        clean, moved = _sources(network, feedback, found.logits, pushed(network, parameters, found, layer, noise), layer)
-        z = clean @ feedback[f"q{layer}"].T + feedback[f"c{layer}"]
-        g, change = z.tanh(), tanh_change(z, moved @ feedback[f"q{layer}"].T)
-        error = 2 / (settings.sigma**2 * noise.numel()) * (change - noise)
-        through, less = error * (1 - (g + change).square()), -error * change * (2 * g + change)
-        directions |= {f"q{layer}": through.T @ moved + less.T @ clean, f"c{layer}": less.sum(0)}
+        source = _source(network, found, down, layer)
+        down[layer] = (source @ feedback[f"q{layer}"].T + feedback[f"c{layer}"]).tanh()
+    return down
+
+
+def _source(network: Network, found: Pass, down: dict[int, Tensor], layer: int) -> Tensor:
+    return found.logits if layer == network.n_layers - 1 else down[0]
+
+
+def _moved(clean: Clean, logits: Tensor) -> Tensor:
+    """Returns by how much h moves when the logits do."""
+    return tanh_change(clean.down[0], logits @ clean.feedback["r"].T)
+
+
+def targets(clean: Clean, output: Tensor) -> dict[int, Tensor]:
+    """Returns the differences of the targets."""
+    last = clean.network.n_layers - 1
+    moved = _moved(clean, output) if last > 1 else output
+    return {
+        layer: tanh_change(clean.down[layer], (output if layer == last else moved) @ clean.feedback[f"q{layer}"].T)
+        for layer in hidden_layers(clean.network)
+    }
+
+
+def learn(settings: Settings, clean: Clean, batch: Batch) -> Parameters:
+    """Returns the gradients of the difference reconstruction losses by Q_i and c_i."""
+    noises, directions = corruptions(batch, settings.sigma), Parameters()
+    for layer, (noise, logits) in enumerate(zip(noises, pushed(clean, noises), strict=True), 1):
+        moved = logits if layer == clean.network.n_layers - 1 else _moved(clean, logits)
+        change = tanh_change(clean.down[layer], moved @ clean.feedback[f"q{layer}"].T)
+        through, less = reconstruction(clean.down[layer], change, noise, settings.sigma)
+        source = _source(clean.network, clean.found, clean.down, layer)
+        directions |= {f"q{layer}": through.T @ moved + less.T @ source, f"c{layer}": less.sum(0)}
     return directions
 
+
+step, feedback_step = steps(targets, learn, signals)
 
 RULE = UpdateRule(
     name="DDTP-RHL",
     settings=Settings,
     init=init,
-    step=joint_step(targets, feedback_step),
+    step=step,
     feedback_step=feedback_step,
     noise=needed_noise,
     noisy_step=True,

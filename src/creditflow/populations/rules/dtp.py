@@ -7,17 +7,16 @@ reconstruct: with x = h_i + sigma eps, the loss is mean (g_i(f_{i+1}(x)) - x)^2 
 import torch
 from torch import Tensor
 
-from creditflow.populations.losses import Loss
-from creditflow.populations.network import Network, Parameters, Pass, forward, tanh_change
+from creditflow.populations.network import Network, Parameters, Pass, tanh_backward, tanh_change
 from creditflow.populations.rule import Batch, UpdateRule
 from creditflow.populations.rules._targets import (
+    Clean,
     Settings,
-    Targets,
     activations,
-    corruption,
+    corruptions,
     hidden_layers,
-    joint_step,
     needed_noise,
+    steps,
     xavier_normal,
 )
 
@@ -33,47 +32,48 @@ def init(network: Network, settings: Settings, generator: torch.Generator) -> Pa
     return state
 
 
+def signals(network: Network, feedback: Parameters, found: Pass) -> dict[int, Tensor]:
+    """Returns g_i(h_{i+1}) = tanh(Q_i h_{i+1} + c_i) (B, n_i) of each hidden layer."""
+    return {layer: back(feedback, layer, activations(found, layer + 1)) for layer in hidden_layers(network)}
+
+
 def back(feedback: Parameters, layer: int, y: Tensor) -> Tensor:
-    """Returns Q_i y + c_i (B, n_i), of which g_i is the tanh."""
-    return y @ feedback[f"q{layer}"].T + feedback[f"c{layer}"]
+    """Returns g_i(y) (B, n_i)."""
+    return (y @ feedback[f"q{layer}"].T + feedback[f"c{layer}"]).tanh()
 
 
-def targets(network: Network, feedback: Parameters) -> Targets:
+def targets(clean: Clean, output: Tensor) -> dict[int, Tensor]:
     """Returns the differences of the targets."""
-
-    def differences(found: Pass, output: Tensor) -> dict[int, Tensor]:
-        result, difference = {}, output
-        for layer in reversed(hidden_layers(network)):
-            z = back(feedback, layer, activations(found, layer + 1))
-            difference = tanh_change(z, difference @ feedback[f"q{layer}"].T)
-            result[layer] = difference
-        return result
-
-    return differences
+    down = clean.down or signals(clean.network, clean.feedback, clean.found)
+    result, difference = {}, output
+    for layer in reversed(hidden_layers(clean.network)):
+        difference = tanh_change(down[layer], difference @ clean.feedback[f"q{layer}"].T)
+        result[layer] = difference
+    return result
 
 
-def feedback_step(
-    network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch
-) -> Parameters:
+def learn(settings: Settings, clean: Clean, batch: Batch) -> Parameters:
     """Returns the gradients of the reconstruction losses by Q_i and c_i."""
-    found = forward(network, parameters, batch.images)
+    network, parameters = clean.network, clean.parameters
     directions: Parameters = {}
-    for layer in hidden_layers(network):
-        x = activations(found, layer) + corruption(batch, layer, settings.sigma)
+    for layer, noise in enumerate(corruptions(batch, settings.sigma), 1):
+        x = activations(clean.found, layer) + noise
         y = x @ parameters[f"weight{layer + 1}"].T + parameters[f"bias{layer + 1}"]
         if layer + 1 < network.n_layers:
             y = network.activate.value(y)
-        g = back(feedback, layer, y).tanh()
-        error = 2 / (max(settings.sigma, _LEAST_SIGMA) ** 2 * x.numel()) * (g - x) * (1 - g.square())
+        g = back(clean.feedback, layer, y)
+        error = tanh_backward((g - x) * (2 / (max(settings.sigma, _LEAST_SIGMA) ** 2 * x.numel())), g)
         directions |= {f"q{layer}": error.T @ y, f"c{layer}": error.sum(0)}
     return directions
 
+
+step, feedback_step = steps(targets, learn)
 
 RULE = UpdateRule(
     name="DTP",
     settings=Settings,
     init=init,
-    step=joint_step(targets, feedback_step),
+    step=step,
     feedback_step=feedback_step,
     noise=needed_noise,
     noisy_step=True,

@@ -5,47 +5,46 @@ corrected g_k, and the loss is mean (u_i - h_i - sigma eps)^2 / sigma^2, of whic
 path from the output to layer i a damped pseudo-inverse of the path up (Theorem 4); the damping is the feedback's weight decay.
 """
 
-from creditflow.populations.losses import Loss
-from creditflow.populations.network import Network, Parameters, forward, tanh_change
+from creditflow.populations.network import Parameters, tanh_change
 from creditflow.populations.rule import Batch, UpdateRule
 from creditflow.populations.rules._targets import (
+    Clean,
     Settings,
     activations,
-    corruption,
+    corruptions,
     hidden_layers,
-    joint_step,
     needed_noise,
     pushed,
+    reconstruction,
+    rows,
+    steps,
 )
-from creditflow.populations.rules.dtp import back, init, targets
+from creditflow.populations.rules.dtp import init, signals, targets
 
 
-def feedback_step(
-    network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch
-) -> Parameters:
-    """Returns the gradients of the difference reconstruction losses by Q_i and c_i, in differences from the clean pass."""
-    found = forward(network, parameters, batch.images)
-    directions: Parameters = {}
-    clean = {layer: back(feedback, layer, activations(found, layer + 1)) for layer in hidden_layers(network)}
-    for layer in hidden_layers(network):
-        noise = corruption(batch, layer, settings.sigma)
-        moved = pushed(network, parameters, found, layer, noise)
-        for above in range(network.n_layers - 1, layer, -1):
-            moved = tanh_change(clean[above], moved @ feedback[f"q{above}"].T)
-        g, change = clean[layer].tanh(), tanh_change(clean[layer], moved @ feedback[f"q{layer}"].T)
-        error = 2 / (settings.sigma**2 * noise.numel()) * (change - noise)
-        # g' at the corrupted place is 1 - (g + change)^2; less that at the clean one, - change (2 g + change).
-        through, less = error * (1 - (g + change).square()), -error * change * (2 * g + change)
-        directions[f"q{layer}"] = through.T @ moved + less.T @ activations(found, layer + 1)
+def learn(settings: Settings, clean: Clean, batch: Batch) -> Parameters:
+    """Returns the gradients of the difference reconstruction losses by Q_i and c_i, in differences from the clean pass.
+
+    Noise of all layers travels together: at layer k row i is what the noise of layer i <= k has become there.
+    """
+    noises, directions = corruptions(batch, settings.sigma), Parameters()
+    moved = pushed(clean, noises)
+    for layer in reversed(hidden_layers(clean.network)):
+        change = tanh_change(clean.down[layer], rows(moved, clean.feedback[f"q{layer}"]))
+        through, less = reconstruction(clean.down[layer], change[-1], noises[layer - 1], settings.sigma)
+        directions[f"q{layer}"] = through.T @ moved[-1] + less.T @ activations(clean.found, layer + 1)
         directions[f"c{layer}"] = less.sum(0)
+        moved = change[:-1]
     return directions
 
+
+step, feedback_step = steps(targets, learn, signals)
 
 RULE = UpdateRule(
     name="DTPDRL",
     settings=Settings,
     init=init,
-    step=joint_step(targets, feedback_step),
+    step=step,
     feedback_step=feedback_step,
     noise=needed_noise,
     noisy_step=True,

@@ -6,14 +6,15 @@ damping the pseudo-inverse of J_i takes the place of the product.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from creditflow.populations.losses import Loss
-from creditflow.populations.network import Network, Parameters, Pass
+from creditflow.populations.network import Network, Parameters, Pass, forward
 from creditflow.populations.rule import Batch, Update, UpdateRule
-from creditflow.populations.rules._targets import Targets, hidden_layers, update
+from creditflow.populations.rules._targets import Clean, hidden_layers, update
 
 
 @dataclass(frozen=True)
@@ -33,31 +34,28 @@ def jacobians(network: Network, parameters: Parameters, found: Pass) -> dict[int
     jacobian = parameters[f"weight{network.n_layers}"].expand(n, -1, -1)
     result = {network.n_layers - 1: jacobian}
     for layer in range(network.n_layers - 1, 1, -1):
-        z = found.pre[layer - 1][:, None].expand(jacobian.shape)
-        jacobian = network.activate.back(jacobian, z) @ parameters[f"weight{layer}"]
+        hidden = found.hidden[layer - 1][:, None].expand(jacobian.shape)
+        jacobian = network.activate.back(jacobian, hidden) @ parameters[f"weight{layer}"]
         result[layer - 1] = jacobian
     return result
 
 
-def targets(network: Network, parameters: Parameters, damping: float) -> Targets:
+def targets(clean: Clean, output: Tensor, damping: float) -> dict[int, Tensor]:
     """Returns the differences of the targets."""
-
-    def differences(found: Pass, output: Tensor) -> dict[int, Tensor]:
-        result, error = {}, output.double()[..., None]
-        for layer, jacobian in jacobians(network, parameters, found).items():
-            j = jacobian.double()  # J J^T of ten classes can be ill-conditioned
-            gram = j @ j.transpose(1, 2)
-            damped = gram + damping * torch.eye(gram.shape[1], dtype=j.dtype, device=j.device)
-            solved = torch.linalg.solve(damped, error) if damping else torch.linalg.pinv(gram, hermitian=True) @ error
-            result[layer] = (j.transpose(1, 2) @ solved)[..., 0].to(output.dtype)
-        return {layer: result[layer] for layer in hidden_layers(network)}
-
-    return differences
+    result, error = {}, output.double()[..., None]
+    for layer, jacobian in jacobians(clean.network, clean.parameters, clean.found).items():
+        j = jacobian.double()  # J J^T of ten classes can be ill-conditioned
+        gram = j @ j.transpose(1, 2)
+        damped = gram + damping * torch.eye(gram.shape[1], dtype=j.dtype, device=j.device)
+        solved = torch.linalg.solve(damped, error) if damping else torch.linalg.pinv(gram, hermitian=True) @ error
+        result[layer] = (j.transpose(1, 2) @ solved)[..., 0].to(output.dtype)
+    return {layer: result[layer] for layer in hidden_layers(clean.network)}
 
 
 def step(network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
     """Returns the update, with an output target one loss gradient away."""
-    return update(network, loss, parameters, batch, 1.0, targets(network, parameters, settings.damping))
+    clean = Clean(network, parameters, feedback, forward(network, parameters, batch.images), {})
+    return update(loss, clean, batch, 1.0, partial(targets, damping=settings.damping))
 
 
 RULE = UpdateRule(name="GNT", settings=Settings, step=step, connected=("uu",), plastic=("uu",))
