@@ -32,6 +32,8 @@ _HISTORY = (
     "feedback_cosine",
     "v_cosine",
     "effective_rank",
+    "h_mean_eigenvalue",
+    "h_largest_eigenvalue",
 )
 
 

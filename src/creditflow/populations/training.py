@@ -17,11 +17,12 @@ from creditflow.populations.images import FlatImages, Streams, held_out, is_righ
 from creditflow.populations.losses import LOSSES
 from creditflow.populations.measuring import accuracies, layer_angles, robust_accuracies, update_angles
 from creditflow.populations.memory import check_memory
-from creditflow.populations.network import Network, Parameters, initial_parameters
+from creditflow.populations.network import Network, Parameters
 from creditflow.populations.optimizers import Optimizer, OptimizerSettings
 from creditflow.populations.population import Member, Population, norms
 from creditflow.populations.rule import Batch, UpdateRule
 from creditflow.populations.settings import PopulationSettings
+from creditflow.populations.start import draw_start
 from creditflow.runtime import Resume
 from creditflow.settings import parse
 
@@ -92,20 +93,14 @@ class _Run:
         return validation, train
 
     def _start(self, rule: UpdateRule, rule_settings: Any, members: list[Member]) -> Population:
-        def stacked(draw: Callable[[int], Parameters]) -> Parameters:
-            drawn = {seed: draw(seed) for seed in {member.seed for member in members}}
-            names = drawn[members[0].seed]
-            return {name: torch.stack([drawn[one.seed][name] for one in members]).to(self.device, self.dtype) for name in names}
+        seeds = {member.seed for member in members}
+        drawn = {seed: draw_start(rule, rule_settings, self.network, self.settings, seed) for seed in seeds}
 
-        start = stacked(
-            lambda seed: initial_parameters(
-                self.network,
-                self.settings.initialisation,
-                runtime.generator("population", "weights", seed),
-                biases=self.settings.biases,
-            )
-        )
-        feedback = stacked(lambda seed: rule.init(self.network, rule_settings, runtime.generator("population", "feedback", seed)))
+        def stacked(kind: int) -> Parameters:
+            of = [drawn[member.seed][kind] for member in members]
+            return {name: torch.stack([one[name] for one in of]).to(self.device, self.dtype) for name in of[0]}
+
+        start, feedback = stacked(0), stacked(1)
         best, best_feedback = ({name: value.clone() for name, value in of.items()} for of in (start, feedback))
         never = torch.zeros(len(members), dtype=torch.int64)
         return Population(

@@ -94,6 +94,8 @@ def read_frames(paths: Sequence[Path], source: str) -> list[pd.DataFrame]:
     """
     if source == "gallery":
         return [_read_gallery(paths)]
+    if source == "populations":
+        return [_read_populations(paths)]
     kinds = source.split()
     if len(paths) != len(kinds):
         raise UserError(f"give --frame {len(kinds)} file(s), in this order: {', '.join(kinds)}")
@@ -108,6 +110,18 @@ def _read_gallery(paths: Sequence[Path]) -> pd.DataFrame:
         if not pictures:
             raise UserError(f"{record.path} has no pictures; delete it and run the same command again")
         rows.append(asdict(record.keys) | {"epsilon": record.content["checks"]["shown_epsilon"]} | pictures)
+    return pd.DataFrame(rows)
+
+
+def _read_populations(paths: Sequence[Path]) -> pd.DataFrame:
+    """Returns a row per member of the populations: whose it is, how it fared, and itself (`saved`, `index`)."""
+    from creditflow.populations.storage import load_population  # needs PyTorch, which other frames do without
+
+    rows = []
+    for path in paths:
+        saved = load_population(path)
+        keys = {"dataset": path.parts[-3], "backbone": path.parts[-2], "rule": saved.content["rule"]}
+        rows += [keys | member | {"saved": saved, "index": index} for index, member in enumerate(saved.content["members"])]
     return pd.DataFrame(rows)
 
 

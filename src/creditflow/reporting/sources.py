@@ -17,14 +17,17 @@ _PUBLISHED = Path("config/published")
 def source_files(experiment: Experiment, results: Path, kind: str, name: str) -> list[Path]:
     """Returns the frames that an experiment's table or figure (`kind`) shows, in the order of its `source`.
 
-    "gallery" stands for records: those of one model's attack, through each of its gradients.
+    "gallery" stands for records: those of one model's attack, through each of its gradients; "populations" for those of the variants
+    that the settings name.
 
-    Raises UserError if its settings choose published numbers or records that are not there.
+    Raises UserError if its settings choose published numbers, records or populations that are not there.
     """
     settings = experiment.keys[f"{kind}s"].get(name, {})
     words = str(plugins.declared(kind, name, "source", "summary")).split()
     if words == ["gallery"]:
         return _gallery(experiment, results, settings, f"experiment {experiment.name}: {kind}s.{name}")
+    if words == ["populations"]:
+        return _populations(experiment, results, settings, f"experiment {experiment.name}: {kind}s.{name}")
     frames = {word: results / experiment.name / f"{word}.parquet" for word in words}
     if "published" in frames:
         chosen = str(settings.get("published") or plugins.declared(kind, name, "published", DEFAULT_PUBLISHED))
@@ -34,6 +37,20 @@ def source_files(experiment: Experiment, results: Path, kind: str, name: str) ->
             raise UserError(f"{where}: unknown published numbers {chosen!r}{plugins.suggestion(chosen, known)}")
         frames["published"] = _PUBLISHED / f"{chosen}.csv"
     return list(frames.values())
+
+
+def _populations(experiment: Experiment, results: Path, settings: Mapping[str, Any], where: str) -> list[Path]:
+    """Returns the populations of `variants`, {label: variant}, under `rule` on `dataset` or the only one."""
+    variants = list((settings.get("variants") or {}).values())
+    if "population" not in experiment.keys or not variants:
+        raise UserError(f"{where}.variants: name populations of this experiment, such as {{SAL: mlp_200}}")
+    dataset, rule = settings.get("dataset") or experiment.datasets[0], settings.get("rule", "sal")
+    for variant in variants:
+        if variant not in experiment.networks:
+            raise UserError(f"{where}.variants: unknown variant {variant!r}{plugins.suggestion(str(variant), experiment.networks)}")
+        if dataset not in experiment.datasets or rule not in experiment.rules_of(dataset, variant):
+            raise UserError(f"{where}: {variant} has no population of rule {rule!r} on dataset {dataset!r}")
+    return [results / experiment.name / "population" / dataset / variant / f"{rule}.safetensors" for variant in dict.fromkeys(variants)]
 
 
 def _gallery(experiment: Experiment, results: Path, settings: Mapping[str, Any], where: str) -> list[Path]:

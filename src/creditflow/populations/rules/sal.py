@@ -21,7 +21,7 @@ from creditflow.plugins import suggestion
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters, forward
 from creditflow.populations.rule import Batch, Update, UpdateRule
-from creditflow.populations.spectra import effective_rank
+from creditflow.populations.spectra import effective_rank_of, singular_values
 
 PATHWAYS = ("w", "v", "w_bar", "v_bar")
 _DOWNSTREAM = ("identity", "relu_jacobian", "relu", "tanh")
@@ -129,11 +129,18 @@ def _activity(kind: str, received: Tensor, seen: Tensor) -> Tensor:
 
 
 def measure(network: Network, settings: Settings, parameters: Parameters, feedback: Parameters) -> dict[str, Tensor]:
-    """Returns means over hidden layers: the cosine of Vb_k^T and V_k (Lemma 1 makes it 1), and the effective rank of H_k = Vb_k Vb_k^T."""
+    """Returns means over hidden layers: the cosine of Vb_k^T and V_k (Lemma 1 makes it 1), and of H_k = Vb_k Vb_k^T the effective rank
+    and the mean and largest eigenvalue, by which it multiplies the learning rate."""
     layers = range(1, network.n_layers)
     cosines = [torch.cosine_similarity(feedback[f"v_bar{k}"].T.flatten(), feedback[f"v{k}"].flatten(), dim=0) for k in layers]
-    ranks = [effective_rank(feedback[f"v_bar{k}"] @ feedback[f"v_bar{k}"].T) for k in layers]
-    return {"v_cosine": torch.stack(cosines).mean(), "effective_rank": torch.stack(ranks).mean()}
+    spectra = [singular_values(feedback[f"v_bar{k}"]).square() for k in layers]
+    units = torch.tensor([len(feedback[f"v_bar{k}"]) for k in layers])  # of which those beyond the descending width have eigenvalue 0
+    return {
+        "v_cosine": torch.stack(cosines).mean(),
+        "effective_rank": torch.stack([effective_rank_of(values) for values in spectra]).mean(),
+        "h_mean_eigenvalue": (torch.stack([values.sum() for values in spectra]) / units.to(spectra[0])).mean(),
+        "h_largest_eigenvalue": torch.stack([values[0] for values in spectra]).mean(),
+    }
 
 
 RULE = UpdateRule(

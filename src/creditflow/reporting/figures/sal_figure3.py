@@ -1,0 +1,97 @@
+"""H = Vb Vb^T, SAL's matrix learning rate, and W W^T of one hidden layer before and after training, and their spectra (the SAL paper's
+Figure 3). One network: the first seed with the learning rate that was chosen, at its best epoch."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from torch import Tensor
+
+from creditflow.populations import get_update_rule
+from creditflow.populations.network import Network
+from creditflow.populations.selection import chosen_rate
+from creditflow.populations.settings import PopulationSettings
+from creditflow.populations.spectra import effective_rank_of, singular_values
+from creditflow.populations.start import draw_start
+from creditflow.reporting.figure import Figure
+from creditflow.reporting.names import display
+from creditflow.settings import parse
+
+_TITLES = {"v_bar": r"$\bar{V}\bar{V}^T$", "weight": "$WW^T$"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """variants: {label: variant} of the one to show. rule, dataset: SAL and the first if left out. layer: hidden layer 1, 2, ..."""
+
+    variants: dict[str, str] = field(default_factory=dict)
+    rule: str = "sal"
+    dataset: str | None = None
+    layer: int = 1
+
+    def __post_init__(self) -> None:
+        if len(self.variants) != 1 or self.layer < 1:
+            raise ValueError("variants must name one population, and layer must be at least 1")
+
+
+def draw(members: pd.DataFrame, settings: Settings) -> Canvas:
+    """Returns two rows, H and W W^T, of three panels: before, after, eigenvalues."""
+    member = _chosen(members)
+    found = matrices(member, settings.layer)
+    canvas = Canvas(figsize=(7.4, 4.6), layout="constrained")
+    for row, (name, (before, after)) in zip(canvas.subplots(2, 3), found.items(), strict=True):
+        for axes, matrix, when in zip(row, (before, after), ("before", "after"), strict=False):
+            _heat(axes, matrix @ matrix.T, f"{_TITLES[name]} {when}")
+        _spectrum(row[2], {"before": before, "after": after}, _TITLES[name])
+    where = f"{display(member.dataset)}, hidden layer {settings.layer} of {display(member.backbone)}"
+    run = f"seed {member.seed}, learning rate {member.learning_rate:g}, epoch {member.best_epoch}"
+    canvas.supxlabel(f"{where}, {display(member.rule)}, {run}; colours to the 99.5th percentile of magnitudes", fontsize=7)
+    return canvas
+
+
+def matrices(member: Any, layer: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """Returns Vb (d, e) and W (d, d below) of a hidden layer before and after training, in float64."""
+    content = member.saved.content
+    settings = parse(PopulationSettings, content["settings"]["settings"], "settings of the population")
+    rule = get_update_rule(member.rule)
+    widths = [len(member.saved.parameters[f"bias{number}"][0]) for number in range(1, len(settings.hidden) + 2)]
+    network = Network((member.saved.parameters["weight1"].shape[2], *widths), settings.activation)
+    parameters, feedback = draw_start(rule, parse(rule.settings, settings.rule, "settings of the rule"), network, settings, member.seed)
+    before = {"v_bar": feedback[f"v_bar{layer}"], "weight": parameters[f"weight{layer}"]}
+    after = {"v_bar": member.saved.feedback[f"v_bar{layer}"], "weight": member.saved.parameters[f"weight{layer}"]}
+    return {name: (before[name], after[name][member["index"]].double()) for name in before}
+
+
+def _chosen(members: pd.DataFrame) -> Any:
+    first = members.iloc[0]
+    rate = chosen_rate(first.saved, first.backbone)
+    return members[members.learning_rate == rate].sort_values("seed").iloc[0]
+
+
+def _heat(axes: Axes, matrix: Tensor, title: str) -> None:
+    bound = float(torch.quantile(matrix.abs(), 0.995)) or 1.0
+    image = axes.imshow(matrix.numpy(), cmap="PuOr", vmin=-bound, vmax=bound, interpolation="nearest")
+    axes.set_title(title, fontsize=9)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.figure.colorbar(image, ax=axes, shrink=0.8).ax.tick_params(labelsize=6)
+
+
+def _spectrum(axes: Axes, of: dict[str, Tensor], title: str) -> None:
+    for (when, matrix), style in zip(of.items(), (("#999999", "--"), ("#D55E00", "-")), strict=True):
+        values = singular_values(matrix).square()
+        shares = values / values[0]
+        label = f"{when}, effective rank {float(effective_rank_of(values)):.1f}"
+        axes.plot(range(1, len(shares) + 1), shares.numpy(), color=style[0], linestyle=style[1], label=label)
+    axes.set_yscale("log")
+    axes.set_ylim(1e-6, 2)
+    axes.set_xlabel("eigenvalue")
+    axes.set_ylabel("share of the largest")
+    axes.set_title(title, fontsize=9)
+    axes.legend(fontsize=6)
+
+
+FIGURE = Figure(settings=Settings, draw=draw, source="populations")
