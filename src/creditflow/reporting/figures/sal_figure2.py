@@ -4,10 +4,11 @@ Bands are 95% intervals over images and seeds; the ascending stream keeps its wi
 from dataclasses import dataclass, field
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from creditflow.errors import UserError
-from creditflow.reporting.figure import Figure, only
+from creditflow.reporting.figure import Figure
 from creditflow.reporting.names import display
 from creditflow.reporting.table import footnote
 
@@ -17,7 +18,7 @@ _COLORS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00")
 @dataclass(frozen=True)
 class Settings:
     """lines: for each label the variants by descending width, such as {tanh: {100: tanh_100, 200: tanh_200}}.
-    dataset: which, if there are several."""
+    dataset: the one to show; all that these variants were trained on if left out."""
 
     lines: dict[str, dict[str, str]] = field(default_factory=dict)
     dataset: str | None = None
@@ -25,27 +26,35 @@ class Settings:
 
 
 def draw(summary: pd.DataFrame, settings: Settings) -> Canvas:
-    """Returns one panel."""
+    """Returns a panel per dataset."""
+    variants = [variant for line in settings.lines.values() for variant in line.values()]
+    if not variants:
+        raise UserError("sal_figure2: give `lines` in the figure's settings: labels, and for each the variants by width")
     rows = summary[(summary.attack == "clean") & (summary.rule == settings.rule)]
-    rows = only(rows, "dataset", settings.dataset, "sal_figure2", "accuracy")
-    canvas = Canvas(figsize=(5.4, 3.6), layout="constrained")
-    axes = canvas.subplots()
-    shown = []
-    for (label, variants), color in zip(settings.lines.items(), _COLORS, strict=False):
+    shown = rows[rows.backbone.isin(variants) & rows.dataset.isin([settings.dataset] if settings.dataset else set(rows.dataset))]
+    missing = sorted(set(variants) - set(shown.backbone))
+    if missing:
+        raise UserError(f"sal_figure2: no record of variant {missing[0]!r}; found: {', '.join(sorted(set(rows.backbone)))}")
+    datasets = sorted(set(shown.dataset))
+    canvas = Canvas(figsize=(1.2 + 4.2 * len(datasets), 3.6), layout="constrained")
+    for axes, dataset in zip(canvas.subplots(1, len(datasets), squeeze=False)[0], datasets, strict=True):
+        _panel(axes, shown[shown.dataset == dataset], settings.lines)
+        axes.set_title(display(dataset), fontsize=9)
+    canvas.supxlabel(footnote(shown), fontsize=7)
+    return canvas
+
+
+def _panel(axes: Axes, rows: pd.DataFrame, lines: dict[str, dict[str, str]]) -> None:
+    for (label, variants), color in zip(lines.items(), _COLORS, strict=False):
         points = [(int(width), _row(rows, variant)) for width, variant in variants.items()]
         points.sort(key=lambda point: point[0])
         widths, found = [width for width, _ in points], pd.concat([row for _, row in points])
         axes.plot(widths, 100 * found.value, color=color, marker="o", markersize=4, label=label)
         axes.fill_between(widths, 100 * found.low, 100 * found.high, color=color, alpha=0.15, linewidth=0)
-        shown.append(found)
-    if not shown:
-        raise UserError("sal_figure2: give `lines` in the figure's settings: labels, and for each the variants by width")
     axes.set_xscale("log", base=2)
     axes.set_xlabel("descending units per hidden layer")
     axes.set_ylabel("test accuracy (%)")
     axes.legend(fontsize=8)
-    canvas.supxlabel(f"{display(rows.dataset.iloc[0])}, {footnote(pd.concat(shown))}", fontsize=7)
-    return canvas
 
 
 def _row(rows: pd.DataFrame, variant: str) -> pd.DataFrame:
