@@ -203,7 +203,7 @@ def trained(suffix):
 
 def population_settings(wildcards):
     """Settings of a population's training, as compact JSON."""
-    return json.dumps(EXPERIMENTS[wildcards.experiment].population(wildcards.backbone, wildcards.rule), sort_keys=True)
+    return json.dumps(EXPERIMENTS[wildcards.experiment].population(wildcards.dataset, wildcards.backbone, wildcards.rule), sort_keys=True)
 
 
 def learning_rates(wildcards):

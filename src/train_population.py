@@ -1,6 +1,6 @@
 """Train a population: one network for each seed and learning rate, under one update rule, all in one job."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from creditflow import files, plugins, runtime
@@ -36,9 +36,9 @@ def main() -> None:
     inputs = parse(InputSettings, args.input, "--input")
     data, test = (load_prepared(args.data, split, args.classes, inputs).to(device) for split in ("train", "test"))
     options = {"hidden": list(settings.hidden), "activation": settings.activation}
-    # These papers feed pixels in [0, 1] as they are.
     channels = data.image_shape[0]
-    spec = ModelSpec("mlp", data.image_shape, len(data.class_names), (0.0,) * channels, (1.0,) * channels, options)
+    normalisation = (settings.pixel_mean,) * channels, (settings.pixel_deviation,) * channels
+    spec = ModelSpec("mlp", data.image_shape, len(data.class_names), *normalisation, options)
     members = [Member(seed, rate) for rate in sorted(set(args.learning_rates)) for seed in sorted(set(args.seeds))]
     identity = {
         "stage": "train_population",
@@ -60,7 +60,7 @@ def main() -> None:
         _print(population)
 
     with files.only_one_writer(args.checkpoint or args.output):
-        flat, flat_test = flat_images(data), flat_images(test)
+        flat, flat_test = (replace(flat_images(one), mean=settings.pixel_mean, deviation=settings.pixel_deviation) for one in (data, test))
         rule = get_update_rule(args.rule)
         population = train_population(rule, members, flat, flat_test, settings, resume=resume, on_epoch=on_epoch)
         save_population(

@@ -62,6 +62,7 @@ def reconstruction_loss(rule: str, network: Network, own: object, p: Parameters,
         frozen = {name: one if name in (f"q{i}", f"c{i}") else one.detach() for name, one in q.items()}
         if rule == "ddtp_rhl" and k < last - 1:
             value = (value @ frozen["r"].T + frozen["r_bias"]).tanh()
+            value = torch.cat([value, h[k]], 1) if own.recurrent else value  # type: ignore[attr-defined]
         z = value @ frozen[f"q{k}"].T + frozen.get(f"c{k}", torch.zeros(1).double())
         return z if rule in ("ddtp_linear", "ddtp_control") else z.tanh()
 
@@ -77,10 +78,10 @@ def reconstruction_loss(rule: str, network: Network, own: object, p: Parameters,
     return (g(i, y[last]) + h[i] - g(i, h[last]) - noisy).square().mean() / sigma**2
 
 
-@pytest.mark.parametrize("rule", FAMILY)
-def test_feedback_descends_its_loss_exactly(rule: str) -> None:
+@pytest.mark.parametrize(("rule", "more"), [*((rule, {}) for rule in FAMILY), ("ddtp_rhl", {"recurrent": True})])
+def test_feedback_descends_its_loss_exactly(rule: str, more: dict[str, object]) -> None:
     network = Network(WIDTHS, "tanh")
-    own, p, q, batch = case(rule, network)
+    own, p, q, batch = case(rule, network, **more)
     found = get_update_rule(rule).feedback_step
     assert found is not None
     directions = found(network, CE, own, p, q, batch)
@@ -93,10 +94,10 @@ def test_feedback_descends_its_loss_exactly(rule: str) -> None:
     assert set(directions) == {name for name in q if name[0] in "qc"}
 
 
-@pytest.mark.parametrize("rule", FAMILY)
-def test_targets_are_the_papers_and_the_output_layer_follows_the_gradient(rule: str) -> None:
+@pytest.mark.parametrize(("rule", "more"), [*((rule, {}) for rule in FAMILY), ("ddtp_rhl", {"recurrent": True})])
+def test_targets_are_the_papers_and_the_output_layer_follows_the_gradient(rule: str, more: dict[str, object]) -> None:
     network = Network(WIDTHS, "tanh")
-    own, p, q, batch = case(rule, network, **({"last_hidden_bias": True} if rule == "ddtp_linear" else {}))
+    own, p, q, batch = case(rule, network, **({"last_hidden_bias": True} if rule == "ddtp_linear" else more))
     last, n = network.n_layers, len(batch.images)
     h = {0: batch.images}
     for k in range(1, last + 1):
@@ -106,6 +107,7 @@ def test_targets_are_the_papers_and_the_output_layer_follows_the_gradient(rule: 
     def g(k: int, value: Tensor) -> Tensor:
         if rule == "ddtp_rhl" and k < last - 1:
             value = (value @ q["r"].T + q["r_bias"]).tanh()
+            value = torch.cat([value, h[k]], 1) if own.recurrent else value  # type: ignore[attr-defined]
         z = value @ q[f"q{k}"].T + q.get(f"c{k}", torch.zeros(1).double())
         return z if rule in ("ddtp_linear", "ddtp_control") else z.tanh()
 
@@ -234,6 +236,19 @@ def test_changes_of_tanh_are_exact_however_small(z: float, delta: float, sign: i
     x, d = torch.tensor([z]), torch.tensor([sign * delta])
     exact = math.sinh(float(d)) / (math.cosh(float(x)) * math.cosh(float(x) + float(d)))
     assert float(tanh_change(x.tanh(), d)) == pytest.approx(exact, rel=2e-4 if abs(z) > 3 else 1e-5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(lead=st.floats(0, 30), right=st.booleans())
+def test_cross_entropy_is_exact_where_float32_would_read_zero(lead: float, right: bool) -> None:
+    logits = torch.tensor([[lead, 0.0, -1.0]])
+    targets = torch.tensor([[1.0, 0, 0]] if right else [[0, 1.0, 0]])
+    exact = logits.double().requires_grad_()
+    value = -(exact.log_softmax(1) * targets).sum()
+    value.backward()
+    assert float(CE.value(logits, targets)) == pytest.approx(float(value.detach()), rel=1e-4)
+    assert exact.grad is not None
+    torch.testing.assert_close(CE.slope(logits, targets).double(), exact.grad, rtol=1e-4, atol=1e-20)
 
 
 # --- training ----------------------------------------------------------------------------------------------------

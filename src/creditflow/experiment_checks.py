@@ -72,7 +72,13 @@ def _check_population(keys: Mapping[str, Any], where: str) -> None:
             if seed not in keys["seeds"]:
                 raise UserError(f"{place}.seeds: {seed} is not under `seeds`")
         for own in (section["settings"], its.get("settings", {})):
-            for rule in own.get("rules", {}):
+            for dataset in own.get("datasets", {}):
+                if dataset not in section["datasets"]:
+                    known = section["datasets"]
+                    raise UserError(
+                        f"{place}: settings.datasets: {dataset!r} is not under `population.datasets`{suggestion(dataset, known)}"
+                    )
+            for rule in [rule for one in (own, *own.get("datasets", {}).values()) for rule in one.get("rules", {})]:
                 if rule not in keys["rules"]:
                     raise UserError(f"{place}: settings.rules: {rule!r} is not under `rules`{suggestion(rule, keys['rules'])}")
         settings = section["settings"] | its.get("settings", {})

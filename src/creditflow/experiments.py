@@ -16,6 +16,8 @@ from jsonschema.exceptions import ValidationError, best_match
 from creditflow import plugins
 from creditflow.errors import UserError, one_line
 from creditflow.experiment_checks import attack_kind, check_keys, check_lender, input_of, networks, trained_datasets
+from creditflow.hyperparameters import with_published
+from creditflow.mappings import merged
 from creditflow.plugins import suggestion
 
 #: results/data holds the datasets, which all experiments share; the others are rules of the workflow.
@@ -88,10 +90,12 @@ class Experiment:
         own: list[int] = self.keys["population"]["variants"][network].get("seeds", seeds)
         return own
 
-    def population(self, variant: str, rule: str) -> dict[str, Any]:
-        """Returns the settings of a population's training under a rule: the common ones, the variant's, and the rule's in these."""
+    def population(self, dataset: str, variant: str, rule: str) -> dict[str, Any]:
+        """Returns the settings of a population's training: the common ones, the variant's, in these the dataset's, in all of these the
+        rule's."""
         section = self.keys["population"]
         settings = merged(section["settings"], section["variants"][variant].get("settings", {}))
+        settings = merged(settings, settings.pop("datasets", {}).get(dataset, {}))
         return merged(settings, settings.pop("rules", {}).get(rule, {}))
 
     def model(self, results: Path, dataset: str, network: str, rule: str, seed: int) -> Path:
@@ -203,6 +207,7 @@ def load_experiments(folder: Path, schema: Path) -> dict[str, Experiment]:
             raise UserError(f"{where}: an experiment cannot be called {name!r}; rename the file (lower-case words joined by _)")
         keys = _extend(name, raw, folder, ())
         _validate(keys, schema, "experiment", where)
+        keys = _with_published(keys, where)
         check_keys(keys, where)
         experiments[name] = Experiment(name, keys)
     for name, experiment in experiments.items():
@@ -261,16 +266,19 @@ def _extend(name: str, raw: Mapping[str, dict[str, Any]], folder: Path, seen: tu
     return merged(_extend(base, raw, folder, (*seen, name)), keys)
 
 
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `base` with what `over` says: mappings are merged, what is null is taken away."""
-    whole = dict(base)
-    for key, value in over.items():
-        if value is None and key in base:
-            del whole[key]
-            continue
-        both = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
-        whole[key] = merged(base[key], value) if both else value
-    return whole
+def _with_published(keys: dict[str, Any], where: str) -> dict[str, Any]:
+    """Returns the keys with published hyper-parameters in the place of their names."""
+    variants: dict[str, Any] = keys.get("population", {}).get("variants", {})
+    filled = {
+        name: with_published(variant, keys["rules"], f"{where}: population.variants.{name}.hyperparameters")
+        for name, variant in variants.items()
+        if "hyperparameters" in variant
+    }
+    return (
+        merged(keys, {"population": {"variants": {name: {"hyperparameters": None} | its for name, its in filled.items()}}})
+        if filled
+        else keys
+    )
 
 
 @cache

@@ -1,7 +1,7 @@
 """Images of a split as flat vectors on the device, and which of them each member sees when."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,19 +13,24 @@ from creditflow.errors import UserError
 
 @dataclass(frozen=True)
 class FlatImages:
-    """Pixels uint8 (N, n_0) and labels int64 (N,), or uint8 zeros and ones (N, C), on the device."""
+    """Pixels uint8 (N, n_0) and labels int64 (N,), or uint8 zeros and ones (N, C), on the device. What networks see is the pixel, in
+    [0, 1], less `mean`, over `deviation`."""
 
     pixels: Tensor
     labels: Tensor
     n_classes: int
+    mean: float = 0.0
+    deviation: float = 1.0
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def batch(self, chosen: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Returns images (..., n_0) in [0, 1] and targets (..., C) for indices (...): one-hot labels, or zeros and ones over their sum."""
+        """Returns images (..., n_0) and targets (..., C) for indices (...): one-hot labels, or zeros and ones over their sum."""
         flat = chosen.reshape(-1)
         images, labels = self.pixels.index_select(0, flat).to(dtype).div_(255), self.labels.index_select(0, flat)
+        if (self.mean, self.deviation) != (0.0, 1.0):
+            images = images.sub_(self.mean).div_(self.deviation)
         if labels.dim() == 2:
             targets = labels.to(dtype) / labels.sum(1, keepdim=True)
         else:
@@ -34,7 +39,7 @@ class FlatImages:
 
     def part(self, chosen: Tensor) -> "FlatImages":
         """Returns some of the images."""
-        return FlatImages(self.pixels[chosen], self.labels[chosen], self.n_classes)
+        return replace(self, pixels=self.pixels[chosen], labels=self.labels[chosen])
 
 
 def flat_images(data: Subset) -> FlatImages:

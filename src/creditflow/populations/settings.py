@@ -39,6 +39,8 @@ class PopulationSettings:
         biases: whether there are any that learn; without, they are zero.
         angle_images: training images on which each epoch measures the angle between the rule's update and the gradient; 0 for none.
         layer_angles: whether that is done layer by layer as well, and for Gauss-Newton targets with each of `dampings`.
+        pixel_mean, pixel_deviation: networks see pixels, in [0, 1], less the one, over the other.
+        trained_layers: layers 1, 2, ... whose weights learn; all if absent. Feedback learns in any case.
         curve_images: test images on which natural and adversarial accuracy are measured after each epoch; they influence nothing.
         rule: settings of the rule.
     """
@@ -68,6 +70,9 @@ class PopulationSettings:
     angle_images: int = 0
     layer_angles: bool = False
     dampings: list[float] | tuple[float, ...] = (0.0,)
+    pixel_mean: float = 0.0
+    pixel_deviation: float = 1.0
+    trained_layers: list[int] | None = None
     curve_images: int = 0
     rule: dict[str, Any] = field(default_factory=dict)
 
@@ -95,6 +100,12 @@ class PopulationSettings:
             raise ValueError("layer_angles needs angle_images")
         if any(not 0 <= damping < math.inf for damping in self.dampings):
             raise ValueError("dampings must be at least 0 and finite")
+        if not (0 <= self.pixel_mean <= 1 and 0 < self.pixel_deviation < math.inf):
+            raise ValueError("pixel_mean must be in [0, 1], pixel_deviation positive and finite")
+        if self.adversary is not None and (self.pixel_mean, self.pixel_deviation) != (0.0, 1.0):
+            raise ValueError("a population's adversary knows pixels in [0, 1] only; leave pixel_mean and pixel_deviation out")
+        if self.trained_layers is not None and not set(self.trained_layers) & set(range(1, len(self.hidden) + 2)):
+            raise ValueError(f"trained_layers must name some of the layers 1 to {len(self.hidden) + 1}")
         if min(self.feedback_epochs, self.extra_feedback_epochs) < 0:
             raise ValueError("feedback_epochs and extra_feedback_epochs must be at least 0")
         if self.feedback_learning_rate is not None and not 0 < self.feedback_learning_rate < math.inf:

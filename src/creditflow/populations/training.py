@@ -73,6 +73,12 @@ class _Run:
         for warning in rule.warnings(self.network, rule_settings):
             files.warn(warning)
         self.rule, self.rule_settings = rule, rule_settings
+        self.fixed = {
+            f"{kind}{layer}"
+            for kind in ("weight", "bias")
+            for layer in range(1, self.network.n_layers + 1)
+            if (kind == "bias" and not settings.biases) or layer not in (settings.trained_layers or [layer])
+        }
         self.step = vmap(partial(rule.step, self.network, self.loss, rule_settings))
         self.feedback_step: Callable[..., Parameters] | None = None
         if rule.feedback_step is not None:
@@ -205,9 +211,8 @@ class _Run:
         return rates if own is None else torch.where(rates == 0, rates, own)  # a member that stopped stays
 
     def _descend(self, optimizer: Optimizer, directions: Parameters, rates: Tensor) -> None:
-        if not self.settings.biases:
-            directions = {name: direction for name, direction in directions.items() if not name.startswith("bias")}
-        optimizer.step(self.population.parameters | self.population.feedback, directions, rates)
+        learning = {name: direction for name, direction in directions.items() if name not in self.fixed}
+        optimizer.step(self.population.parameters | self.population.feedback, learning, rates)
 
     def _adversarial(self, adversary: AdversarySettings | None, images: Tensor, targets: Tensor) -> Tensor | None:
         if adversary is None:

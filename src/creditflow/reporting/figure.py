@@ -25,6 +25,14 @@ RULE_STYLES = {
     "wm": {"color": "#0072B2", "marker": "<"},
     "kp": {"color": "#009E73", "marker": ">"},
     "sal": {"color": "#D55E00", "marker": "*"},
+    "dfa_targets": {"color": "#E69F00", "marker": "P"},
+    "dtp": {"color": "#0072B2", "marker": "s"},
+    "dtp_pretrained": {"color": "#56B4E9", "marker": "X"},
+    "dtpdrl": {"color": "#009E73", "marker": "D"},
+    "ddtp_linear": {"color": "#D55E00", "marker": "^"},
+    "ddtp_rhl": {"color": "#CC79A7", "marker": "v"},
+    "ddtp_control": {"color": "#999999", "marker": "h"},
+    "gnt": {"color": "#8B5A2B", "marker": "p"},
 }
 _SPARE_STYLES = (
     {"color": "#999999", "marker": "h"},

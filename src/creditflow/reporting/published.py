@@ -14,12 +14,12 @@ from creditflow.reporting.names import display
 from creditflow.reporting.sources import DEFAULT_PUBLISHED
 
 #: Columns of a file of published numbers; it may have more: `n`, the images behind a number, where its source says so, and `spread`,
-#: the standard deviation over seeds, in percent as printed.
+#: the standard deviation over seeds, as printed. Numbers are in percent, but a `training_loss`, which is what it is.
 _MORE = ["n", "spread"]
 COLUMNS = ["paper", "table", "backbone", "dataset", "rule", "attack", "metric", "percent"]
 
 #: Metrics, and whether they are proportions of images, which lie on a grid and have a binomial interval.
-_METRICS = {"accuracy": True, "robust_accuracy": True, "error": True, "map": False}
+_METRICS = {"accuracy": True, "robust_accuracy": True, "error": True, "map": False, "training_loss": False}
 
 #: The share of a table's values that must lie on a grid: papers have misprints.
 _SHARE = 0.95
@@ -47,10 +47,11 @@ def read_published(path: Path) -> pd.DataFrame:
     if list(frame.columns) != [*COLUMNS, *(name for name in _MORE if name in frame)]:
         raise UserError(f"{path} must have the columns {', '.join(COLUMNS)}, and may have n and spread")
     try:
-        frame = frame.assign(value=[float(_percentage(text)) / 100 for text in frame.percent])
+        units = frame.metric.map(lambda metric: 1 if metric == "training_loss" else 100)
+        frame = frame.assign(value=[float(_percentage(text)) / unit for text, unit in zip(frame.percent, units, strict=True)])
         frame = _with_sizes(frame)
         spread = pd.to_numeric(frame.spread) if "spread" in frame else pd.Series(float("nan"), frame.index)
-        frame = frame.assign(spread=spread / 100)
+        frame = frame.assign(spread=spread / units)
     except ValueError as error:
         raise UserError(f"{path}: {one_line(error)}") from error
     bounds = [_interval(value, n) for value, n in zip(frame.value, frame.n, strict=True)]
@@ -101,6 +102,11 @@ def _interval(value: float, n: float) -> tuple[float, float]:
         return float("nan"), float("nan")
     found = binomtest(round(value * n), int(n)).proportion_ci(method="exact")
     return float(found.low), float(found.high)
+
+
+def shares(published: pd.DataFrame) -> pd.DataFrame:
+    """Returns the numbers that are percentages."""
+    return published[published.metric != "training_loss"]
 
 
 def as_accuracy(published: pd.DataFrame) -> pd.DataFrame:

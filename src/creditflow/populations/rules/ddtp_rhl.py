@@ -27,9 +27,10 @@ from creditflow.populations.rules._targets import (
 
 @dataclass(frozen=True)
 class Settings(_targets.Settings):
-    """width: units of the random hidden layer."""
+    """width: units of the random hidden layer. recurrent: whether g_i sees the clean h_i beside it, as the supplement's variant does."""
 
     width: int = 1024
+    recurrent: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,7 +44,8 @@ def init(network: Network, settings: Settings, generator: torch.Generator) -> Pa
     bound = 1 / math.sqrt(n_classes)
     state = {"r": uniform((settings.width, n_classes), bound, generator), "r_bias": uniform((settings.width,), bound, generator)}
     for layer in hidden_layers(network):
-        n, n_in = network.widths[layer], n_classes if layer == network.n_layers - 1 else settings.width
+        n = network.widths[layer]
+        n_in = n_classes if layer == network.n_layers - 1 else settings.width + n * settings.recurrent
         state |= {f"q{layer}": xavier_normal((n, n_in), generator), f"c{layer}": torch.zeros(n, dtype=torch.float64)}
     return state
 
@@ -52,13 +54,16 @@ def signals(network: Network, feedback: Parameters, found: Pass) -> dict[int, Te
     """Returns g_i (B, n_i) at the clean logits, and as layer 0 the random layer's h (B, width)."""
     down = {0: (found.logits @ feedback["r"].T + feedback["r_bias"]).tanh()}
     for layer in hidden_layers(network):
-        source = _source(network, found, down, layer)
-        down[layer] = (source @ feedback[f"q{layer}"].T + feedback[f"c{layer}"]).tanh()
+        q = feedback[f"q{layer}"]
+        down[layer] = (_source(network, found, down[0], layer, q.shape[1]) @ q.T + feedback[f"c{layer}"]).tanh()
     return down
 
 
-def _source(network: Network, found: Pass, down: dict[int, Tensor], layer: int) -> Tensor:
-    return found.logits if layer == network.n_layers - 1 else down[0]
+def _source(network: Network, found: Pass, h: Tensor, layer: int, width: int) -> Tensor:
+    """Returns what g_i sees (B, width): the last hidden layer's the logits, others' h, or h and h_i where it is as wide."""
+    if layer == network.n_layers - 1:
+        return found.logits
+    return h if width == h.shape[1] else torch.cat([h, found.hidden[layer - 1]], 1)
 
 
 def _moved(clean: Clean, logits: Tensor) -> Tensor:
@@ -66,14 +71,16 @@ def _moved(clean: Clean, logits: Tensor) -> Tensor:
     return tanh_change(clean.down[0], logits @ clean.feedback["r"].T)
 
 
+def _sent(clean: Clean, moved: Tensor, layer: int) -> Tensor:
+    """Returns by how much g_i moves (B, n_i) when the logits or h do, its clean h_i being what it is."""
+    return tanh_change(clean.down[layer], moved @ clean.feedback[f"q{layer}"][:, : moved.shape[1]].T)
+
+
 def targets(clean: Clean, output: Tensor) -> dict[int, Tensor]:
     """Returns the differences of the targets."""
     last = clean.network.n_layers - 1
     moved = _moved(clean, output) if last > 1 else output
-    return {
-        layer: tanh_change(clean.down[layer], (output if layer == last else moved) @ clean.feedback[f"q{layer}"].T)
-        for layer in hidden_layers(clean.network)
-    }
+    return {layer: _sent(clean, output if layer == last else moved, layer) for layer in hidden_layers(clean.network)}
 
 
 def learn(settings: Settings, clean: Clean, batch: Batch) -> Parameters:
@@ -81,10 +88,11 @@ def learn(settings: Settings, clean: Clean, batch: Batch) -> Parameters:
     noises, directions = corruptions(batch, settings.sigma), Parameters()
     for layer, (noise, logits) in enumerate(zip(noises, pushed(clean, noises), strict=True), 1):
         moved = logits if layer == clean.network.n_layers - 1 else _moved(clean, logits)
-        change = tanh_change(clean.down[layer], moved @ clean.feedback[f"q{layer}"].T)
-        through, less = reconstruction(clean.down[layer], change, noise, settings.sigma)
-        source = _source(clean.network, clean.found, clean.down, layer)
-        directions |= {f"q{layer}": through.T @ moved + less.T @ source, f"c{layer}": less.sum(0)}
+        through, less = reconstruction(clean.down[layer], _sent(clean, moved, layer), noise, settings.sigma)
+        width = clean.feedback[f"q{layer}"].shape[1]
+        source = _source(clean.network, clean.found, clean.down[0], layer, width)
+        padded = torch.nn.functional.pad(moved, (0, width - moved.shape[1]))
+        directions |= {f"q{layer}": through.T @ padded + less.T @ source, f"c{layer}": less.sum(0)}
     return directions
 
 

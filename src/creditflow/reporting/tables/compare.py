@@ -12,7 +12,7 @@ from creditflow.errors import UserError
 from creditflow.plugins import suggestion
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.names import display
-from creditflow.reporting.published import PublishedSettings, as_accuracy, sample_sizes
+from creditflow.reporting.published import PublishedSettings, as_accuracy, sample_sizes, shares
 from creditflow.reporting.table import at_epsilon, footnote
 
 #: What identifies a number here and there; `ours_on` is our dataset.
@@ -43,6 +43,7 @@ def select(summary: pd.DataFrame, published: pd.DataFrame, settings: Settings) -
 
     Raises UserError if the settings name a dataset that is not there, or if nothing can be compared.
     """
+    published = shares(published)
     _check_names("published dataset", settings.datasets, set(published.dataset))
     _check_names("dataset of ours", settings.datasets.values(), set(summary.dataset))
     theirs = as_accuracy(published).drop(columns="percent")

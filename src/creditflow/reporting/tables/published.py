@@ -9,14 +9,14 @@ from scipy.stats import fisher_exact
 
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.names import display, rule_order
-from creditflow.reporting.published import PublishedSettings, sample_sizes
+from creditflow.reporting.published import PublishedSettings, sample_sizes, shares
 
 _ROW = {"table": "Table", "metric": "Metric", "attack": "Attack", "backbone": "Backbone", "dataset": "Dataset"}
 
 
 def select(published: pd.DataFrame, settings: PublishedSettings) -> pd.DataFrame:
-    """Returns all numbers."""
-    return published
+    """Returns all numbers that are percentages."""
+    return shares(published)
 
 
 def show(rows: pd.DataFrame, settings: PublishedSettings) -> pd.DataFrame:
