@@ -35,7 +35,9 @@ def main() -> None:
     settings = parse(PopulationSettings, args.settings, "--settings")
     inputs = parse(InputSettings, args.input, "--input")
     data, test = (load_prepared(args.data, split, args.classes, inputs).to(device) for split in ("train", "test"))
-    options = {"hidden": list(settings.hidden), "activation": settings.activation}
+    options: dict[str, object] = {"hidden": list(settings.hidden), "activation": settings.activation}
+    if settings.convolutions:
+        options["convolutions"] = list(settings.convolutions)
     channels = data.image_shape[0]
     normalisation = (settings.pixel_mean,) * channels, (settings.pixel_deviation,) * channels
     spec = ModelSpec("mlp", data.image_shape, len(data.class_names), *normalisation, options)

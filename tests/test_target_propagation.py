@@ -239,7 +239,7 @@ def test_changes_of_tanh_are_exact_however_small(z: float, delta: float, sign: i
 
 
 @settings(max_examples=50, deadline=None)
-@given(lead=st.floats(0, 30), right=st.booleans())
+@given(lead=st.floats(0, 22), right=st.booleans())
 def test_cross_entropy_is_exact_where_float32_would_read_zero(lead: float, right: bool) -> None:
     logits = torch.tensor([[lead, 0.0, -1.0]])
     targets = torch.tensor([[1.0, 0, 0]] if right else [[0, 1.0, 0]])

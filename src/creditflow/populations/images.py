@@ -14,13 +14,14 @@ from creditflow.errors import UserError
 @dataclass(frozen=True)
 class FlatImages:
     """Pixels uint8 (N, n_0) and labels int64 (N,), or uint8 zeros and ones (N, C), on the device. What networks see is the pixel, in
-    [0, 1], less `mean`, over `deviation`."""
+    [0, 1], less `mean`, over `deviation`; `shape` is (C, H, W), where it matters."""
 
     pixels: Tensor
     labels: Tensor
     n_classes: int
     mean: float = 0.0
     deviation: float = 1.0
+    shape: tuple[int, int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,7 +53,8 @@ def flat_images(data: Subset) -> FlatImages:
     channels = data.inputs.channels
     if channels is not None and channels != pixels.shape[1]:
         pixels = pixels.expand(-1, channels, -1, -1)
-    return FlatImages(pixels.flatten(1).to(data.device), data.labels, len(data.class_names))
+    _, channels, height, width = pixels.shape
+    return FlatImages(pixels.flatten(1).to(data.device), data.labels, len(data.class_names), shape=(channels, height, width))
 
 
 def held_out(data: FlatImages, n: int) -> tuple[FlatImages, FlatImages]:

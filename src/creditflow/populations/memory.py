@@ -1,7 +1,7 @@
 """Whether a population fits into memory."""
 
+import math
 import re
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -27,7 +27,7 @@ def member_bytes(network: Network, settings: PopulationSettings) -> int:
     A feedback state is counted as another set of parameters.
     """
     widths = network.widths
-    parameters = sum(n_in * n_out + n_out for n_in, n_out in pairwise(widths))
+    parameters = sum(math.prod(shape) + shape[0] for shape in network.weight_shapes().values())
     optimizer = settings.optimizer_settings()
     copies = 2 * (4 + (2 if optimizer.kind == "adam" else bool(optimizer.momentum))) + 1
     activations = 8 * settings.batch_size * sum(widths)

@@ -1,13 +1,13 @@
 """A multilayer perceptron as pure functions of its parameters."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from creditflow.errors import UserError
 
@@ -44,17 +44,63 @@ ACTIVATIONS = {
 }
 
 
+#: Pixels of a convolution's square.
+KERNEL = 5
+
+
+def network_of(
+    n_inputs: int,
+    hidden: Sequence[int],
+    n_classes: int,
+    activation: str,
+    convolutions: Sequence[int] = (),
+    image_shape: tuple[int, int, int] | None = None,
+) -> "Network":
+    """Returns the network with these hidden widths, after convolutions if there are any. Raises UserError if these lack a shape."""
+    if not convolutions:
+        return Network((n_inputs, *hidden, n_classes), activation)
+    if image_shape is None or math.prod(image_shape) != n_inputs:
+        raise UserError("convolutions need images with channels, height and width")
+    front = Network((n_inputs,), activation, tuple(convolutions), image_shape)
+    widths = [math.prod(front.shape(layer)) for layer in range(1, len(convolutions) + 1)]
+    return replace(front, widths=(n_inputs, *widths, *hidden, n_classes))
+
+
 @dataclass(frozen=True)
 class Network:
-    """Widths from the input to the logits, and the activation of the hidden layers."""
+    """Widths from the input to the logits, and the activation of the hidden layers.
+
+    Attributes:
+        widths: of a convolutional layer all units after pooling.
+        convolutions: output channels of leading layers that convolve 5x5 pixels, apply the activation and take the greatest of 3x3 units,
+            by steps of 2 (Meulemans et al., 2020, Table 3).
+        image_shape: (C, H, W) of the input, where there are any.
+    """
 
     widths: tuple[int, ...]
     activation: str = "relu"
+    convolutions: tuple[int, ...] = ()
+    image_shape: tuple[int, int, int] = (0, 0, 0)
 
     @property
     def n_layers(self) -> int:
         """Number of weight matrices."""
         return len(self.widths) - 1
+
+    def shape(self, layer: int) -> tuple[int, int, int]:
+        """Returns (C, H, W) of what leaves a convolutional layer 1, 2, ..., or of the images for 0."""
+        channels, height, width = self.image_shape
+        for size in self.convolutions[:layer]:
+            channels, height, width = size, (height + 1) // 2, (width + 1) // 2
+        return channels, height, width
+
+    def weight_shapes(self) -> dict[int, tuple[int, ...]]:
+        """Returns the shape of each layer's weight: (n_out, n_in), or (n_out, n_in, 5, 5) of channels."""
+        dense = range(len(self.convolutions) + 1, self.n_layers + 1)
+        convolving: dict[int, tuple[int, ...]] = {
+            layer: (channels, self.shape(layer - 1)[0], KERNEL, KERNEL) for layer, channels in enumerate(self.convolutions, 1)
+        }
+        return convolving | {layer: (self.widths[layer], self.widths[layer - 1]) for layer in dense}
 
     @property
     def activate(self) -> Activation:
@@ -67,8 +113,8 @@ class Pass(NamedTuple):
 
     Attributes:
         inputs: of each layer: the images (B, n_0), then hidden activations (B, n_l), after dropout.
-        pre: pre-activations (B, n_l) of each layer; the last are the logits.
-        hidden: activations (B, n_l) of each hidden layer, before dropout.
+        pre: pre-activations (B, n_l) of each layer; the last are the logits. Of a convolutional layer (B, C, H, W), before pooling.
+        hidden: activations (B, n_l) of each hidden layer, after pooling, before dropout.
     """
 
     inputs: list[Tensor]
@@ -90,12 +136,25 @@ def forward(network: Network, parameters: Parameters, images: Tensor, masks: tup
     for layer in range(1, network.n_layers + 1):
         if layer == 1 and first is not None:
             pre.append(first)
+        elif layer <= len(network.convolutions):
+            pre.append(convolved(network, layer, inputs[-1], parameters[f"weight{layer}"], parameters[f"bias{layer}"]))
         else:
             pre.append(inputs[-1] @ parameters[f"weight{layer}"].T + parameters[f"bias{layer}"])
         if layer < network.n_layers:
-            hidden.append(network.activate.value(pre[-1]))
+            value = network.activate.value(pre[-1])
+            hidden.append(pooled(value) if layer <= len(network.convolutions) else value)
             inputs.append(hidden[-1] * masks[layer - 1] if masks else hidden[-1])
     return Pass(inputs, pre, hidden)
+
+
+def convolved(network: Network, layer: int, below: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Returns a convolutional layer's pre-activations (B, C, H, W) for what is below it (B, n)."""
+    return functional.conv2d(below.unflatten(1, network.shape(layer - 1)), weight, bias, padding=KERNEL // 2)
+
+
+def pooled(values: Tensor) -> Tensor:
+    """Returns the greatest of 3x3 units, by steps of 2, flat: (B, n)."""
+    return functional.max_pool2d(values, 3, 2, 1).flatten(1)
 
 
 def initial_parameters(network: Network, kind: str, generator: torch.Generator, *, biases: bool = True) -> Parameters:
@@ -108,15 +167,17 @@ def initial_parameters(network: Network, kind: str, generator: torch.Generator, 
     if kind not in ("he_uniform", "default", "gaussian", "xavier_normal"):
         raise UserError(f"unknown initialisation {kind!r}; choose from: he_uniform, default, gaussian, xavier_normal")
     parameters = {}
-    for layer, (n_in, n_out) in enumerate(pairwise(network.widths), 1):
+    for layer, shape in network.weight_shapes().items():
+        field = math.prod(shape[2:])
+        n_out, n_in = shape[0] * field, shape[1] * field
         bound = math.sqrt(6 / n_in) if kind == "he_uniform" else 1 / math.sqrt(n_in)
         if kind in ("gaussian", "xavier_normal"):
             deviation = math.sqrt(1 / n_in if kind == "gaussian" else 2 / (n_in + n_out))
-            weight = torch.randn(n_out, n_in, generator=generator, dtype=torch.float64) * deviation
+            weight = torch.randn(shape, generator=generator, dtype=torch.float64) * deviation
         else:
-            weight = uniform((n_out, n_in), bound, generator)
+            weight = uniform(shape, bound, generator)
         parameters[f"weight{layer}"] = weight
-        parameters[f"bias{layer}"] = uniform((n_out,), 1 / math.sqrt(n_in), generator) * (biases and kind != "xavier_normal")
+        parameters[f"bias{layer}"] = uniform(shape[:1], 1 / math.sqrt(n_in), generator) * (biases and kind != "xavier_normal")
     return parameters
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
+from creditflow.errors import UserError
 from creditflow.populations.network import Parameters
 
 
@@ -20,6 +21,8 @@ class OptimizerSettings:
         beta1, beta2, stability: Adam's averaging factors, and its epsilon.
         weight_decay: L2 term added to the direction.
         shrinkage: share by which every weight that learns shrinks with each step, whatever the learning rate.
+        layer_rates: factors of the rate of each layer's weight and bias, 1, 2, ...; all 1 if absent.
+        layer_stabilities: Adam's epsilon of each layer, in place of `stability`.
         drop_epochs: after so many epochs the rate is multiplied by drop_factor.
     """
 
@@ -30,6 +33,8 @@ class OptimizerSettings:
     stability: float = 1e-8
     weight_decay: float = 0.0
     shrinkage: float = 0.0
+    layer_rates: list[float] | tuple[float, ...] = ()
+    layer_stabilities: list[float] | tuple[float, ...] = ()
     drop_epochs: list[int] | tuple[int, ...] = ()
     drop_factor: float = 0.1
 
@@ -40,8 +45,23 @@ class OptimizerSettings:
             raise ValueError("momentum, beta1 and beta2 must be in [0, 1)")
         if not (0 <= self.weight_decay < math.inf and 0 < self.stability < math.inf and 0 < self.drop_factor < math.inf):
             raise ValueError("weight_decay must be at least 0, stability and drop_factor positive")
+        if any(not 0 < value < math.inf for value in (*self.layer_rates, *self.layer_stabilities)):
+            raise ValueError("layer_rates and layer_stabilities must be positive and finite")
         if not 0 <= self.shrinkage < 1:
             raise ValueError("shrinkage must be in [0, 1)")
+
+    def of_layer(self, name: str) -> tuple[float, float]:
+        """Returns the factor of the rate and the stability of `weight2`, `bias2`; for anything else 1 and `stability`.
+
+        Raises UserError if there are factors, but none for that layer.
+        """
+        layer = name.removeprefix("weight").removeprefix("bias")
+        if not layer.isdigit() or not (self.layer_rates or self.layer_stabilities):
+            return 1.0, self.stability
+        factors, stabilities = self.layer_rates or [1.0] * int(layer), self.layer_stabilities or [self.stability] * int(layer)
+        if int(layer) > min(len(factors), len(stabilities)):
+            raise UserError(f"layer_rates and layer_stabilities must have an entry for each layer; there is none for layer {layer}")
+        return factors[int(layer) - 1], stabilities[int(layer) - 1]
 
     def rate_factor(self, epoch: int) -> float:
         """Returns what the learning rate is multiplied by in an epoch (1, 2, ...)."""
@@ -64,7 +84,7 @@ class Optimizer:
             value = parameters[name]
             direction = taught + self.settings.weight_decay * value if self.settings.weight_decay else taught
             self._shrink(value)
-            rate = rates.view(-1, *[1] * (value.dim() - 1))
+            rate = rates.view(-1, *[1] * (value.dim() - 1)) * self.settings.of_layer(name)[0]
             if self.settings.momentum:
                 velocity = self._kept("velocity", name, value).mul_(self.settings.momentum).add_(direction)
                 value.addcmul_(velocity, rate, value=-1)
@@ -72,8 +92,15 @@ class Optimizer:
                 value.addcmul_(direction, rate, value=-1)
 
     def _adam(self, parameters: Parameters, directions: Parameters, rates: Tensor) -> None:
+        alike: dict[tuple[float, float], list[str]] = {}
+        for name in directions:
+            alike.setdefault(self.settings.of_layer(name), []).append(name)
+        for (factor, stability), names in alike.items():
+            self._adam_of(names, parameters, directions, rates * factor, stability)
+
+    def _adam_of(self, names: list[str], parameters: Parameters, directions: Parameters, rates: Tensor, stability: float) -> None:
         """Takes PyTorch's fused step for each member: it reads and writes every number once."""
-        one, names = self.settings, list(directions)
+        one = self.settings
         state = {kind: [self._kept(kind, name, directions[name]) for name in names] for kind in ("mean", "square")}
         for index, rate in enumerate(rates):
             values = [parameters[name][index] for name in names]
@@ -84,7 +111,7 @@ class Optimizer:
                 values, [directions[name][index].contiguous() for name in names], [value[index] for value in state["mean"]],
                 [value[index] for value in state["square"]], [], steps,
                 fused=True, amsgrad=False, maximize=False, beta1=one.beta1, beta2=one.beta2, lr=rate if rate.is_cuda else float(rate),
-                weight_decay=one.weight_decay, eps=one.stability,
+                weight_decay=one.weight_decay, eps=stability,
             )  # fmt: skip
 
     def _shrink(self, value: Tensor) -> None:

@@ -1,5 +1,7 @@
 """Which of a population's learning rates is taken, and a member as an ordinary model."""
 
+from typing import Any
+
 import torch
 
 from creditflow.errors import UserError
@@ -28,7 +30,7 @@ def chosen_rate(saved: SavedPopulation, where: str) -> float:
 def member_model(saved: SavedPopulation, index: int) -> ImageClassifier:
     """Returns a member as a model of backbone `mlp`, in float32, with the parameters of its best epoch."""
     model = ImageClassifier(ModelSpec.from_json(saved.content["spec"]))
-    layers = [layer for layer in model.backbone if isinstance(layer, torch.nn.Linear)] + [model.head]
+    layers: list[Any] = [layer for layer in model.backbone if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)] + [model.head]
     with torch.no_grad():
         for number, layer in enumerate(layers, 1):
             layer.weight.copy_(saved.parameters[f"weight{number}"][index])

@@ -18,6 +18,7 @@ class PopulationSettings:
 
     Attributes:
         hidden: widths of the hidden layers.
+        convolutions: output channels of convolutional layers before those; see `Network`.
         activation, loss: see `ACTIVATIONS` and `LOSSES`.
         initialisation: see `initial_parameters`.
         epochs, batch_size: passes over the training images, images per update; the last, smaller batch of an epoch counts too.
@@ -48,6 +49,7 @@ class PopulationSettings:
     epochs: int
     batch_size: int
     hidden: list[int] | tuple[int, ...]
+    convolutions: list[int] | tuple[int, ...] = ()
     activation: str = "relu"
     loss: str = "mse_softmax"
     initialisation: str = "he_uniform"
@@ -81,6 +83,10 @@ class PopulationSettings:
             raise ValueError("epochs and batch_size must be at least 1")
         if not self.hidden or any(not isinstance(width, int) or width < 1 for width in self.hidden):
             raise ValueError("hidden must be one or more widths of at least 1")
+        if any(not isinstance(channels, int) or channels < 1 for channels in self.convolutions):
+            raise ValueError("convolutions must be numbers of channels of at least 1")
+        if self.convolutions and (self.dropout or self.layer_angles or self.adversary is not None):
+            raise ValueError("dropout, layer_angles and an adversary need fully connected layers; leave them or convolutions out")
         for name, known in (("activation", ACTIVATIONS), ("loss", LOSSES), ("precision", ("float32", "float64"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
@@ -104,8 +110,9 @@ class PopulationSettings:
             raise ValueError("pixel_mean must be in [0, 1], pixel_deviation positive and finite")
         if self.adversary is not None and (self.pixel_mean, self.pixel_deviation) != (0.0, 1.0):
             raise ValueError("a population's adversary knows pixels in [0, 1] only; leave pixel_mean and pixel_deviation out")
-        if self.trained_layers is not None and not set(self.trained_layers) & set(range(1, len(self.hidden) + 2)):
-            raise ValueError(f"trained_layers must name some of the layers 1 to {len(self.hidden) + 1}")
+        n_layers = len(self.convolutions) + len(self.hidden) + 1
+        if self.trained_layers is not None and not set(self.trained_layers) & set(range(1, n_layers + 1)):
+            raise ValueError(f"trained_layers must name some of the layers 1 to {n_layers}")
         if min(self.feedback_epochs, self.extra_feedback_epochs) < 0:
             raise ValueError("feedback_epochs and extra_feedback_epochs must be at least 0")
         if self.feedback_learning_rate is not None and not 0 < self.feedback_learning_rate < math.inf:

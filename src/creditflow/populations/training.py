@@ -17,7 +17,7 @@ from creditflow.populations.images import FlatImages, Streams, held_out, is_righ
 from creditflow.populations.losses import LOSSES
 from creditflow.populations.measuring import accuracies, layer_angles, robust_accuracies, update_angles
 from creditflow.populations.memory import check_memory
-from creditflow.populations.network import Network, Parameters
+from creditflow.populations.network import Parameters, network_of
 from creditflow.populations.optimizers import Optimizer, OptimizerSettings
 from creditflow.populations.population import Member, Population, norms
 from creditflow.populations.rule import Batch, UpdateRule
@@ -67,7 +67,11 @@ class _Run:
         self.measured_on, self.data = self._split(data, test)
         self.test = test.part(torch.arange(min(settings.curve_images, len(test)), device=test.labels.device))
         self.device, self.dtype = data.pixels.device, getattr(torch, settings.precision)
-        self.network = Network((data.pixels.shape[1], *settings.hidden, data.n_classes), settings.activation)
+        self.network = network_of(
+            data.pixels.shape[1], settings.hidden, data.n_classes, settings.activation, settings.convolutions, data.shape
+        )
+        if self.network.convolutions and not rule.convolutional:
+            raise UserError(f"{rule.name} knows fully connected layers only; leave convolutions out")
         check_memory(self.network, len(members), settings, self.device)
         rule_settings = parse(rule.settings, settings.rule, f"settings of rule {rule.name}")
         for warning in rule.warnings(self.network, rule_settings):

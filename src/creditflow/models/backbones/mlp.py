@@ -1,7 +1,7 @@
-"""A multilayer perceptron: flattened pixels and hidden layers. What a population of networks is saved as."""
+"""A multilayer perceptron: flattened pixels and hidden layers, after convolutional ones if there are any. What a population of networks is
+saved as."""
 
 from collections.abc import Sequence
-from math import prod
 
 from torch import nn
 
@@ -10,15 +10,23 @@ from creditflow.errors import UserError
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "linear": nn.Identity}
 
 
-def build(image_shape: tuple[int, int, int], hidden: Sequence[int] = (1024,), activation: str = "relu") -> tuple[nn.Module, int]:
+def build(
+    image_shape: tuple[int, int, int], hidden: Sequence[int] = (1024,), activation: str = "relu", convolutions: Sequence[int] = ()
+) -> tuple[nn.Module, int]:
     """Returns the layers up to the last hidden one, and its width.
 
-    Raises UserError for an unknown activation.
+    `convolutions` are output channels: 5x5 pixels, the activation, the greatest of 3x3 by steps of 2. Raises UserError for an unknown
+    activation.
     """
     if activation not in _ACTIVATIONS:
         raise UserError(f"unknown activation {activation!r}; choose from: {', '.join(sorted(_ACTIVATIONS))}")
-    layers: list[nn.Module] = [nn.Flatten()]
-    n_in = prod(image_shape)
+    layers: list[nn.Module] = []
+    channels, height, width_of_image = image_shape
+    for n_out in convolutions:
+        layers += [nn.Conv2d(channels, n_out, 5, padding=2), _ACTIVATIONS[activation](), nn.MaxPool2d(3, 2, 1)]
+        channels, height, width_of_image = n_out, (height + 1) // 2, (width_of_image + 1) // 2
+    layers.append(nn.Flatten())
+    n_in = channels * height * width_of_image
     for width in hidden:
         layers += [nn.Linear(n_in, width), _ACTIVATIONS[activation]()]
         n_in = width

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.func import vjp
 
 from creditflow.populations.losses import Loss
-from creditflow.populations.network import Network, Parameters, Pass, forward, tanh_backward
+from creditflow.populations.network import Network, Parameters, Pass, convolved, forward, pooled, tanh_backward
 from creditflow.populations.rule import Batch, Update
 
 
@@ -40,9 +41,12 @@ def update(loss: Loss, clean: Clean, batch: Batch, step_size: float, targets: Ta
     network, found = clean.network, clean.found
     n = len(batch.images)
     output = -step_size * loss.slope(found.logits, batch.targets) / n
-    directions = {}
+    directions: Parameters = {}
     for layer, difference in sorted((targets(clean, output) | {network.n_layers: output}).items()):
         error = difference * (-2 / n)
+        if layer <= len(network.convolutions):
+            directions |= _convolutional(clean, layer, error / network.widths[layer])
+            continue
         if layer < network.n_layers:
             error = network.activate.back(error, found.hidden[layer - 1])
         directions[f"weight{layer}"] = error.T @ found.inputs[layer - 1]
@@ -50,15 +54,42 @@ def update(loss: Loss, clean: Clean, batch: Batch, step_size: float, targets: Ta
     return Update(directions, found.logits)
 
 
+def _convolutional(clean: Clean, layer: int, error: Tensor) -> Parameters:
+    """Returns the gradients by a convolutional layer's parameters for that by its output; the loss is a mean over units there."""
+    names = f"weight{layer}", f"bias{layer}"
+
+    def above(weight: Tensor, bias: Tensor) -> Tensor:
+        return pooled(clean.network.activate.value(convolved(clean.network, layer, clean.found.inputs[layer - 1], weight, bias)))
+
+    back: Callable[[Tensor], tuple[Tensor, Tensor]] = vjp(above, *(clean.parameters[name] for name in names))[1]
+    return dict(zip(names, back(error), strict=True))
+
+
 def pushed(clean: Clean, noises: list[Tensor]) -> Tensor:
     """Returns by how much the logits move (L - 1, B, C) when the hidden layers do, each by itself, by noises (B, n_l)."""
     moved = noises[0][None]
-    for above in range(2, clean.network.n_layers + 1):
-        moved = rows(moved, clean.parameters[f"weight{above}"])
-        if above < clean.network.n_layers:
-            moved = clean.network.activate.change(clean.found.pre[above - 1], clean.found.hidden[above - 1], moved)
+    network, found = clean.network, clean.found
+    for above in range(2, network.n_layers + 1):
+        weight = clean.parameters[f"weight{above}"]
+        if above <= len(network.convolutions):
+            moved = _through_convolution(clean, above, moved, weight)
+        else:
+            moved = rows(moved, weight)
+            if above < network.n_layers:
+                moved = network.activate.change(found.pre[above - 1], found.hidden[above - 1], moved)
+        if above < network.n_layers:
             moved = torch.cat([moved, noises[above - 1][None]])
     return moved
+
+
+def _through_convolution(clean: Clean, layer: int, moved: Tensor, weight: Tensor) -> Tensor:
+    """Returns by how much a convolutional layer moves (K, B, n) when the one below does. Pooling alone needs the whole values."""
+    network, z = clean.network, clean.found.pre[layer - 1]
+    value, k = network.activate.value(z), len(moved)
+    change = convolved(network, layer, moved.flatten(0, 1), weight).unflatten(0, (k, len(z)))
+    change = network.activate.change(z, value, change)
+    whole: Tensor = pooled((value + change).flatten(0, 1)).unflatten(0, (k, len(z)))
+    return whole - clean.found.hidden[layer - 1]
 
 
 def rows(values: Tensor, weight: Tensor) -> Tensor:

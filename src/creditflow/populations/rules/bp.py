@@ -1,7 +1,10 @@
-"""Backpropagation: d_l = (W_{l+1}^T d_{l+1}) * f'(z_l), written out."""
+"""Backpropagation: d_l = (W_{l+1}^T d_{l+1}) * f'(z_l), written out; autograd's where there are convolutions."""
+
+from torch import Tensor
+from torch.func import grad
 
 from creditflow.populations.losses import Loss
-from creditflow.populations.network import Network, Parameters
+from creditflow.populations.network import Network, Parameters, forward
 from creditflow.populations.rule import Batch, Update, UpdateRule
 from creditflow.populations.rules._backward import update
 from creditflow.settings import NoSettings
@@ -9,7 +12,18 @@ from creditflow.settings import NoSettings
 
 def step(network: Network, loss: Loss, settings: NoSettings, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
     """Returns the exact gradient."""
+    if network.convolutions:
+        return _differentiated(network, loss, parameters, batch)
     return update(network, loss, parameters, batch, lambda layer, above, output: above @ parameters[f"weight{layer + 1}"])
 
 
-RULE = UpdateRule(name="BP", settings=NoSettings, step=step, connected=("uu",), plastic=("uu",))
+def _differentiated(network: Network, loss: Loss, parameters: Parameters, batch: Batch) -> Update:
+    def mean_loss(of: Parameters) -> tuple[Tensor, Tensor]:
+        logits = forward(network, of, batch.images).logits
+        return loss.value(logits, batch.targets).mean(), logits
+
+    directions, logits = grad(mean_loss, has_aux=True)(parameters)
+    return Update(directions, logits)
+
+
+RULE = UpdateRule(name="BP", settings=NoSettings, step=step, convolutional=True, connected=("uu",), plastic=("uu",))

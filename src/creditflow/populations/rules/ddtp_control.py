@@ -15,8 +15,9 @@ from creditflow.populations.rules.ddtp_linear import targets
 
 
 def init(network: Network, settings: Settings, generator: torch.Generator) -> Parameters:
-    """Draws Q_i (n_i, C), Xavier normal; c_i = 0."""
-    biases: dict[str, Tensor] = {f"c{layer}": torch.zeros(network.widths[layer], dtype=torch.float64) for layer in hidden_layers(network)}
+    """Draws Q_i (n_i, C), Xavier normal; c_i = 0, which convolutional layers do without."""
+    dense = hidden_layers(network)[len(network.convolutions) :]
+    biases: dict[str, Tensor] = {f"c{layer}": torch.zeros(network.widths[layer], dtype=torch.float64) for layer in dense}
     return init_weights(network, settings, generator) | biases
 
 
@@ -25,9 +26,13 @@ def learn(settings: Settings, clean: Clean, batch: Batch) -> Parameters:
     noises, directions = corruptions(batch, settings.sigma), Parameters()
     for layer, (noise, moved) in enumerate(zip(noises, pushed(clean, noises), strict=True), 1):
         y = clean.found.logits + moved
-        guess = y @ clean.feedback[f"q{layer}"].T + clean.feedback[f"c{layer}"]
+        guess = y @ clean.feedback[f"q{layer}"].T
+        if f"c{layer}" in clean.feedback:
+            guess = guess + clean.feedback[f"c{layer}"]
         error = (guess - activations(clean.found, layer) - noise) * (2 / noise.numel())
-        directions |= {f"q{layer}": error.T @ y, f"c{layer}": error.sum(0)}
+        directions[f"q{layer}"] = error.T @ y
+        if f"c{layer}" in clean.feedback:
+            directions[f"c{layer}"] = error.sum(0)
     return directions
 
 
@@ -41,6 +46,7 @@ RULE = UpdateRule(
     feedback_step=feedback_step,
     noise=needed_noise,
     noisy_step=True,
+    convolutional=True,
     connected=("uu", "dd"),
     plastic=("uu", "dd"),
 )

@@ -62,6 +62,7 @@ RULE = UpdateRule(
     feedback_step=feedback_step,
     noise=needed_noise,
     noisy_step=True,
+    convolutional=True,
     connected=("uu", "dd"),
     plastic=("uu", "dd"),
 )

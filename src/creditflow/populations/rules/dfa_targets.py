@@ -36,4 +36,4 @@ def step(network: Network, loss: Loss, settings: Settings, parameters: Parameter
     return found
 
 
-RULE = UpdateRule(name="DFA", settings=Settings, init=init, step=step, connected=("uu", "dd"), plastic=("uu",))
+RULE = UpdateRule(name="DFA", settings=Settings, init=init, step=step, convolutional=True, connected=("uu", "dd"), plastic=("uu",))
