@@ -59,6 +59,7 @@ for name in EXPERIMENTS:
 include: "rules/data.smk"
 include: "rules/train.smk"
 include: "rules/populations.smk"
+include: "rules/nullspace.smk"
 include: "rules/measure.smk"
 include: "rules/retrieval.smk"
 include: "rules/report.smk"

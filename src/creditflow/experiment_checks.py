@@ -20,6 +20,9 @@ def check_keys(keys: Mapping[str, Any], where: str) -> None:
         _check_pretrain(keys, where)
     _check_retrieval(keys, where)
     _check_attacks(keys, where)
+    for rule in keys.get("nullspace", {}):
+        if rule not in (known := plugins.names("update_rule")):
+            raise UserError(f"{where}: nullspace: unknown rule {rule!r}{suggestion(rule, known)}")
 
 
 def attack_kind(keys: Mapping[str, Any]) -> str:

@@ -35,6 +35,8 @@ RESERVED = (
     "select_member",
     "population",
     "member",
+    "measure_nullspace",
+    "nullspace",
     "evaluate",
     "attack",
     "encode",
@@ -162,7 +164,8 @@ class Experiment:
             paths.append(results / self.name / f"{plain}/{model}/seed{seed}.json")
             for attack, gradient in self.conditions(dataset, rule, seed, backbone):
                 paths.append(results / self.name / f"{under_attack}/{model}/{attack}/{gradient}/seed{seed}.json")
-        return paths
+        toys = [(rule, seed) for rule in self.keys.get("nullspace", {}) for seed in self.keys["seeds"]]
+        return paths + [results / self.name / f"nullspace/{rule}/seed{seed}.json" for rule, seed in toys]
 
     def files(self, results: Path) -> list[Path]:
         """Returns every file that the experiment can make, below a results folder."""

@@ -21,6 +21,8 @@ _NAMES = {
     "mlp_256x5": "5 x 256",
     "frozen_mlp_256x5": "5 x 256, first layer alone",
     "mlp_1024x3": "3 x 1024",
+    "mlp_6_6_6_2": "6-6-6-2",
+    "student_teacher": "student and teacher",
     "cnn": "small CNN of Table 3",
     "mlp_256x5_all_images": "5 x 256, all images",
     "frozen_mlp_256x5_all_images": "5 x 256, first layer alone, all images",

@@ -1,0 +1,19 @@
+rule measure_nullspace:
+    """How much of a rule's update changes nothing, on a toy regression."""
+    input:
+        script="src/measure_nullspace.py",
+        library=library("populations/nullspace.py", "populations/rules/{rule}.py", "records.py", "runtime.py"),
+    output:
+        record="results/{experiment}/nullspace/{rule}/seed{seed}.json",
+        outcomes="results/{experiment}/nullspace/{rule}/seed{seed}.safetensors",
+    log:
+        "results/{experiment}/logs/nullspace/{rule}/seed{seed}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/nullspace/{rule}/seed{seed}.tsv"
+    conda:
+        "../envs/environment.yaml"
+    params:
+        settings=lambda wildcards: json.dumps(keys(wildcards)["nullspace"][wildcards.rule], sort_keys=True),
+    shell:
+        "python {input.script:q} --rule {wildcards.rule} --settings {params.settings:q} --seed {wildcards.seed}"
+        " --experiment {wildcards.experiment} --record {output.record:q} > {log:q} 2>&1"

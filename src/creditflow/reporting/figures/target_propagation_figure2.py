@@ -1,0 +1,36 @@
+"""Share of a hidden layer's update that leaves the output as it is, to first order, on a toy regression with two outputs (the
+target-propagation paper's Figure 2): 0 for exact Gauss-Newton targets. Bars: mean over steps and seeds; lines: a standard deviation over
+steps; points: the seeds."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure as Canvas
+
+from creditflow.errors import UserError
+from creditflow.reporting.figure import Figure, rule_style
+from creditflow.reporting.names import display, rule_order
+from creditflow.settings import NoSettings
+
+
+def draw(records: pd.DataFrame, settings: NoSettings) -> Canvas:
+    """Returns one panel."""
+    means = records[records.metric == "nullspace_ratio"]
+    if means.empty:
+        raise UserError("target_propagation_figure2: no record of null spaces; give the experiment `nullspace`")
+    rules = rule_order(set(means.rule))
+    deviations = records[records.metric == "nullspace_ratio_deviation"].groupby("rule").value.mean()
+    canvas = Canvas(figsize=(4.6, 3.4), layout="constrained")
+    axes = canvas.subplots()
+    for place, rule in enumerate(rules):
+        of_seeds = means[means.rule == rule].value
+        color = rule_style(rule, rules)["color"]
+        axes.bar(place, of_seeds.mean(), yerr=deviations[rule], color=color, alpha=0.75, width=0.65, capsize=3)
+        axes.scatter(np.full(len(of_seeds), place), of_seeds, s=8, color="black", zorder=3)
+    axes.set_xticks(range(len(rules)), [display(rule) for rule in rules], rotation=20)
+    axes.set_ylabel("share in the null space")
+    axes.set_ylim(bottom=0)
+    canvas.supxlabel(f"6-6-6-2 tanh, hidden layer 2; {means.n.max()} steps x {means.seed.nunique()} seeds", fontsize=7)
+    return canvas
+
+
+FIGURE = Figure(settings=NoSettings, draw=draw, source="records")

@@ -1,0 +1,47 @@
+"""Measure how much of a rule's update changes nothing, on the target-propagation paper's toy regression, and write a record."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from creditflow import plugins, runtime
+from creditflow.cli import json_object, natural, run_stage, stage_parser
+from creditflow.populations import get_update_rule
+from creditflow.populations.nullspace import STUDENT, NullspaceSettings, nullspace_ratios
+from creditflow.records import Keys, Metric, write_record
+from creditflow.settings import parse
+
+
+def main() -> None:
+    parser = stage_parser(__doc__)
+    parser.add_argument("--rule", required=True, help=f"one of: {', '.join(plugins.names('update_rule'))}")
+    parser.add_argument("--settings", type=json_object, default={}, help='such as {"rule": {"step_size": 0.04, "sigma": 0.06}}')
+    parser.add_argument("--seed", type=natural, default=0, help="every random number derives from it")
+    parser.add_argument("--experiment", default="manual", help="name under which the record is filed")
+    parser.add_argument("--record", type=Path, required=True, help="record to write (.json, with a .safetensors beside it)")
+    args = parser.parse_args()
+
+    device = runtime.setup("cpu", 1)
+    watch = runtime.Stopwatch(device)
+    settings = parse(NullspaceSettings, args.settings, "--settings")
+    ratios = nullspace_ratios(get_update_rule(args.rule), settings, args.seed)
+    facts = {"stage": "measure_nullspace", "rule": args.rule, "seed": args.seed, "settings": asdict(settings)}
+    student = f"mlp_{'_'.join(map(str, STUDENT))}"
+    write_record(
+        args.record,
+        Keys(args.experiment, "regression", "student_teacher", student, args.rule, args.seed, "clean", "none"),
+        [
+            Metric("nullspace_ratio", None, float(ratios.mean()), len(ratios)),
+            Metric("nullspace_ratio_deviation", None, float(ratios.std()), len(ratios)),
+        ],
+        {"nullspace_ratio": ratios.numpy(), "example": torch.arange(len(ratios)).numpy()},
+        settings=facts,
+        provenance=runtime.provenance(facts, device),
+        run=watch.run_facts(),
+    )
+    print(f"{args.rule}: a share of {float(ratios.mean()):.3f} of the update (SD {float(ratios.std()):.3f}) changes nothing")
+
+
+if __name__ == "__main__":
+    run_stage(main)
