@@ -72,6 +72,7 @@ bench: $(INSTALLED) ## ratios of time, side by side: rules to backpropagation, a
 	$(BIN)/python benchmarks/attacks.py
 	$(BIN)/python benchmarks/retrieval.py
 	$(BIN)/python benchmarks/populations.py
+	$(BIN)/python benchmarks/target_propagation.py
 
 container: $(INSTALLED) ## build the image for --use-apptainer (FLAVOUR=cpu for one without CUDA; OPTIONS for containers/build.py)
 	$(BIN)/python containers/build.py --flavour $(FLAVOUR) $(OPTIONS)

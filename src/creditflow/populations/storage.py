@@ -1,6 +1,7 @@
 """Populations on disk: `<name>.safetensors` with each member's chosen parameters and feedback state, and `<name>.json`, which says
 what the members are and how they fared. The JSON is written last and holds the other's hash."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from torch import Tensor
 
 from creditflow import files
 from creditflow.errors import UserError, one_line
-from creditflow.populations.network import Parameters
+from creditflow.models import ModelSpec
+from creditflow.populations.network import Network, Parameters, network_of
 from creditflow.populations.population import Population
+from creditflow.populations.settings import PopulationSettings
+from creditflow.settings import parse
 
 _FORMAT = 1
 _CONTENT = ("format", "rule", "spec", "members", "measured_images", "settings", "sha256")
@@ -26,6 +30,18 @@ class SavedPopulation:
     parameters: Parameters
     feedback: Parameters
     content: dict[str, Any]
+
+    @property
+    def training(self) -> PopulationSettings:
+        """How it was trained."""
+        return parse(PopulationSettings, self.content["settings"]["settings"], "settings of the population")
+
+    @property
+    def network(self) -> Network:
+        """What its members are."""
+        spec, settings = ModelSpec.from_json(self.content["spec"]), self.training
+        shape = spec.image_shape
+        return network_of(math.prod(shape), settings.hidden, spec.n_classes, settings.activation, settings.convolutions, shape)
 
 
 def save_population(path: Path, population: Population, **facts: Any) -> None:

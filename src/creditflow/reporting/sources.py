@@ -27,7 +27,7 @@ def source_files(experiment: Experiment, results: Path, kind: str, name: str) ->
     if words == ["gallery"]:
         return _gallery(experiment, results, settings, f"experiment {experiment.name}: {kind}s.{name}")
     if words == ["populations"]:
-        return _populations(experiment, results, settings, f"experiment {experiment.name}: {kind}s.{name}")
+        return _populations(experiment, results, kind, settings, f"experiment {experiment.name}: {kind}s.{name}")
     frames = {word: results / experiment.name / f"{word}.parquet" for word in words}
     if "published" in frames:
         chosen = str(settings.get("published") or plugins.declared(kind, name, "published", DEFAULT_PUBLISHED))
@@ -39,18 +39,22 @@ def source_files(experiment: Experiment, results: Path, kind: str, name: str) ->
     return list(frames.values())
 
 
-def _populations(experiment: Experiment, results: Path, settings: Mapping[str, Any], where: str) -> list[Path]:
-    """Returns the populations of `variants`, {label: variant}, under `rule` on `dataset` or the only one."""
+def _populations(experiment: Experiment, results: Path, kind: str, settings: Mapping[str, Any], where: str) -> list[Path]:
+    """Returns the populations of `variants`, {label: variant}, under `rule` ("all" for every one of them) on `dataset` or the first."""
     variants = list((settings.get("variants") or {}).values())
     if "population" not in experiment.keys or not variants:
         raise UserError(f"{where}.variants: name populations of this experiment, such as {{SAL: mlp_200}}")
-    dataset, rule = settings.get("dataset") or experiment.datasets[0], settings.get("rule", "sal")
+    dataset, rule = settings.get("dataset") or experiment.datasets[0], settings.get("rule", "sal" if kind == "figure" else "all")
+    chosen = []
     for variant in variants:
         if variant not in experiment.networks:
             raise UserError(f"{where}.variants: unknown variant {variant!r}{plugins.suggestion(str(variant), experiment.networks)}")
-        if dataset not in experiment.datasets or rule not in experiment.rules_of(dataset, variant):
+        rules = experiment.rules_of(dataset, variant) if dataset in experiment.datasets else []
+        if rule not in (rules if rule != "all" else [rule][: len(rules)]):
             raise UserError(f"{where}: {variant} has no population of rule {rule!r} on dataset {dataset!r}")
-    return [results / experiment.name / "population" / dataset / variant / f"{rule}.safetensors" for variant in dict.fromkeys(variants)]
+        chosen += [(variant, one) for one in (rules if rule == "all" else [rule])]
+    folder = results / experiment.name / "population" / dataset
+    return [folder / variant / f"{one}.safetensors" for variant, one in dict.fromkeys(chosen)]
 
 
 def _gallery(experiment: Experiment, results: Path, settings: Mapping[str, Any], where: str) -> list[Path]:

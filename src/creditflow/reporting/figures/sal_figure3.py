@@ -11,9 +11,7 @@ from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
 from creditflow.populations import get_update_rule
-from creditflow.populations.network import Network
 from creditflow.populations.selection import chosen_rate
-from creditflow.populations.settings import PopulationSettings
 from creditflow.populations.spectra import effective_rank_of, singular_values
 from creditflow.populations.start import draw_start
 from creditflow.reporting.figure import Figure
@@ -54,12 +52,9 @@ def draw(members: pd.DataFrame, settings: Settings) -> Canvas:
 
 def matrices(member: Any, layer: int) -> dict[str, tuple[Tensor, Tensor]]:
     """Returns Vb (d, e) and W (d, d below) of a hidden layer before and after training, in float64."""
-    content = member.saved.content
-    settings = parse(PopulationSettings, content["settings"]["settings"], "settings of the population")
-    rule = get_update_rule(member.rule)
-    widths = [len(member.saved.parameters[f"bias{number}"][0]) for number in range(1, len(settings.hidden) + 2)]
-    network = Network((member.saved.parameters["weight1"].shape[2], *widths), settings.activation)
-    parameters, feedback = draw_start(rule, parse(rule.settings, settings.rule, "settings of the rule"), network, settings, member.seed)
+    rule, settings = get_update_rule(member.rule), member.saved.training
+    own = parse(rule.settings, settings.rule, "settings of the rule")
+    parameters, feedback = draw_start(rule, own, member.saved.network, settings, member.seed)
     before = {"v_bar": feedback[f"v_bar{layer}"], "weight": parameters[f"weight{layer}"]}
     after = {"v_bar": member.saved.feedback[f"v_bar{layer}"], "weight": member.saved.parameters[f"weight{layer}"]}
     return {name: (before[name], after[name][member["index"]].double()) for name in before}
