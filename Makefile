@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/installed.stamp
 TOOLS := $(VENV)/tools.stamp
 SNAKEMAKE := $(BIN)/snakemake
 
-.PHONY: help demo install report results test test-fast lint format bench container lock clean
+.PHONY: help demo install report results page test test-fast lint format bench container lock clean
 .SECONDEXPANSION:
 .DELETE_ON_ERROR:
 
@@ -30,6 +30,9 @@ results/%/report.html: $$(wildcard results/$$*/tables/*.html results/$$*/figures
 
 results: $(INSTALLED) ## write tables, figures and provenance of EXPERIMENT to docs/results (OPTIONS for src/export.py)
 	$(BIN)/python src/export.py --experiment $(EXPERIMENT) $(OPTIONS)
+
+page: $(INSTALLED) ## write docs/results/README.md from docs/results/claims.yaml and the exported tables
+	$(BIN)/python src/write_page.py
 
 install: $(INSTALLED) ## make .venv from the lock
 

@@ -322,6 +322,23 @@ def test_angles_layer_by_layer_to_the_gradient_and_to_gauss_newton() -> None:
         trained("dtp", [Member(0, 0.01)], dampings=[-1.0])
 
 
+def test_a_member_that_diverges_takes_no_angle_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    none = {"feedback_optimizer": None, "feedback_learning_rate": None, "feedback_epochs": 0, "extra_feedback_epochs": 0}
+    plain = none | {"rule": {"damping": 0.0}, "optimizer": {"kind": "sgd"}, "epochs": 2, "layer_angles": True, "activation": "linear"}
+    members = [Member(0, 0.01), Member(1, 1e30)]
+    found = trained("gnt", members, **plain)
+    alone = trained("gnt", members[:1], **plain)
+    assert int(found.diverged[1]) > 0 and not int(found.diverged[0])
+    assert found.history[0][-1]["angle_bp_layer1"] == pytest.approx(alone.history[0][-1]["angle_bp_layer1"], abs=0.5)
+
+    def failing(*_: object, **__: object) -> Tensor:
+        raise torch.linalg.LinAlgError("did not converge")  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(torch.linalg, "pinv", failing)
+    with pytest.raises(UserError, match=r"GNT: no pseudo-inverse of J J\^T at hidden layer 2 \(did not converge\); set a damping above 0"):
+        trained("gnt", members[:1], **plain)
+
+
 def test_the_last_hidden_layer_has_no_bias_in_the_authors_linear_method() -> None:
     found = trained("ddtp_linear", [Member(0, 0.01)], epochs=1)
     assert bool((found.parameters["bias2"] == 0).all()) and bool((found.parameters["bias1"] != 0).any())

@@ -135,7 +135,10 @@ def _checked_records(experiment: Experiment, results: Path) -> list[Record]:
     shown = {
         (kind, name): source_files(experiment, results, kind, name) for kind in ("table", "figure") for name in experiment.keys[f"{kind}s"]
     }
-    collected_frames = {frame for frames in shown.values() for frame in frames if frame.is_relative_to(results) and frame not in paths}
+    # Populations are what records are made from, not what is made from records.
+    collected_frames = {
+        frame for frames in shown.values() for frame in frames if frame.is_relative_to(results) and frame.suffix == ".parquet"
+    }
     for frame in sorted(collected_frames):
         _refuse_older(frame, paths, again)
     for (kind, name), frames in shown.items():

@@ -50,9 +50,10 @@ def _populations(experiment: Experiment, results: Path, kind: str, settings: Map
         if variant not in experiment.networks:
             raise UserError(f"{where}.variants: unknown variant {variant!r}{plugins.suggestion(str(variant), experiment.networks)}")
         rules = experiment.rules_of(dataset, variant) if dataset in experiment.datasets else []
-        if rule not in (rules if rule != "all" else [rule][: len(rules)]):
+        wanted = rules if rule == "all" else [rule]
+        if not wanted or not set(wanted) <= set(rules):
             raise UserError(f"{where}: {variant} has no population of rule {rule!r} on dataset {dataset!r}")
-        chosen += [(variant, one) for one in (rules if rule == "all" else [rule])]
+        chosen += [(variant, one) for one in wanted]
     folder = results / experiment.name / "population" / dataset
     return [folder / variant / f"{one}.safetensors" for variant, one in dict.fromkeys(chosen)]
 

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from creditflow.errors import UserError, one_line
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters, Pass, forward
 from creditflow.populations.rule import Batch, Update, UpdateRule
@@ -41,15 +42,26 @@ def jacobians(network: Network, parameters: Parameters, found: Pass) -> dict[int
 
 
 def targets(clean: Clean, output: Tensor, damping: float) -> dict[int, Tensor]:
-    """Returns the differences of the targets."""
+    """Returns the differences of the targets; NaN for a network that has diverged. Raises UserError if a pseudo-inverse is not found."""
     result, error = {}, output.double()[..., None]
     for layer, jacobian in jacobians(clean.network, clean.parameters, clean.found).items():
         j = jacobian.double()  # J J^T of ten classes can be ill-conditioned
-        gram = j @ j.transpose(1, 2)
-        damped = gram + damping * torch.eye(gram.shape[1], dtype=j.dtype, device=j.device)
-        solved = torch.linalg.solve(damped, error) if damping else torch.linalg.pinv(gram, hermitian=True) @ error
-        result[layer] = (j.transpose(1, 2) @ solved)[..., 0].to(output.dtype)
+        result[layer] = (j.transpose(1, 2) @ _solved(j @ j.transpose(1, 2), error, damping, layer))[..., 0].to(output.dtype)
     return {layer: result[layer] for layer in hidden_layers(clean.network)}
+
+
+def _solved(gram: Tensor, error: Tensor, damping: float, layer: int) -> Tensor:
+    """Returns (gram + damping I)^-1 error (B, C, 1). Without damping directions whose eigenvalue is rounding of zero are left out."""
+    finite = gram.isfinite().all()
+    # In a population one network that is not finite would stop the decomposition of all.
+    safe = torch.nan_to_num(gram, 0, 0, 0) + (damping + ~finite) * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+    try:
+        solved = torch.linalg.solve(safe, error) if damping else torch.linalg.pinv(safe, hermitian=True) @ error
+    except torch.linalg.LinAlgError as failure:  # type: ignore[attr-defined]  # it is documented, but not exported
+        raise UserError(
+            f"GNT: no pseudo-inverse of J J^T at hidden layer {layer} ({one_line(failure)}); set a damping above 0"
+        ) from failure
+    return torch.where(finite, solved, torch.full_like(solved, torch.nan))
 
 
 def step(network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:

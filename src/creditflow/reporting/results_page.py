@@ -1,0 +1,102 @@
+"""The page of results: what papers claim beside what was measured, every number from an exported table.
+
+`claims.yaml` is a list of papers, each with `title`, `claims`, and what could not be run (`elsewhere`: `what`, `command`). A claim has
+`claim`, `data`, `experiment`, `verdict` and `measured`, a text with names in braces; `numbers` says for each name in which table's row and
+column it is: {table, where: {column: value}, column, form}, with form "percent", "points", "number" or "text".
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from creditflow.errors import UserError, one_line
+
+_PAPER = {"title", "claims", "elsewhere"}
+_CLAIM = {"claim", "data", "experiment", "measured", "numbers", "verdict"}
+_NUMBER = {"table", "where", "column", "form"}
+
+_FORMS: dict[str, Callable[[Any], str]] = {
+    "percent": lambda value: f"{100 * float(value):.1f}",
+    "points": lambda value: f"{100 * float(value):+.1f}",
+    "number": lambda value: f"{float(value):.3g}",
+    "text": str,
+}
+
+
+def results_page(folder: Path) -> str:
+    """Returns the page for a folder of exported results with its `claims.yaml`.
+
+    Raises UserError, naming the claim, for a file, row, column or name that is not there, and for a row that is not the only one.
+    """
+    path = folder / "claims.yaml"
+    try:
+        papers = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({one_line(error)})") from error
+    if not isinstance(papers, list):
+        raise UserError(f"{path}: expected a list of papers")
+    parts = [_INTRODUCTION]
+    for number, paper in enumerate(papers, 1):
+        place = f"{path}: paper {number}"
+        _check(paper, _PAPER, place)
+        parts += [f"## {paper['title']}", _claims(folder, paper["claims"], place), _elsewhere(paper["elsewhere"])]
+    return "\n\n".join(parts) + "\n"
+
+
+_INTRODUCTION = """# Results
+
+What the papers claim, and what was measured here. Every number is taken from a table of the experiment that it links to, which is made
+from records with provenance; `make page` writes this page from `claims.yaml` and those tables. Verdicts are ours: "held", "not held",
+"masked" (an advantage that a stronger attack takes away), or what the audit says.
+
+Each experiment's folder has its tables (`*.md`, and `*.csv` with all digits), figures, `provenance.json` and a README that shows them.
+`make results EXPERIMENT=name` writes it from a finished experiment's records and refuses results that are missing, older than what they
+are made from, or made by several versions of the sources (`OPTIONS=--mixed` lets the last pass, and its page says so)."""
+
+
+def _claims(folder: Path, claims: list[dict[str, Any]], place: str) -> str:
+    lines = ["| Claimed | Measured | On | Verdict |", "|:--|:--|:--|:--|"]
+    for number, claim in enumerate(claims, 1):
+        where = f"{place}, claim {number}"
+        _check(claim, _CLAIM, where)
+        values = {name: _value(folder, claim["experiment"], one, f"{where}, {name}") for name, one in claim["numbers"].items()}
+        named = set(re.findall(r"{(\w+)}", claim["measured"] + claim["verdict"]))
+        unknown = sorted(named ^ set(values))
+        if unknown:
+            raise UserError(f"{where}: {unknown[0]!r} is either not in the text or not under `numbers`")
+        measured, verdict = claim["measured"].format(**values), claim["verdict"].format(**values)
+        link = f"[{claim['experiment']}]({claim['experiment']}/README.md)"
+        lines.append(f"| {claim['claim']} | {measured} | {claim['data']}; {link} | {verdict} |")
+    return "\n".join(" ".join(line.split()) for line in lines)
+
+
+def _elsewhere(runs: list[dict[str, str]]) -> str:
+    return "Not run here:\n\n" + "\n".join(f"- {run['what']}: `{run['command']}`" for run in runs)
+
+
+def _value(folder: Path, experiment: str, number: dict[str, Any], place: str) -> str:
+    _check(number, _NUMBER, place)
+    path = folder / experiment / "tables" / f"{number['table']}.csv"
+    if not path.is_file():
+        raise UserError(f"{place}: {path} is missing; export {experiment} first")
+    rows = pd.read_csv(path)
+    for column in (*number["where"], number["column"]):
+        if column not in rows:
+            raise UserError(f"{place}: {path} has no column {column!r}; it has {', '.join(rows.columns)}")
+    for column, wanted in number["where"].items():
+        rows = rows[rows[column].isna() if wanted is None else rows[column] == wanted]
+    if len(rows) != 1:
+        raise UserError(f"{place}: {len(rows)} rows of {path} fit, not one")
+    if number["form"] not in _FORMS:
+        raise UserError(f"{place}: form must be one of {', '.join(_FORMS)}, not {number['form']!r}")
+    return _FORMS[number["form"]](rows.iloc[0][number["column"]])
+
+
+def _check(given: Any, keys: set[str], place: str) -> None:
+    if not isinstance(given, dict) or set(given) != keys:
+        found = ", ".join(map(str, given)) if isinstance(given, dict) else type(given).__name__
+        raise UserError(f"{place}: expected the keys {', '.join(sorted(keys))}, found {found}")

@@ -1,0 +1,21 @@
+"""Write the page of results, README.md, into a folder of exported results, from its claims.yaml and the experiments' tables."""
+
+from pathlib import Path
+
+from creditflow import files
+from creditflow.cli import run_stage, stage_parser
+from creditflow.reporting.results_page import results_page
+
+
+def main() -> None:
+    parser = stage_parser(__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("docs/results"), help="folder with claims.yaml and one folder per experiment")
+    args = parser.parse_args()
+
+    page = args.folder / "README.md"
+    files.write_atomically(page, results_page(args.folder).encode())
+    print(page)
+
+
+if __name__ == "__main__":
+    run_stage(main)
