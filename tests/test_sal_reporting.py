@@ -64,9 +64,11 @@ def test_figure_3_shows_the_start_as_it_was_drawn_and_the_end_as_it_was_saved(tm
             for before, after in found.values():
                 assert bool((before - after).abs().max() > 1e-4) == moved
     figure = plugins.load("figure", "sal_figure3").FIGURE
-    settings = parse(figure.settings, {"variants": {"SAL": "learned"}, "layer": 2}, "figure")
+    settings = parse(figure.settings, {"variants": {"SAL": "learned"}}, "figure")
     write_figure(figure, frame, settings, tmp_path / "three")
     assert (tmp_path / "three.png").stat().st_size > 5000
+    with pytest.raises(UserError, match="learned has 2 hidden layers, no layer 3"):
+        figure.draw(frame, parse(figure.settings, {"variants": {"SAL": "learned"}, "layer": 3}, "figure"))
     with pytest.raises(UserError, match="variants must name one population"):
         parse(figure.settings, {}, "figure")
 

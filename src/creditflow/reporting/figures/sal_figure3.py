@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
+from creditflow.errors import UserError
 from creditflow.populations import get_update_rule
 from creditflow.populations.selection import chosen_rate
 from creditflow.populations.spectra import effective_rank_of, singular_values
@@ -23,31 +24,50 @@ _TITLES = {"v_bar": r"$\bar{V}\bar{V}^T$", "weight": "$WW^T$"}
 
 @dataclass(frozen=True)
 class Settings:
-    """variants: {label: variant} of the one to show. rule, dataset: SAL and the first if left out. layer: hidden layer 1, 2, ..."""
+    """variants: {label: variant} of the one to show. rule, dataset: SAL and the first if left out. layer: hidden layer 1, 2, ..., the last
+    if left out."""
 
     variants: dict[str, str] = field(default_factory=dict)
     rule: str = "sal"
     dataset: str | None = None
-    layer: int = 1
+    layer: int | None = None
 
     def __post_init__(self) -> None:
-        if len(self.variants) != 1 or self.layer < 1:
+        if len(self.variants) != 1 or (self.layer is not None and self.layer < 1):
             raise ValueError("variants must name one population, and layer must be at least 1")
 
 
 def draw(members: pd.DataFrame, settings: Settings) -> Canvas:
     """Returns two rows, H and W W^T, of three panels: before, after, eigenvalues."""
     member = _chosen(members)
-    found = matrices(member, settings.layer)
+    n_hidden = member.saved.network.n_layers - 1
+    layer = settings.layer or n_hidden
+    if layer > n_hidden:
+        raise UserError(f"sal_figure3: {member.backbone} has {n_hidden} hidden layers, no layer {layer}")
+    found = matrices(member, layer)
     canvas = Canvas(figsize=(7.4, 4.6), layout="constrained")
     for row, (name, (before, after)) in zip(canvas.subplots(2, 3), found.items(), strict=True):
         for axes, matrix, when in zip(row, (before, after), ("before", "after"), strict=False):
             _heat(axes, matrix @ matrix.T, f"{_TITLES[name]} {when}")
         _spectrum(row[2], {"before": before, "after": after}, _TITLES[name])
-    where = f"{display(member.dataset)}, hidden layer {settings.layer} of {display(member.backbone)}"
+    where = f"{display(member.dataset)}, hidden layer {layer} of {display(member.backbone)}"
     run = f"seed {member.seed}, learning rate {member.learning_rate:g}, epoch {member.best_epoch}"
-    canvas.supxlabel(f"{where}, {display(member.rule)}, {run}; colours to the 99.5th percentile of magnitudes", fontsize=7)
+    ranks = ", ".join(f"{_rank(before):.0f} to {_rank(after):.0f}" for before, after in _all_h(member, n_hidden))
+    lines = [
+        f"{where}, {display(member.rule)}, {run}; colours to the 99.5th percentile.",
+        f"Effective rank of H by layer, before to after: {ranks}.",
+    ]
+    canvas.supxlabel("\n".join(lines), fontsize=7)
     return canvas
+
+
+def _all_h(member: Any, n_hidden: int) -> list[tuple[Tensor, Tensor]]:
+    return [matrices(member, layer)["v_bar"] for layer in range(1, n_hidden + 1)]
+
+
+def _rank(matrix: Tensor) -> float:
+    """Returns the effective rank of a matrix times its transpose."""
+    return float(effective_rank_of(singular_values(matrix).square()))
 
 
 def matrices(member: Any, layer: int) -> dict[str, tuple[Tensor, Tensor]]:
@@ -79,7 +99,7 @@ def _spectrum(axes: Axes, of: dict[str, Tensor], title: str) -> None:
     for (when, matrix), style in zip(of.items(), (("#999999", "--"), ("#D55E00", "-")), strict=True):
         values = singular_values(matrix).square()
         shares = values / values[0]
-        label = f"{when}, effective rank {float(effective_rank_of(values)):.1f}"
+        label = f"{when}, effective rank {_rank(matrix):.1f}"
         axes.plot(range(1, len(shares) + 1), shares.numpy(), color=style[0], linestyle=style[1], label=label)
     axes.set_yscale("log")
     axes.set_ylim(1e-6, 2)
