@@ -149,7 +149,7 @@ def test_kill_9_in_the_middle_then_the_same_command(digits: Path, pretrained: Pa
     checkpoint = tmp_path / "resume" / "checkpoint"
     arguments = finetune(digits, pretrained, rule, killed, *options, "--checkpoint", checkpoint)
     process = subprocess.Popen([sys.executable, ROOT / "src/finetune.py", *arguments], stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not checkpoint.exists() and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)

@@ -277,7 +277,7 @@ def long_job(copy: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "tiny"]
     with (copy / "first.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=copy, stdout=log, stderr=log, start_new_session=True, preexec_fn=interruptible)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not list(copy.glob("results/tiny/checkpoints/**/*.checkpoint")):
             assert process.poll() is None, (copy / "first.log").read_text()
             assert time.monotonic() < deadline
@@ -313,7 +313,9 @@ def test_an_interrupted_workflow_goes_on_with_the_same_command(long_job: tuple[P
 
 def test_two_snakemakes_do_not_share_a_folder(long_job: tuple[Path, subprocess.Popen[bytes]]) -> None:
     folder, process = long_job
+    os.killpg(process.pid, signal.SIGSTOP)  # else it may go on to jobs that replace what the second is looking at
     second = snakemake(folder, "tiny")
+    os.killpg(process.pid, signal.SIGCONT)
     assert second.returncode != 0
     assert "cannot be locked" in second.stdout
     assert process.wait(timeout=600) == 0
