@@ -15,7 +15,7 @@ from torch.func import vjp
 
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters, Pass, convolved, forward, pooled, tanh_backward
-from creditflow.populations.rule import Batch, Update
+from creditflow.populations.rule import Batch, Update, UpdateRule
 
 
 class Clean(NamedTuple):
@@ -146,20 +146,24 @@ class Settings:
             raise ValueError(f"sigma must be positive and finite, not {self.sigma}: without noise feedback learns nothing")
 
 
-#: (network, loss, settings, parameters, feedback, batch) -> what a rule's step, or its feedback step, returns.
-Step = Callable[[Network, Loss, Any, Parameters, Parameters, Batch], Update]
-FeedbackStep = Callable[[Network, Loss, Any, Parameters, Parameters, Batch], Parameters]
-
-
-def steps(
+def target_rule(
+    name: str,
+    settings: type[Settings],
+    init: Callable[[Network, Any, torch.Generator], Parameters],
     targets: Targets,
     learn: Callable[[Any, Clean, Batch], Parameters],
     down: Callable[[Network, Parameters, Pass], dict[int, Tensor]] = lambda network, feedback, found: {},
-) -> tuple[Step, FeedbackStep]:
-    """Returns a rule's step and feedback step. How feedback learns: (settings, clean pass, batch) -> directions.
+    *,
+    finish: Callable[[Network, Any, Update], Update] = lambda network, settings, found: found,
+    convolutional: bool = False,
+    connected: tuple[str, ...],
+    plastic: tuple[str, ...],
+) -> UpdateRule:
+    """Returns the rule with these targets whose feedback learns by noise in every hidden layer: `learn` (settings, clean pass, batch) ->
+    directions.
 
     In a step forward weights follow the targets, feedback its own loss, both as they were before. `down` says what feedback makes of
-    a clean pass, where both need it.
+    a clean pass, where both need it; `finish` has the last word on a step's update.
     """
 
     def cleanly(network: Network, parameters: Parameters, feedback: Parameters, batch: Batch) -> Clean:
@@ -169,16 +173,29 @@ def steps(
     def step(network: Network, loss: Loss, settings: Any, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
         clean = cleanly(network, parameters, feedback, batch)
         taught = update(loss, clean, batch, settings.step_size, targets)
-        return Update(taught.directions | learn(settings, clean, batch), taught.logits)
+        return finish(network, settings, Update(taught.directions | learn(settings, clean, batch), taught.logits))
 
     def feedback_step(
         network: Network, loss: Loss, settings: Any, parameters: Parameters, feedback: Parameters, batch: Batch
     ) -> Parameters:
         return learn(settings, cleanly(network, parameters, feedback, batch), batch)
 
-    return step, feedback_step
+    return UpdateRule(
+        name=name,
+        settings=settings,
+        init=init,
+        step=step,
+        feedback_step=feedback_step,
+        noise=lambda network, settings: network.widths[1:-1],
+        noisy_step=True,
+        convolutional=convolutional,
+        connected=connected,
+        plastic=plastic,
+    )
 
 
-def needed_noise(network: Network, settings: Settings) -> tuple[int, ...]:
-    """Returns the widths of the hidden layers, each of which is corrupted."""
-    return network.widths[1:-1]
+def without_last_hidden_bias(network: Network, settings: Any, found: Update) -> Update:
+    """Returns the update, without the last hidden layer's bias unless the settings say that it learns."""
+    if not settings.last_hidden_bias:
+        found.directions.pop(f"bias{network.n_layers - 1}")
+    return found

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from creditflow.populations.network import Network, Parameters
-from creditflow.populations.rule import Batch, UpdateRule
-from creditflow.populations.rules._targets import Clean, Settings, activations, corruptions, hidden_layers, needed_noise, pushed, steps
+from creditflow.populations.rule import Batch
+from creditflow.populations.rules._targets import Clean, Settings, activations, corruptions, hidden_layers, pushed, target_rule
 from creditflow.populations.rules.ddtp_linear import init as init_weights
 from creditflow.populations.rules.ddtp_linear import targets
 
@@ -36,17 +36,7 @@ def learn(settings: Settings, clean: Clean, batch: Batch) -> Parameters:
     return directions
 
 
-step, feedback_step = steps(targets, learn)
-
-RULE = UpdateRule(
-    name="DDTP-control",
-    settings=Settings,
-    init=init,
-    step=step,
-    feedback_step=feedback_step,
-    noise=needed_noise,
-    noisy_step=True,
-    convolutional=True,
-    connected=("uu", "dd"),
-    plastic=("uu", "dd"),
-)
+RULE = target_rule(
+    "DDTP-control", Settings, init, targets, learn,
+    convolutional=True, connected=("uu", "dd"), plastic=("uu", "dd"),
+)  # fmt: skip

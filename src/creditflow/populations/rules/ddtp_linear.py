@@ -10,11 +10,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters
-from creditflow.populations.rule import Batch, Update, UpdateRule
+from creditflow.populations.rule import Batch
 from creditflow.populations.rules import _targets
-from creditflow.populations.rules._targets import Clean, corruptions, hidden_layers, needed_noise, pushed, steps, xavier_normal
+from creditflow.populations.rules._targets import (
+    Clean,
+    corruptions,
+    hidden_layers,
+    pushed,
+    target_rule,
+    without_last_hidden_bias,
+    xavier_normal,
+)
 
 
 @dataclass(frozen=True)
@@ -43,26 +50,7 @@ def learn(settings: _targets.Settings, clean: Clean, batch: Batch) -> Parameters
     return directions
 
 
-joint_step, feedback_step = steps(targets, learn)
-
-
-def step(network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
-    """Returns the updates of both."""
-    found = joint_step(network, loss, settings, parameters, feedback, batch)
-    if not settings.last_hidden_bias:
-        found.directions.pop(f"bias{network.n_layers - 1}")
-    return found
-
-
-RULE = UpdateRule(
-    name="DDTP-linear",
-    settings=Settings,
-    init=init,
-    step=step,
-    feedback_step=feedback_step,
-    noise=needed_noise,
-    noisy_step=True,
-    convolutional=True,
-    connected=("uu", "dd"),
-    plastic=("uu", "dd"),
-)
+RULE = target_rule(
+    "DDTP-linear", Settings, init, targets, learn,
+    finish=without_last_hidden_bias, convolutional=True, connected=("uu", "dd"), plastic=("uu", "dd"),
+)  # fmt: skip

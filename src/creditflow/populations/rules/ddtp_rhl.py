@@ -11,16 +11,15 @@ import torch
 from torch import Tensor
 
 from creditflow.populations.network import Network, Parameters, Pass, tanh_change, uniform
-from creditflow.populations.rule import Batch, UpdateRule
+from creditflow.populations.rule import Batch
 from creditflow.populations.rules import _targets
 from creditflow.populations.rules._targets import (
     Clean,
     corruptions,
     hidden_layers,
-    needed_noise,
     pushed,
     reconstruction,
-    steps,
+    target_rule,
     xavier_normal,
 )
 
@@ -96,16 +95,7 @@ def learn(settings: Settings, clean: Clean, batch: Batch) -> Parameters:
     return directions
 
 
-step, feedback_step = steps(targets, learn, signals)
-
-RULE = UpdateRule(
-    name="DDTP-RHL",
-    settings=Settings,
-    init=init,
-    step=step,
-    feedback_step=feedback_step,
-    noise=needed_noise,
-    noisy_step=True,
-    connected=("uu", "dd"),
-    plastic=("uu", "dd"),
-)
+RULE = target_rule(
+    "DDTP-RHL", Settings, init, targets, learn, signals,
+    connected=("uu", "dd"), plastic=("uu", "dd"),
+)  # fmt: skip

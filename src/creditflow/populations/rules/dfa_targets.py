@@ -11,7 +11,7 @@ import torch
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters, forward
 from creditflow.populations.rule import Batch, Update, UpdateRule
-from creditflow.populations.rules._targets import Clean, hidden_layers, update, xavier_normal
+from creditflow.populations.rules._targets import Clean, hidden_layers, update, without_last_hidden_bias, xavier_normal
 from creditflow.populations.rules.ddtp_linear import targets
 
 
@@ -30,10 +30,7 @@ def init(network: Network, settings: Settings, generator: torch.Generator) -> Pa
 def step(network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
     """Returns the update with targets h_i - Q_i e."""
     clean = Clean(network, parameters, feedback, forward(network, parameters, batch.images), {})
-    found = update(loss, clean, batch, 1.0, targets)
-    if not settings.last_hidden_bias:
-        found.directions.pop(f"bias{network.n_layers - 1}")
-    return found
+    return without_last_hidden_bias(network, settings, update(loss, clean, batch, 1.0, targets))
 
 
 RULE = UpdateRule(name="DFA", settings=Settings, init=init, step=step, convolutional=True, connected=("uu", "dd"), plastic=("uu",))

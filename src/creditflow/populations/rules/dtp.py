@@ -8,15 +8,14 @@ import torch
 from torch import Tensor
 
 from creditflow.populations.network import Network, Parameters, Pass, tanh_backward, tanh_change
-from creditflow.populations.rule import Batch, UpdateRule
+from creditflow.populations.rule import Batch
 from creditflow.populations.rules._targets import (
     Clean,
     Settings,
     activations,
     corruptions,
     hidden_layers,
-    needed_noise,
-    steps,
+    target_rule,
     xavier_normal,
 )
 
@@ -67,16 +66,7 @@ def learn(settings: Settings, clean: Clean, batch: Batch) -> Parameters:
     return directions
 
 
-step, feedback_step = steps(targets, learn)
-
-RULE = UpdateRule(
-    name="DTP",
-    settings=Settings,
-    init=init,
-    step=step,
-    feedback_step=feedback_step,
-    noise=needed_noise,
-    noisy_step=True,
-    connected=("uu", "dd"),
-    plastic=("uu", "dd"),
-)
+RULE = target_rule(
+    "DTP", Settings, init, targets, learn,
+    connected=("uu", "dd"), plastic=("uu", "dd"),
+)  # fmt: skip

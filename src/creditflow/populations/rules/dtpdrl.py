@@ -6,18 +6,17 @@ path from the output to layer i a damped pseudo-inverse of the path up (Theorem 
 """
 
 from creditflow.populations.network import Parameters, tanh_change
-from creditflow.populations.rule import Batch, UpdateRule
+from creditflow.populations.rule import Batch
 from creditflow.populations.rules._targets import (
     Clean,
     Settings,
     activations,
     corruptions,
     hidden_layers,
-    needed_noise,
     pushed,
     reconstruction,
     rows,
-    steps,
+    target_rule,
 )
 from creditflow.populations.rules.dtp import init, signals, targets
 
@@ -38,16 +37,7 @@ def learn(settings: Settings, clean: Clean, batch: Batch) -> Parameters:
     return directions
 
 
-step, feedback_step = steps(targets, learn, signals)
-
-RULE = UpdateRule(
-    name="DTPDRL",
-    settings=Settings,
-    init=init,
-    step=step,
-    feedback_step=feedback_step,
-    noise=needed_noise,
-    noisy_step=True,
-    connected=("uu", "dd"),
-    plastic=("uu", "dd"),
-)
+RULE = target_rule(
+    "DTPDRL", Settings, init, targets, learn, signals,
+    connected=("uu", "dd"), plastic=("uu", "dd"),
+)  # fmt: skip
