@@ -34,7 +34,7 @@ def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
     angles, circuit, spectrum = canvas.subplots(1, 3)
     for rule in rules:
         _line(angles, rows[rows.rule == rule], "update_angle", display(rule), rule_style(rule, rules)["color"])
-    angles.set(ylabel="angle to the gradient (degrees)", ylim=(0, 95))
+    angles.set(ylabel="angle to the gradient (degrees)", ylim=(-3, 95))
     angles.axhline(90, color="#999999", linewidth=0.8, linestyle=":")
     its = rows[rows.rule == settings.rule]
     _line(circuit, its, "v_cosine", r"cosine of $V$ and $\bar{V}^T$", "#0072B2")
@@ -50,7 +50,7 @@ def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
     for axes in (angles, spectrum):
         axes.legend(fontsize=7)
     lines = [line for axes in (circuit, ranks) for line in axes.get_lines()]
-    circuit.legend(lines, [str(line.get_label()) for line in lines], fontsize=7)
+    circuit.legend(lines, [str(line.get_label()) for line in lines], fontsize=7, loc="center")
     for axes in (angles, circuit, spectrum):
         axes.set_xlabel("epoch")
     n = int(rows[rows.metric == "update_angle"].n.max())

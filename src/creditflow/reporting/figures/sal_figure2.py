@@ -45,13 +45,17 @@ def draw(summary: pd.DataFrame, settings: Settings) -> Canvas:
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, lines: dict[str, dict[str, str]]) -> None:
-    for (label, variants), color in zip(lines.items(), _COLORS, strict=False):
+    # Each line is thinner than the one below it, so that lines that coincide are all seen.
+    for (label, variants), color, thickness in zip(lines.items(), _COLORS, (3.2, 2.4, 1.8, 1.3, 1.0, 0.8), strict=False):
         points = [(int(width), _row(rows, variant)) for width, variant in variants.items()]
         points.sort(key=lambda point: point[0])
         widths, found = [width for width, _ in points], pd.concat([row for _, row in points])
-        axes.plot(widths, 100 * found.value, color=color, marker="o", markersize=4, label=label)
+        axes.plot(widths, 100 * found.value, color=color, linewidth=thickness, marker="o", markersize=2 * thickness + 1, label=label)
         axes.fill_between(widths, 100 * found.low, 100 * found.high, color=color, alpha=0.15, linewidth=0)
-    axes.set_xscale("log", base=2)
+    ticks = sorted({int(width) for variants in lines.values() for width in variants})
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, labels=map(str, ticks))
+    axes.set_xticks([], minor=True)
     axes.set_xlabel("descending units per hidden layer")
     axes.set_ylabel("test accuracy (%)")
     axes.legend(fontsize=8)

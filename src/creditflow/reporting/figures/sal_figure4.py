@@ -37,7 +37,9 @@ def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
             raise UserError(f"sal_figure4: no record of {place!r}; name a variant and a rule, such as 'mlp_200 sal'")
         curve = its.groupby("epoch").value.agg(["mean", "min", "max"])
         color, line = _COLORS[index % len(_COLORS)], "-" if index < len(_COLORS) else "--"
-        axes.plot(curve.index, 100 * curve["mean"], line, color=color, label=label, linewidth=1.3)
+        # Each line is thinner than the one below it, so that lines that coincide are all seen.
+        thickness = max(4 * 0.75**index, 0.9)
+        axes.plot(curve.index, 100 * curve["mean"], line, color=color, label=label, linewidth=thickness)
         axes.fill_between(curve.index, 100 * curve["min"], 100 * curve["max"], color=color, alpha=0.12, linewidth=0)
     axes.set_xlabel("epoch")
     axes.set_ylabel(f"{settings.metric.replace('_', ' ')} (%)")
