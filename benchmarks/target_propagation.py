@@ -23,7 +23,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from creditflow import runtime
+from creditflow import products, runtime
 from creditflow.cli import natural
 from creditflow.experiments import Experiment, load_experiments
 from creditflow.populations import Member, get_update_rule, train_population
@@ -86,6 +86,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     data = images(runtime.setup(args.device, args.threads))
+    products.use_faster_products()  # as the stage does; torch.nn has them, too
     root = Path(__file__).resolve().parents[1] / "config"
     experiment = load_experiments(root / "experiments", root / "schema.yaml")["target_propagation_fashion"]
     rules = experiment.keys["rules"]

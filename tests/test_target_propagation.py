@@ -13,7 +13,7 @@ from creditflow.errors import UserError
 from creditflow.populations import Batch, Member, Network, Parameters, Population, get_update_rule, initial_parameters, train_population
 from creditflow.populations.images import FlatImages
 from creditflow.populations.losses import LOSSES
-from creditflow.populations.network import forward, tanh_change
+from creditflow.populations.network import forward, tanh, tanh_change
 from creditflow.populations.rules.gnt import jacobians
 from creditflow.populations.settings import PopulationSettings
 from creditflow.settings import parse
@@ -236,6 +236,19 @@ def test_changes_of_tanh_are_exact_however_small(z: float, delta: float, sign: i
     x, d = torch.tensor([z]), torch.tensor([sign * delta])
     exact = math.sinh(float(d)) / (math.cosh(float(x)) * math.cosh(float(x) + float(d)))
     assert float(tanh_change(x.tanh(), d)) == pytest.approx(exact, rel=2e-4 if abs(z) > 3 else 1e-5)
+
+
+def test_changes_of_saturated_units_are_finite() -> None:
+    t, delta = torch.tensor([1.0, -1.0, 1 - 2**-24, 0.0]), torch.tensor([-1e30, -100.0, -9.0, -1e-30, 0.0, 1e-30, 9.0, 100.0, 1e30])
+    found = tanh_change(t[:, None], delta)
+    assert bool(((found + t[:, None]).abs() <= 1 + 1e-6).all()), found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_tanh_is_torchs(dtype: torch.dtype) -> None:
+    z = torch.cat([torch.linspace(-20, 20, 4001), torch.logspace(-30, 30, 601), -torch.logspace(-30, 30, 601)]).to(dtype)
+    torch.testing.assert_close(tanh(z), z.tanh(), rtol=8 * torch.finfo(dtype).eps, atol=0)
+    assert tanh(torch.tensor(math.nan)).isnan()
 
 
 @settings(max_examples=50, deadline=None)

@@ -62,7 +62,7 @@ def save_population(path: Path, population: Population, **facts: Any) -> None:
         for index, member in enumerate(population.members)
     ]
     files.write_atomically(path, tensors)
-    files.write_json(path.with_suffix(".json"), {"format": _FORMAT, "members": members, "sha256": files.sha256(tensors), **facts})
+    files.write_sealed_json(path.with_suffix(".json"), {"format": _FORMAT, "members": members, "sha256": files.sha256(tensors), **facts})
 
 
 def load_population(path: Path) -> SavedPopulation:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from creditflow.populations.network import Network, Parameters, Pass, tanh_change, uniform
+from creditflow.populations.network import Network, Parameters, Pass, tanh, tanh_change, uniform
 from creditflow.populations.rule import Batch
 from creditflow.populations.rules import _targets
 from creditflow.populations.rules._targets import (
@@ -51,10 +51,10 @@ def init(network: Network, settings: Settings, generator: torch.Generator) -> Pa
 
 def signals(network: Network, feedback: Parameters, found: Pass) -> dict[int, Tensor]:
     """Returns g_i (B, n_i) at the clean logits, and as layer 0 the random layer's h (B, width)."""
-    down = {0: (found.logits @ feedback["r"].T + feedback["r_bias"]).tanh()}
+    down = {0: tanh(found.logits @ feedback["r"].T + feedback["r_bias"])}
     for layer in hidden_layers(network):
         q = feedback[f"q{layer}"]
-        down[layer] = (_source(network, found, down[0], layer, q.shape[1]) @ q.T + feedback[f"c{layer}"]).tanh()
+        down[layer] = tanh(_source(network, found, down[0], layer, q.shape[1]) @ q.T + feedback[f"c{layer}"])
     return down
 
 

@@ -7,7 +7,7 @@ reconstruct: with x = h_i + sigma eps, the loss is mean (g_i(f_{i+1}(x)) - x)^2 
 import torch
 from torch import Tensor
 
-from creditflow.populations.network import Network, Parameters, Pass, tanh_backward, tanh_change
+from creditflow.populations.network import Network, Parameters, Pass, tanh, tanh_backward, tanh_change
 from creditflow.populations.rule import Batch
 from creditflow.populations.rules._targets import (
     Clean,
@@ -38,7 +38,7 @@ def signals(network: Network, feedback: Parameters, found: Pass) -> dict[int, Te
 
 def back(feedback: Parameters, layer: int, y: Tensor) -> Tensor:
     """Returns g_i(y) (B, n_i)."""
-    return (y @ feedback[f"q{layer}"].T + feedback[f"c{layer}"]).tanh()
+    return tanh(y @ feedback[f"q{layer}"].T + feedback[f"c{layer}"])
 
 
 def targets(clean: Clean, output: Tensor) -> dict[int, Tensor]:
