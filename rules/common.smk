@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 import snakemake.benchmark
@@ -21,6 +22,7 @@ sys.path.append(str(Path(workflow.basedir) / "src"))
 
 from creditflow import diagnosis, experiments, gpus, image, locks, plugins, preflight
 from creditflow.errors import UserError
+from creditflow.files import fingerprint
 from creditflow.reporting.sources import source_files
 
 # What every stage of retrieval depends on.
@@ -213,7 +215,7 @@ def learning_rates(wildcards):
 
 def population_seeds(wildcards):
     """The seeds of a population."""
-    return EXPERIMENTS[wildcards.experiment].seeds_of(wildcards.backbone)
+    return EXPERIMENTS[wildcards.experiment].seeds_of(wildcards.backbone, wildcards.rule)
 
 
 def finetune_settings(wildcards):
@@ -228,8 +230,8 @@ def retrieval(wildcards):
 
 
 def task_library(wildcards):
-    """Files of the library that training for the experiment's task needs beyond those of classification."""
-    return library("retrieval/settings.py", "retrieval/task.py")(wildcards) if "retrieval" in keys(wildcards) else []
+    """A hash of the library's files that training for the experiment's task needs beyond those of classification."""
+    return library("retrieval/settings.py", "retrieval/task.py") if "retrieval" in keys(wildcards) else ""
 
 
 def pretrain_view(wildcards):
@@ -285,20 +287,26 @@ def source(kind):
 
 
 def library(*parts):
-    """Files of the library that a stage's results depend on, as an input function.
+    """A hash of the library's files that a stage's results depend on, for `params`: one word, where files would be thirty inputs a job.
 
     A folder stands for its own files, without subfolders; a part such as "learning/rules/{rule}.py" is one file, and
-    those in its folder that it imports.
+    those in its folder that it imports. With wildcards in a part it is a function of them.
     """
+    if any("{" in part for part in parts):
+        return lambda wildcards: hash_of_library(tuple(part.format(**wildcards) for part in parts))
+    return hash_of_library(parts)
 
-    def found(wildcards):
-        root = Path("src/creditflow")
-        paths = [root / part.format(**wildcards) for part in parts]
-        return [
-            str(file) for path in paths for file in (sorted(path.glob("*.py")) if path.suffix == "" else plugins.with_imports_beside(path))
-        ]
 
-    return found
+@cache
+def hash_of_library(parts):
+    """The hash of what parts of the library stand for."""
+    files = {file for part in parts for file in library_files(Path("src/creditflow", part))}
+    return fingerprint({str(file): file.read_text() for file in files})
+
+
+def library_files(path):
+    """The files that a part of the library stands for."""
+    return path.glob("*.py") if path.suffix == "" else plugins.with_imports_beside(path)
 
 
 def caption(kind):

@@ -2,7 +2,6 @@ rule fetch:
     """Raw files of a dataset, from the first source that has them, verified by checksum; of a dataset in a folder of the user's, its place."""
     input:
         script="src/fetch.py",
-        library=library("data/datasets/{source}.py"),
     output:
         raw=directory("results/data/{source}/raw"),
     log:
@@ -13,6 +12,7 @@ rule fetch:
     conda:
         "../envs/environment.yaml"
     params:
+        library=library("data/datasets/{source}.py"),
         search_paths=search_paths,
     shell:
         "python {input.script:q} --dataset {wildcards.source} {params.search_paths:q} --output {output.raw:q} > {log:q} 2>&1"
@@ -22,7 +22,6 @@ rule prepare:
     """A dataset in its canonical form: uint8 images N,C,H,W, or names of image files, and labels."""
     input:
         script="src/prepare.py",
-        library=library("data", "data/datasets/{source}.py"),
         raw=rules.fetch.output.raw,
     output:
         data="results/data/{source}/prepared.safetensors",
@@ -34,6 +33,7 @@ rule prepare:
         "../envs/environment.yaml"
     threads: 4
     params:
+        library=library("data", "data/datasets/{source}.py"),
         max_unreadable=config["data"]["max_unreadable"],
     shell:
         "python {input.script:q} --dataset {wildcards.source} --raw {input.raw:q} --output {output.data:q}"

@@ -2,16 +2,6 @@ rule evaluate:
     """Clean accuracy of a fine-tuned model on the whole test split."""
     input:
         script="src/evaluate.py",
-        library=library(
-            "evaluation.py",
-            "records.py",
-            "runtime.py",
-            "targets.py",
-            "training/accuracy.py",
-            "models",
-            "data/inputs.py",
-            "data/prepared.py",
-        ),
         data=prepared("dataset"),
         model=trained(".safetensors"),
         sidecar=trained(".json"),
@@ -26,6 +16,16 @@ rule evaluate:
         "../envs/environment.yaml"
     threads: threads_of
     params:
+        library=library(
+            "evaluation.py",
+            "records.py",
+            "runtime.py",
+            "targets.py",
+            "training/accuracy.py",
+            "models",
+            "data/inputs.py",
+            "data/prepared.py",
+        ),
         classes=classes("dataset"),
         inputs=inputs,
         device=config["device"],
@@ -40,18 +40,6 @@ rule attack:
     """One attack on one model at all epsilons, through one attacker gradient; the outcome of every image is kept."""
     input:
         script="src/attack.py",
-        library=library(
-            "attacks",
-            "attacks/methods/{attack}.py",
-            "evaluation.py",
-            "records.py",
-            "runtime.py",
-            "targets.py",
-            "learning",
-            "models",
-            "data/inputs.py",
-            "data/prepared.py",
-        ),
         data=prepared("dataset"),
         model=trained(".safetensors"),
         feedback=trained(".feedback.safetensors"),
@@ -68,6 +56,18 @@ rule attack:
         "../envs/environment.yaml"
     threads: threads_of
     params:
+        library=library(
+            "attacks",
+            "attacks/methods/{attack}.py",
+            "evaluation.py",
+            "records.py",
+            "runtime.py",
+            "targets.py",
+            "learning",
+            "models",
+            "data/inputs.py",
+            "data/prepared.py",
+        ),
         classes=classes("dataset"),
         inputs=inputs,
         epsilons=of_attack("epsilons"),

@@ -2,7 +2,6 @@ rule measure_nullspace:
     """How much of a rule's update changes nothing, on a toy regression."""
     input:
         script="src/measure_nullspace.py",
-        library=library("populations/nullspace.py", "populations/rules/{rule}.py", "records.py", "runtime.py"),
     output:
         record="results/{experiment}/nullspace/{rule}/seed{seed}.json",
         outcomes="results/{experiment}/nullspace/{rule}/seed{seed}.safetensors",
@@ -13,6 +12,7 @@ rule measure_nullspace:
     conda:
         "../envs/environment.yaml"
     params:
+        library=library("populations/nullspace.py", "populations/rules/{rule}.py", "records.py", "runtime.py"),
         settings=lambda wildcards: json.dumps(keys(wildcards)["nullspace"][wildcards.rule], sort_keys=True),
     shell:
         "python {input.script:q} --rule {wildcards.rule} --settings {params.settings:q} --seed {wildcards.seed}"

@@ -5,15 +5,6 @@ rule train_population:
     """One network for each seed and learning rate, under one update rule."""
     input:
         script="src/train_population.py",
-        library=library(
-            "populations/training.py",
-            "populations/storage.py",
-            "populations/rules/{rule}.py",
-            "settings.py",
-            "runtime.py",
-            "data/inputs.py",
-            "data/prepared.py",
-        ),
         data=prepared("dataset"),
     output:
         population="results/{experiment}/population/{dataset}/{backbone}/{rule}.safetensors",
@@ -26,6 +17,15 @@ rule train_population:
         "../envs/environment.yaml"
     threads: threads_of
     params:
+        library=library(
+            "populations/training.py",
+            "populations/storage.py",
+            "populations/rules/{rule}.py",
+            "settings.py",
+            "runtime.py",
+            "data/inputs.py",
+            "data/prepared.py",
+        ),
         classes=classes("dataset"),
         inputs=inputs,
         settings=population_settings,
@@ -44,7 +44,6 @@ rule select_member:
     """The network of one seed, with the learning rate and epoch that did best, as an ordinary model."""
     input:
         script="src/select_member.py",
-        library=library("populations/selection.py", "models", "models/backbones/mlp.py"),
         population=rules.train_population.output.population,
         description=rules.train_population.output.description,
     output:
@@ -58,6 +57,8 @@ rule select_member:
     localrule: True
     conda:
         "../envs/environment.yaml"
+    params:
+        library=library("populations/selection.py", "models", "models/backbones/mlp.py"),
     shell:
         "python {input.script:q} --population {input.population:q} --name {wildcards.backbone} --seed {wildcards.seed}"
         " --output {output.model:q} > {log:q} 2>&1"

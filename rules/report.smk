@@ -2,7 +2,6 @@ rule collect:
     """All records of an experiment in one table, and their means over seeds with intervals."""
     input:
         script="src/collect.py",
-        library=library("reporting/collection.py", "reporting/statistics.py", "records.py"),
         records=records,
     output:
         records="results/{experiment}/records.parquet",
@@ -14,6 +13,8 @@ rule collect:
     localrule: True
     conda:
         "../envs/environment.yaml"
+    params:
+        library=library("reporting/collection.py", "reporting/statistics.py", "records.py"),
     shell:
         "python {input.script:q} --experiment {wildcards.experiment} --records {output.records:q}"
         " --summary {output.summary:q} > {log:q} 2>&1"
@@ -23,7 +24,6 @@ rule audit:
     """Each rule against backpropagation, by the worst case over a set of attacks."""
     input:
         script="src/audit.py",
-        library=library("reporting/audit.py", "reporting/statistics.py", "records.py", "checks.py"),
         records=records,
     output:
         audit="results/{experiment}/audit.parquet",
@@ -35,6 +35,7 @@ rule audit:
     conda:
         "../envs/environment.yaml"
     params:
+        library=library("reporting/audit.py", "reporting/statistics.py", "records.py", "checks.py"),
         settings=settings("audit"),
     shell:
         "python {input.script:q} --experiment {wildcards.experiment} --settings {params.settings:q}"
@@ -45,7 +46,6 @@ rule make_table:
     """One table as CSV, Markdown, LaTeX and HTML."""
     input:
         script="src/make_table.py",
-        library=library("reporting", "reporting/tables/{table}.py"),
         frame=source("table"),
     output:
         csv="results/{experiment}/tables/{table}.csv",
@@ -66,6 +66,7 @@ rule make_table:
     conda:
         "../envs/environment.yaml"
     params:
+        library=library("reporting", "reporting/tables/{table}.py"),
         caption=caption("table"),
         settings=settings("tables", "{table}"),
     shell:
@@ -77,7 +78,6 @@ rule plot_figure:
     """One figure as PDF, SVG and PNG."""
     input:
         script="src/plot_figure.py",
-        library=library("reporting", "reporting/figures/{figure}.py"),
         frame=source("figure"),
     output:
         pdf="results/{experiment}/figures/{figure}.pdf",
@@ -97,6 +97,7 @@ rule plot_figure:
     conda:
         "../envs/environment.yaml"
     params:
+        library=library("reporting", "reporting/figures/{figure}.py"),
         caption=caption("figure"),
         settings=settings("figures", "{figure}"),
     shell:

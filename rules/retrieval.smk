@@ -2,7 +2,6 @@ rule encode:
     """Hash codes of a model's queries, training images and database."""
     input:
         script="src/encode.py",
-        library=library(*RETRIEVAL_LIBRARY),
         data=prepared("dataset"),
         model=rules.finetune.output.model,
         sidecar=rules.finetune.output.sidecar,
@@ -16,6 +15,7 @@ rule encode:
         "../envs/environment.yaml"
     threads: threads_of
     params:
+        library=library(*RETRIEVAL_LIBRARY),
         classes=classes("dataset"),
         inputs=inputs,
         retrieval=retrieval,
@@ -31,7 +31,6 @@ rule retrieve:
     """Mean average precision of a model's queries, and its curves of precision and recall."""
     input:
         script="src/retrieve.py",
-        library=library(*RETRIEVAL_LIBRARY),
         data=prepared("dataset"),
         model=rules.finetune.output.model,
         sidecar=rules.finetune.output.sidecar,
@@ -47,6 +46,7 @@ rule retrieve:
         "../envs/environment.yaml"
     threads: threads_of
     params:
+        library=library(*RETRIEVAL_LIBRARY),
         classes=classes("dataset"),
         inputs=inputs,
         retrieval=retrieval,
@@ -61,15 +61,6 @@ rule attack_retrieval:
     """One attack on one model's queries at all epsilons, through one attacker gradient; the outcome of every query is kept."""
     input:
         script="src/attack_retrieval.py",
-        library=library(
-            "attacks/evaluate_hashing.py",
-            "attacks/hash_attack.py",
-            "attacks/evaluate.py",
-            "attacks/guards.py",
-            "attacks/hashing/{attack}.py",
-            "learning",
-            *RETRIEVAL_LIBRARY,
-        ),
         data=prepared("dataset"),
         model=rules.finetune.output.model,
         feedback=rules.finetune.output.feedback,
@@ -86,6 +77,15 @@ rule attack_retrieval:
         "../envs/environment.yaml"
     threads: threads_of
     params:
+        library=library(
+            "attacks/evaluate_hashing.py",
+            "attacks/hash_attack.py",
+            "attacks/evaluate.py",
+            "attacks/guards.py",
+            "attacks/hashing/{attack}.py",
+            "learning",
+            *RETRIEVAL_LIBRARY,
+        ),
         classes=classes("dataset"),
         inputs=inputs,
         retrieval=retrieval,

@@ -2,17 +2,6 @@ rule pretrain:
     """A backbone trained with backpropagation from a random start."""
     input:
         script="src/pretrain.py",
-        library=library(
-            "training",
-            "runtime.py",
-            "learning",
-            "learning/rules/bp.py",
-            "models",
-            "models/backbones/{backbone}.py",
-            "targets.py",
-            "data/inputs.py",
-            "data/prepared.py",
-        ),
         data=prepared(pretrain_view),
     output:
         model="results/{experiment}/pretrain/{backbone}/seed{seed}.safetensors",
@@ -26,6 +15,17 @@ rule pretrain:
         "../envs/environment.yaml"
     threads: threads_of
     params:
+        library=library(
+            "training",
+            "runtime.py",
+            "learning",
+            "learning/rules/bp.py",
+            "models",
+            "models/backbones/{backbone}.py",
+            "targets.py",
+            "data/inputs.py",
+            "data/prepared.py",
+        ),
         classes=classes(pretrain_view),
         inputs=inputs,
         settings=settings("pretrain", "settings"),
@@ -42,7 +42,6 @@ rule fetch_weights:
     """Published weights of a backbone, verified."""
     input:
         script="src/fetch_weights.py",
-        library=library("models/published.py", "models/backbones/{backbone}.py"),
     output:
         weights="results/data/weights/{backbone}/{weights}.pth",
     log:
@@ -53,6 +52,7 @@ rule fetch_weights:
     conda:
         "../envs/environment.yaml"
     params:
+        library=library("models/published.py", "models/backbones/{backbone}.py"),
         search_paths=search_paths,
     shell:
         "python {input.script:q} --backbone {wildcards.backbone} --weights {wildcards.weights} {params.search_paths:q}"
@@ -63,7 +63,6 @@ rule import_weights:
     """A pretrained model made of published weights."""
     input:
         script="src/import_weights.py",
-        library=library("runtime.py", "models", "models/backbones/{backbone}.py"),
         weights=weights_file,
     output:
         model="results/{experiment}/pretrain/{backbone}/imported.safetensors",
@@ -76,6 +75,7 @@ rule import_weights:
     conda:
         "../envs/environment.yaml"
     params:
+        library=library("runtime.py", "models", "models/backbones/{backbone}.py"),
         sha256=weights_sha256,
         weights=lambda wildcards: keys(wildcards)["pretrain"]["weights"],
         size=lambda wildcards: EXPERIMENTS[wildcards.experiment].input(wildcards.backbone).get("size", 224),
@@ -88,18 +88,6 @@ rule finetune:
     """All parameters of a pretrained model and a fresh head, or of a random start, trained under one learning rule."""
     input:
         script="src/finetune.py",
-        library=library(
-            "training",
-            "runtime.py",
-            "learning",
-            "learning/rules/{rule}.py",
-            "models",
-            "models/backbones/{backbone}.py",
-            "targets.py",
-            "data/inputs.py",
-            "data/prepared.py",
-        ),
-        task=task_library,
         data=prepared("dataset"),
         start=start,
     output:
@@ -114,6 +102,18 @@ rule finetune:
         "../envs/environment.yaml"
     threads: threads_of
     params:
+        library=library(
+            "training",
+            "runtime.py",
+            "learning",
+            "learning/rules/{rule}.py",
+            "models",
+            "models/backbones/{backbone}.py",
+            "targets.py",
+            "data/inputs.py",
+            "data/prepared.py",
+        ),
+        task=task_library,
         classes=classes("dataset"),
         inputs=inputs,
         settings=finetune_settings,

@@ -8,6 +8,7 @@ import pytest
 
 from creditflow import plugins
 from creditflow.errors import UserError
+from creditflow.files import write_parquet
 from creditflow.reporting.collection import SUMMARY_COLUMNS, read_frames
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.published import read_published
@@ -104,7 +105,7 @@ def test_mistakes_are_named(settings: dict[str, Any], message: str) -> None:
 
 
 def test_the_stage_takes_both_frames_in_order(tmp_path: Path) -> None:
-    summary(row("bp", 0.9)).to_parquet(tmp_path / "summary.parquet")
+    write_parquet(tmp_path / "summary.parquet", summary(row("bp", 0.9)))
     options = ["--table", "compare", "--output", tmp_path / "compare.csv", "--frame", tmp_path / "summary.parquet"]
     done = stage("make_table", *options, PAPER)
     assert done.returncode == 0, done.stderr
@@ -120,10 +121,10 @@ def test_the_workflow_makes_the_table_of_the_file_that_its_settings_choose(tmp_p
     extended = "extends: quick\ndescription: compares\ntables: {compare: {published: biotorch, datasets: {fashion_mnist: fashion_5_9}}}\n"
     folder = project(tmp_path, chosen=extended, misspelt=extended.replace("biotorch", "biotorhc"))
     done = snakemake(folder, "-n", "--quiet", "host", "--", "results/chosen/tables/compare.csv", "results/chosen/tables/published.csv")
-    (inputs,) = [line for line in done.stdout.splitlines() if "input:" in line and "tables/compare.py" in line]
-    assert inputs.endswith("results/chosen/summary.parquet, config/published/biotorch.csv")
-    (inputs,) = [line for line in done.stdout.splitlines() if "input:" in line and "tables/published.py" in line]
-    assert inputs.endswith("reporting/tables/published.py, config/published/sign_symmetry.csv")
+    (inputs,) = [line for line in done.stdout.splitlines() if "input:" in line and "biotorch.csv" in line]
+    assert inputs.endswith("src/make_table.py, results/chosen/summary.parquet, config/published/biotorch.csv")
+    (inputs,) = [line for line in done.stdout.splitlines() if "input:" in line and "sign_symmetry.csv" in line]
+    assert inputs.endswith("src/make_table.py, config/published/sign_symmetry.csv")
     done = snakemake(folder, "-n", "--", "results/misspelt/tables/compare.csv")
     assert done.returncode == 2
     assert "unknown published numbers 'biotorhc'; did you mean 'biotorch'?" in done.stdout.splitlines()[-1]

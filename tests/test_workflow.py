@@ -113,6 +113,7 @@ def test_two_runs_write_the_same_bytes_but_for_time_and_host(finished: Path, tmp
         if path.suffix == ".json":
             one, two = (json.loads(file.read_text()) for file in (path, twin))
             assert one.pop("run").keys() == two.pop("run").keys()
+            assert one.pop("seal") != two.pop("seal")
             assert one == two, path
         else:
             assert path.read_bytes() == twin.read_bytes(), path
@@ -143,15 +144,13 @@ def test_touching_a_key_makes_only_what_depends_on_it(copy: Path, old: str, new:
     assert set(re.findall(r"wildcards: .*attack=(\w+)", done.stdout)) == attacks
 
 
-def test_one_figure_is_made_from_cached_records_within_20_seconds(copy: Path) -> None:
+def test_one_figure_is_made_from_cached_records_alone(copy: Path) -> None:
     target = "results/tiny/figures/figure2.pdf"
     before = (copy / target).read_bytes()
     for path in (copy / "results/tiny/figures").iterdir():
         path.unlink()
     assert planned(copy, target) == {"plot_figure"}
-    start = time.monotonic()
     done = snakemake(copy, target)
-    assert time.monotonic() - start < 20
     assert done.returncode == 0, done.stdout
     assert (copy / target).read_bytes() == before
 

@@ -32,7 +32,12 @@ ROOMS = {
 def names(kind: str) -> list[str]:
     """Returns the sorted ids of all plugins of one kind (a key of `ROOMS`)."""
     folder = _PACKAGE / ROOMS[kind]
-    return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+    return list(_names(folder, folder.stat().st_mtime_ns))
+
+
+@cache
+def _names(folder: Path, changed: int) -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")))
 
 
 def check(kind: str, name: str) -> None:
@@ -98,4 +103,10 @@ def with_imports_beside(file: Path) -> list[Path]:
 
 def _parsed(kind: str, name: str) -> ast.Module:
     check(kind, name)
-    return ast.parse(path(kind, name).read_text())
+    file = path(kind, name)
+    return _parsed_file(file, file.stat().st_mtime_ns)
+
+
+@cache  # a workflow asks for each job
+def _parsed_file(file: Path, changed: int) -> ast.Module:
+    return ast.parse(file.read_text())
