@@ -260,6 +260,11 @@ def test_only_images_that_every_attack_met_count() -> None:
     other_seed = [relabelled(one, "other", 1) if one.keys.rule == "other" else one for one in records]
     with pytest.raises(UserError, match=r"other has seeds \[1\], bp has \[0\]: they cannot be paired"):
         audit(other_seed, chosen)
+    # A rule with fewer seeds is compared with BP's models of these: here they lose nothing, where the second would lose all.
+    lost = [record("bp", 1, one.keys.attack, one.keys.gradient, [[False] * 4] * 2, [1, 5, 7, 9]) for one in records[:2]]
+    fewer = audit([*records, *lost, record("bp", 1, "clean", "none", [[True] * 10], range(10))], chosen)
+    assert fewer.set_index("rule").n_seeds.groupby("rule").first().to_dict() == {"bp": 2, "other": 1}
+    assert set(fewer[fewer.rule == "bp"].worst) == {0.25} and set(fewer[fewer.rule == "other"].difference) == {0.0}
     with pytest.raises(UserError, match="no attack of the audit was run on bp"):
         audit([one for one in records if one.keys.rule != "bp"], chosen)
     with pytest.raises(UserError, match="no image in common"):

@@ -1102,8 +1102,11 @@ def reference(path: Path, splits: Mapping[str, tuple[np.ndarray, np.ndarray]], c
         means.append(float(share @ levels))
         stds.append(float(np.sqrt(share @ (levels - means[-1]) ** 2)))
     arrays = {f"{name}_{part}": array for name, split in splits.items() for part, array in zip(("images", "labels"), split, strict=True)}
-    text = json.dumps({"class_names": class_names, "mean": means, "std": stds})
-    path.write_bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata={"creditflow": text}))
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    hashes = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}
+    facts = {"class_names": class_names, "mean": means, "std": stds, "sha256": hashes}
+    seal = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    path.write_bytes(save(arrays, metadata={"creditflow": json.dumps(facts | {"seal": seal})}))
 
 
 def test_the_canonical_form_stays_the_same_byte_by_byte(digits: Path, tmp_path: Path) -> None:

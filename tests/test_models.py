@@ -103,5 +103,9 @@ def test_a_sidecar_that_does_not_describe_a_model_is_refused(change: dict[str, o
     save_model(str(path), small_model())
     sidecar = json.loads(path.with_suffix(".json").read_text())
     path.with_suffix(".json").write_text(json.dumps(sidecar | change))
+    with pytest.raises(UserError, match="is damaged or was edited"):
+        load_model(path)
+    del sidecar["seal"]
+    path.with_suffix(".json").write_text(json.dumps(sidecar | change))
     with pytest.raises(UserError, match=str(tmp_path)):
         load_model(path)

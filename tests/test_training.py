@@ -164,6 +164,7 @@ def test_kill_9_in_the_middle_then_the_same_command(digits: Path, pretrained: Pa
     sidecars = [json.loads(path.with_suffix(".json").read_text()) for path in (undisturbed, killed)]
     assert sidecars[0].pop("run")["epochs_of_this_run"] == 12
     assert sidecars[1].pop("run")["epochs_of_this_run"] < 12
+    assert sidecars[0].pop("seal") != sidecars[1].pop("seal")
     assert sidecars[0] == sidecars[1]
     assert load_model(killed).spec.n_classes == 5
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -99,8 +100,17 @@ def existing_file(text: str) -> Path:
     return path
 
 
+class _Terminated(BaseException):
+    """A scheduler wants the process to end; what is being written is taken back on the way out."""
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    raise _Terminated
+
+
 def run_stage(main: Callable[[], None]) -> None:
-    """Runs a stage and ends the process; a UserError or a full disk ends in one line and exit code 2, Ctrl-C in 130."""
+    """Runs a stage and ends the process; a UserError or a full disk ends in one line and exit code 2, Ctrl-C in 130, SIGTERM in 143."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         main()
     except UserError as error:
@@ -109,6 +119,8 @@ def run_stage(main: Callable[[], None]) -> None:
         _end(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2)
     except KeyboardInterrupt:
         _end("interrupted; run the same command again to go on", 130)
+    except _Terminated:
+        _end("stopped by SIGTERM; run the same command again to go on", 143)
     # All files are closed; taking torch apart would cost as long as loading half of it.
     sys.stdout.flush()
     os._exit(0)

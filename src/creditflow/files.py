@@ -40,9 +40,17 @@ def _part(path: Path) -> Path:
     prefix = f".{path.name}.{platform.node()}-"
     for old in path.parent.glob(f"{glob.escape(prefix)}*.part"):
         pid = old.name.removeprefix(prefix).removesuffix(".part")
-        if pid.isdigit() and not Path("/proc", pid).exists():
+        if pid.isdigit() and not _runs(pid):
             shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
     return path.with_name(f"{prefix}{os.getpid()}.part")
+
+
+def _runs(pid: str) -> bool:
+    try:
+        state = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state not in "ZX"  # dead, but its parent has not noticed: common in containers
 
 
 @contextmanager
@@ -69,19 +77,70 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
+def write_sealed_json(path: Path, value: dict[str, Any]) -> None:
+    """Writes a JSON object with its own checksum in it, `seal`, by which `read_json` notices any change."""
+    write_json(path, seal(value))
+
+
+def seal(value: dict[str, Any]) -> dict[str, Any]:
+    """Returns a JSON object with its own checksum in it."""
+    return value | {"seal": sha256(json.dumps(value, sort_keys=True).encode())}
+
+
+def is_whole(value: Any) -> bool:
+    """Takes the seal off a JSON object, if there is one, and returns whether it is that of the rest; no other value is whole."""
+    if not isinstance(value, dict):
+        return False
+    found = value.pop("seal", None)
+    return found is None or found == seal(value)["seal"]
+
+
 def write_parquet(path: Path, frame: "pd.DataFrame") -> None:
-    """Writes a table as Parquet, atomically."""
+    """Writes a table as Parquet, atomically, with a checksum of its rows in it."""
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False)
+    sealed = _read_parquet(buffer)  # as it is read, for its types
+    sealed.attrs = {"seal": _rows_sha256(sealed)}
+    buffer = io.BytesIO()
+    sealed.to_parquet(buffer, index=False)
     write_atomically(path, buffer.getvalue())
 
 
-def read_json(path: Path, what: str) -> Any:
-    """Reads JSON. Raises UserError that says `what` the file should have been if it is missing or broken."""
+def read_parquet(path: Path) -> "pd.DataFrame":
+    """Reads what `write_parquet` wrote. Raises ValueError if it is damaged, OSError if it cannot be read."""
+    content = path.read_bytes()
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        frame = _read_parquet(io.BytesIO(content))
+        whole = frame.attrs.pop("seal", None) == _rows_sha256(frame)
+    except Exception as error:  # there is no end to what damaged bytes make of pyarrow and pandas
+        raise ValueError(one_line(error)) from error
+    if not whole:
+        raise ValueError("its content is not what was written")
+    return frame
+
+
+def _read_parquet(file: io.BytesIO) -> "pd.DataFrame":
+    import pandas as pd
+
+    file.seek(0)
+    return pd.read_parquet(file)
+
+
+def _rows_sha256(frame: "pd.DataFrame") -> str:
+    from pandas.util import hash_pandas_object
+
+    return sha256(hash_pandas_object(frame, index=False).to_numpy().tobytes() + repr(list(frame.dtypes.items())).encode())
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Reads JSON; takes a seal off. Raises UserError that says `what` the file should have been if it is missing, broken or changed."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not {what} ({one_line(error)}); delete it and run the same command again") from error
+    if isinstance(value, dict) and not is_whole(value):
+        raise UserError(f"{path} is damaged or was edited: its seal is not that of its content; delete it and run the same command again")
+    return value
 
 
 @contextmanager
@@ -98,7 +157,7 @@ def folder_atomically(path: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def sha256(content: bytes) -> str:
+def sha256(content: "bytes | memoryview") -> str:
     """Returns the hexadecimal SHA-256 of some bytes."""
     return hashlib.sha256(content).hexdigest()
 

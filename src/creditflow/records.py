@@ -83,7 +83,7 @@ def write_record(
         **facts,
     }
     files.write_atomically(path.with_suffix(".safetensors"), arrays)
-    files.write_json(path, content)
+    files.write_sealed_json(path, content)
 
 
 def read_record(path: Path) -> Record:

@@ -6,6 +6,7 @@ import gc
 import hashlib
 import io
 import os
+import pickle
 import platform
 import resource
 import subprocess
@@ -134,8 +135,13 @@ def load_checkpoint(path: Path, identity: str, warn: Callable[[str], None]) -> d
     if hashlib.sha256(content[32:]).digest() != content[:32]:
         warn(f"ignoring the damaged checkpoint {path}; starting from the beginning")
         return None
-    saved = torch.load(io.BytesIO(content[32:]), weights_only=True, map_location="cpu")
-    if saved["identity"] != identity:
+    try:
+        saved = torch.load(io.BytesIO(content[32:]), weights_only=True, map_location="cpu")
+        its = saved["identity"]
+    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError):
+        warn(f"ignoring {path}, which is no checkpoint; starting from the beginning")
+        return None
+    if its != identity:
         warn(f"ignoring the checkpoint {path}: it belongs to other settings or inputs; starting from the beginning")
         return None
     state: dict[str, Any] = saved["state"]

@@ -143,8 +143,9 @@ def save_prepared(
     if folders := {images.folder.resolve() for images, _ in splits.values() if isinstance(images, ImageFiles)}:
         facts["folder"] = str(*folders)
         facts["unreadable"] = {name: list(names) for name, names in (unreadable or {}).items()}
+    facts["sha256"] = {name: files.sha256(array.data) for name, array in arrays.items()}
     # One metadata entry: safetensors does not keep the order of several, and equal datasets should be equal files.
-    files.write_atomically(path, dump_arrays(arrays, metadata={"creditflow": json.dumps(facts)}))
+    files.write_atomically(path, dump_arrays(arrays, metadata={"creditflow": json.dumps(files.seal(facts))}))
 
 
 def check_splits(splits: Mapping[str, Split], class_names: Sequence[str]) -> None:
@@ -227,8 +228,10 @@ def load_prepared(path: Path, split: str, classes: Sequence[int] | None = None, 
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             facts = json.loads(file.metadata()["creditflow"])
-            images = _stored_images(file, split, facts)
-            labels = file.get_tensor(f"{split}_labels")
+            stored = {name: file.get_tensor(name) for name in file.keys() if name.startswith(f"{split}_")}  # noqa: SIM118 - no mapping
+            if not files.is_whole(facts) or any(files.sha256(one.numpy().data) != facts["sha256"][name] for name, one in stored.items()):
+                raise ValueError("its content is not what was written")
+            images, labels = _stored_images(stored, split, facts), stored[f"{split}_labels"]
     except (OSError, TypeError, KeyError, ValueError, safetensors.SafetensorError) as error:
         why = f"is not a prepared dataset with a {split!r} split ({one_line(error)})"
         raise UserError(f"{path} {why}; delete it and prepare it again") from error
@@ -246,11 +249,10 @@ def load_prepared(path: Path, split: str, classes: Sequence[int] | None = None, 
     return subset
 
 
-def _stored_images(file: Any, split: str, facts: dict[str, Any]) -> Tensor | ImageFiles:
-    if f"{split}_names" not in file.keys():  # noqa: SIM118 - not a mapping
-        images: Tensor = file.get_tensor(f"{split}_images")
-        return images
-    names = bytes(file.get_tensor(f"{split}_names").numpy()).decode()
+def _stored_images(stored: Mapping[str, Tensor], split: str, facts: dict[str, Any]) -> Tensor | ImageFiles:
+    if f"{split}_names" not in stored:
+        return stored[f"{split}_images"]
+    names = bytes(stored[f"{split}_names"].numpy()).decode()
     return ImageFiles(Path(facts["folder"]), names.split("\n"))
 
 

@@ -46,7 +46,7 @@ def save_model(
     }
     files.write_atomically(path, weights)
     files.write_atomically(feedback_path(path), state)
-    files.write_json(sidecar_path(path), sidecar)
+    files.write_sealed_json(sidecar_path(path), sidecar)
 
 
 def load_model(path: str | Path) -> ImageClassifier:

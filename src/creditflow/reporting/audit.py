@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -67,7 +68,8 @@ def audit(records: Sequence[Record], settings: Mapping[str, Any]) -> pd.DataFram
     """Returns one row per dataset, backbone, rule and epsilon; see `COLUMNS`, and "accuracy <attack> <gradient>".
 
     `settings` are an experiment's `audit` keys. All accuracies of a row are measured on the images that every attack
-    met. Raises UserError if there are none, or a rule's seeds are not the reference's.
+    met. A rule with fewer seeds than the reference is compared with the reference's models of these seeds. Raises UserError if there are
+    no such images, or a rule has a seed that the reference lacks.
     """
     cells: dict[tuple[str, str], list[Record]] = {}
     for record in records:
@@ -99,13 +101,18 @@ def _cell(records: Sequence[Record], settings: Mapping[str, Any]) -> list[dict[s
         raise UserError(f"no attack of the audit was run on {REFERENCE}, with which rules are compared")
     seeds = {name: {record.keys.seed for record in used if record.keys.rule == name} for name in names}
     for name in names:
-        if seeds[name] != seeds[REFERENCE]:
+        if not seeds[name] <= seeds[REFERENCE]:
             raise UserError(f"{name} has seeds {sorted(seeds[name])}, {REFERENCE} has {sorted(seeds[REFERENCE])}: they cannot be paired")
     place = {"dataset": records[0].keys.dataset, "backbone": records[0].keys.backbone}
+
+    def measured(name: str, of: set[int], epsilon: float) -> _Rule:
+        own = [record for record in records if record.keys.rule == name and record.keys.seed in of]
+        return _rule(name, own, settings, images, epsilon)
+
     rows = []
-    for epsilon in settings["epsilons"]:
-        rules = [_rule(name, [record for record in records if record.keys.rule == name], settings, images, epsilon) for name in names]
-        rows += [place | {"epsilon": epsilon} | _row(rule, rules[0].outcomes, settings["claim"]) for rule in rules]
+    for epsilon, name in product(settings["epsilons"], names):
+        rule, reference = (measured(one, seeds[name], epsilon) for one in (name, REFERENCE))
+        rows.append(place | {"epsilon": epsilon} | _row(rule, reference.outcomes, settings["claim"]))
     return rows
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from creditflow import files
 from creditflow.errors import UserError, one_line
 from creditflow.records import Metric, Record, read_record
 from creditflow.reporting.audit import COLUMNS as AUDIT_COLUMNS
@@ -133,7 +134,7 @@ def read_frame(path: Path, kind: str) -> pd.DataFrame:
     if kind == "published":
         return read_published(path)
     try:
-        frame = pd.read_parquet(path)
+        frame = files.read_parquet(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a {kind} ({one_line(error)}); delete it and run the same command again") from error
     if list(frame.columns)[: len(_FRAMES[kind])] != _FRAMES[kind]:

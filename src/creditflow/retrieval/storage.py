@@ -28,7 +28,8 @@ def save_codes(path: Path, parts: dict[Part, Encoded], source: dict[str, object]
     """Writes the parts, atomically, with what they follow from: hashes of model and data, what is seen of it, the protocol."""
     tensors = {f"{name}_{what}": getattr(part, what).cpu().contiguous() for name, part in parts.items() for what in ("codes", "labels")}
     # One metadata entry, as safetensors does not keep the order of several.
-    facts = json.dumps(source, sort_keys=True)
+    content = {name: files.sha256(tensor.numpy().data) for name, tensor in tensors.items()}
+    facts = json.dumps(files.seal({"source": source, "sha256": content}), sort_keys=True)
     files.write_atomically(path, dump_tensors(tensors, metadata={"creditflow": facts}))
 
 
@@ -37,11 +38,14 @@ def load_codes(path: Path, source: dict[str, object]) -> dict[Part, Encoded]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             facts = json.loads(file.metadata()["creditflow"])
-            parts = {name: Encoded(file.get_tensor(f"{name}_codes"), file.get_tensor(f"{name}_labels")) for name in PARTS}
+            tensors = {f"{name}_{what}": file.get_tensor(f"{name}_{what}") for name in PARTS for what in ("codes", "labels")}
+            if not files.is_whole(facts) or any(files.sha256(one.numpy().data) != facts["sha256"][name] for name, one in tensors.items()):
+                raise ValueError("its content is not what was written")
+            follows, parts = facts["source"], {name: Encoded(tensors[f"{name}_codes"], tensors[f"{name}_labels"]) for name in PARTS}
     except (OSError, TypeError, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise UserError(f"{path} has no codes ({one_line(error)}); delete it and encode again") from error
-    if facts != source:
-        other = next(name for name in sorted({*facts, *source}) if facts.get(name) != source.get(name))
+    if follows != source:
+        other = next(name for name in sorted({*follows, *source}) if follows.get(name) != source.get(name))
         raise UserError(f"{path} has codes of another {other}; encode again with encode.py")
     if any(part.codes.dtype != torch.int8 or len(part.codes) != len(part.labels) for part in parts.values()):
         raise UserError(f"{path} has codes and labels that do not belong together; delete it and encode again")

@@ -59,8 +59,12 @@ def note(rows: pd.DataFrame) -> str:
     first: dict[Any, Any] = rows.to_dict("records")[0]
     one_place = len(set(zip(rows.dataset, rows.backbone, strict=True))) == 1
     place = f"{display(first['backbone'])}, {display(first['dataset'])}. " if one_place else ""
-    seeds = "" if first["n_seeds"] > 1 else " One seed says nothing of other models that the same rule would train."
-    return f"{place}n = {first['n_images']} images x {first['n_seeds']} seeds, the same for all attacks.{seeds} Guards: see audit_guards."
+    n_seeds = rows.groupby("rule", sort=False).n_seeds.min()
+    fewer = n_seeds[n_seeds < n_seeds.max()]
+    named = f" ({'; '.join(f'{display(rule)}: {n}' for rule, n in fewer.items())})" if len(fewer) else ""
+    alone = " One seed says nothing of other models that the same rule would train." if n_seeds.min() == 1 else ""
+    met = f"n = {first['n_images']} images x {n_seeds.max()} seeds{named}, the same for all attacks."
+    return f"{place}{met}{alone} Guards: see audit_guards."
 
 
 TABLE = Listing(settings=NoSettings, select=select, show=show, note=note, source="audit")

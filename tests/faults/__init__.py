@@ -1,0 +1,1 @@
+"""What clusters do to a workflow: jobs killed, disks full, files damaged."""

@@ -1,0 +1,153 @@
+"""A workflow that was run undisturbed, and its jobs as the commands that Snakemake ran."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers import project, snakemake
+
+CRASH = Path(__file__).parent / "crash"
+
+CELLS = """
+description: fine-tuning on the digits
+datasets:
+  low: {source: digits, classes: [0, 1, 2, 3, 4]}
+  high: {source: digits, classes: [5, 6, 7, 8, 9]}
+backbones: [small_cnn]
+rules: [bp, brsf]
+seeds: [0]
+threads: 1
+pretrain: {dataset: low, settings: {epochs: 4, batch_size: 32, learning_rate: 2.0e-3}}
+finetune: {datasets: [high], settings: {epochs: 4, batch_size: 32, learning_rate: 2.0e-3, head_learning_rate: 2.0e-2}}
+gradients: [exact, feedback]
+attacks:
+  fgsm: {epsilons: [0, 0.1], images: 40, batch_size: 20}
+audit: {epsilons: [0.1], attacks: [fgsm], claim: fgsm}
+tables: {table1: {}, audit: {}}
+figures: {figure2: {}}
+"""
+
+MANY = """
+description: a population on the digits
+datasets: {all_digits: {source: digits}}
+rules: [bp, pepita]
+seeds: [0, 1]
+threads: 1
+population:
+  datasets: [all_digits]
+  settings: {hidden: [30], epochs: 6, batch_size: 32, validation_images: 100}
+  variants:
+    natural: {learning_rates: {all_digits: {bp: [0.1], pepita: [0.1]}}}
+gradients: [exact]
+attacks: {}
+tables: {table1: {}}
+figures: {}
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What Snakemake ran: the rule, its outputs and the shell command; `seconds` it took."""
+
+    rule: str
+    outputs: tuple[Path, ...]
+    command: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A finished project; `files` are its results, but for what differs between any two runs."""
+
+    folder: Path
+    jobs: dict[str, list[Job]]
+    files: dict[Path, Any]
+
+    def snapshot(self) -> dict[Path, Any]:
+        return snapshot(self.folder)
+
+    def start(self, job: Job, *, preexec: Callable[[], None] | None = None, crash_at: int = 0) -> subprocess.Popen[str]:
+        """Runs a job's command as Snakemake does, in a process group of its own; dies at its nth change of a file if told to."""
+        environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        if crash_at:
+            environment |= {"PYTHONPATH": str(CRASH), "CRASH_AT": str(crash_at), "CRASH_BELOW": str(self.folder / "results")}
+        return subprocess.Popen(
+            ["bash", "-c", f"set -euo pipefail; {job.command}"],
+            cwd=self.folder, env=environment, start_new_session=True, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=preexec,
+        )  # fmt: skip
+
+    def run(self, job: Job, **options: Any) -> tuple[int, str]:
+        """Returns the exit status and what was said: all of it in the log, or on the screen where the job has none."""
+        process = self.start(job, **options)
+        said = process.communicate(timeout=900)[0]
+        log = job.command.rpartition(" > ")[2].split()[0].strip("'") if " > " in job.command else ""
+        return process.returncode, said + (self.folder / log).read_text() if log else said
+
+    def forget(self, job: Job) -> None:
+        """Takes a job's outputs away, as Snakemake does before it runs the job."""
+        for output in job.outputs:
+            path = self.folder / output
+            for one in [path] if path.is_file() else sorted(path.rglob("*")):
+                one.unlink()
+
+    def check_nothing_is_half_written(self, job: Job) -> None:
+        for path, content in self.snapshot().items():
+            assert path in self.files, f"{path} was left behind"
+            if any(path.is_relative_to(output) for output in job.outputs):
+                assert content == self.files[path], f"{path} is not whole"
+
+
+def snapshot(folder: Path) -> dict[Path, Any]:
+    """Returns the content of all results, without logs, times, and files that only a running job has."""
+    found: dict[Path, Any] = {}
+    for path in sorted((folder / "results").rglob("*")):
+        name = path.relative_to(folder)
+        if not path.is_file() or {"logs", "benchmarks", "checkpoints"} & set(name.parts) or ".part" in path.name or name.suffix == ".lock":
+            continue
+        if path.name == ".snakemake_timestamp":
+            continue
+        if path.suffix == ".json":
+            content = json.loads(path.read_text())
+            found[name] = {key: value for key, value in content.items() if key not in ("run", "seal")}
+        else:
+            found[name] = path.read_bytes()
+    return found
+
+
+@pytest.fixture(scope="session")
+def whole() -> Iterator[Whole]:
+    """The two experiments, run once. Tests that change something put it right again."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = project(Path(name), cells=CELLS, many=MANY)
+        done = snakemake(folder, "cells", "many")
+        assert done.returncode == 0, done.stdout
+        summary = subprocess.run(
+            [sys.executable, "-m", "snakemake", "--detailed-summary", "cells", "many"],
+            cwd=folder, capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        yield Whole(folder, _jobs(folder, summary), snapshot(folder))
+
+
+def _jobs(folder: Path, summary: str) -> dict[str, list[Job]]:
+    outputs: dict[tuple[str, str], list[Path]] = {}
+    rows = csv.DictReader(io.StringIO(summary), delimiter="\t", quoting=csv.QUOTE_NONE)
+    for row in rows:
+        if row["shellcmd"] not in ("", "-"):
+            outputs.setdefault((row["rule"], row["shellcmd"]), []).append(Path(row["output_file"]))
+    jobs: dict[str, list[Job]] = {}
+    for (rule, command), files in outputs.items():
+        times = [one for one in files if "benchmarks" in one.parts]
+        seconds = float((folder / times[0]).read_text().split("\n")[1].split("\t")[0]) if times else 3.0
+        jobs.setdefault(rule, []).append(Job(rule, tuple(sorted(set(files) - set(times))), command, seconds))
+    return jobs

@@ -1,0 +1,94 @@
+"""Disks that are full and folders that cannot be written: one line, nothing half-written, and the same files once there is room."""
+
+import ctypes
+import os
+import resource
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from faults.conftest import Job, Whole
+
+pytestmark = pytest.mark.slow
+
+STAGES = ("fetch", "prepare", "pretrain", "finetune", "evaluate", "attack", "train_population", "select_member", "collect", "make_table",
+          "plot_figure", "audit")  # fmt: skip
+
+#: linux/prctl.h and linux/capability.h
+_PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE = 24, 1
+
+
+def full_beyond(size: int) -> Callable[[], None]:
+    """For `preexec_fn`: no file grows beyond a size, as on a disk that is full then."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def without_roots_privilege() -> None:
+    """For `preexec_fn`: permissions hold for root, too."""
+    if os.geteuid() == 0:
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE, 0, 0, 0)
+
+
+def on_screen(job: Job) -> Job:
+    """The job without its log, which could not be written either."""
+    return Job(job.rule, job.outputs, job.command.rpartition(" > ")[0], job.seconds)
+
+
+def check_one_line(status: int, said: str, words: str) -> None:
+    assert status == 2, said
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("error: ") and words in last, said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_full_disk(whole: Whole, stage: str) -> None:
+    job = max(whole.jobs[stage], key=lambda one: max(sizes(whole, one)))
+    limit = max(sizes(whole, job)) // 2
+    whole.forget(job)
+    status, said = whole.run(on_screen(job), preexec=full_beyond(limit))
+    check_one_line(status, said, "File too large")
+    whole.check_nothing_is_half_written(job)
+    assert not [path for path in (whole.folder / "results").rglob("*") if ".part" in path.name]
+    status, said = whole.run(job)
+    assert status == 0, said
+    assert whole.snapshot() == whole.files
+
+
+def sizes(whole: Whole, job: Job) -> list[int]:
+    outputs = [path for path in whole.files if any(path.is_relative_to(output) for output in job.outputs)]
+    return [(whole.folder / path).stat().st_size for path in outputs]
+
+
+@pytest.fixture
+def read_only(whole: Whole) -> Iterator[Path]:
+    folders = [path for path in (whole.folder / "results").rglob("*") if path.is_dir()]
+    for folder in folders:
+        folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    yield whole.folder / "results"
+    for folder in folders:
+        folder.chmod(stat.S_IRWXU)
+
+
+@pytest.mark.parametrize("stage", ["prepare", "pretrain", "attack", "train_population", "collect", "plot_figure"])
+def test_a_results_folder_that_is_read_only(whole: Whole, read_only: Path, stage: str) -> None:
+    job = on_screen(whole.jobs[stage][0])
+    status, said = whole.run(job, preexec=without_roots_privilege)
+    check_one_line(status, said, "Permission denied")
+    assert str(job.outputs[0].parent.parts[1]) in said  # it names the place
+    assert whole.snapshot() == whole.files
+
+
+def test_a_workflow_in_a_read_only_results_folder_ends_and_changes_nothing(whole: Whole, read_only: Path) -> None:
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--force", "results/cells/tables/table1.csv"]
+    done = subprocess.run(
+        command, cwd=whole.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        preexec_fn=without_roots_privilege,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "Permission denied" in done.stdout
+    assert whole.snapshot() == whole.files

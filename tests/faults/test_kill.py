@@ -1,0 +1,79 @@
+"""kill -9 and SIGTERM at any moment of any stage: the same command then makes the same files."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+
+from faults.conftest import Job, Whole
+
+pytestmark = pytest.mark.slow
+
+STAGES = (
+    "fetch", "prepare", "pretrain", "finetune", "evaluate", "attack", "train_population", "select_member", "collect", "make_table",
+    "plot_figure", "audit",
+)  # fmt: skip
+
+TRIALS = 30
+
+
+def choose(whole: Whole, rng: random.Random, stage: str) -> Job:
+    return rng.choice(whole.jobs[stage])
+
+
+def kill_at_a_moment(whole: Whole, job: Job, rng: random.Random) -> None:
+    process = whole.start(job)
+    try:
+        process.communicate(timeout=rng.uniform(0.2, 1.0) * job.seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
+
+
+def kill_at_a_change_of_a_file(whole: Whole, job: Job, rng: random.Random) -> None:
+    at = rng.randint(1, 12)
+    while whole.run(job, crash_at=at)[0] == 0:  # it has fewer
+        assert at > 1
+        at //= 2
+        whole.forget(job)
+
+
+@pytest.mark.parametrize("seed", range(TRIALS))
+def test_killed_jobs_end_like_undisturbed_ones(whole: Whole, seed: int) -> None:
+    rng = random.Random(seed)
+    job = choose(whole, rng, STAGES[seed % len(STAGES)])
+    whole.forget(job)
+    for _ in range(rng.choice((1, 1, 2))):
+        (kill_at_a_moment if seed % 3 == 0 else kill_at_a_change_of_a_file)(whole, job, rng)
+        whole.check_nothing_is_half_written(job)
+    status, said = whole.run(job)
+    assert status == 0, said
+    assert whole.snapshot() == whole.files
+    assert not [path for path in (whole.folder / "results").rglob("*") if ".part" in path.name]
+    assert not list((whole.folder / "results").rglob("*.checkpoint"))
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "train_population"])
+def test_a_schedulers_sigterm_is_answered_in_one_line_and_training_goes_on_later(whole: Whole, stage: str) -> None:
+    job = choose(whole, random.Random(1), stage)
+    whole.forget(job)
+    process = whole.start(job)
+    deadline = time.monotonic() + 300
+    while not list((whole.folder / "results").rglob("*.checkpoint")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGTERM)
+    process.communicate(timeout=60)  # of the shell, which does not wait for what it started
+    log, expected = whole.folder / job.command.rpartition(" > ")[2].split()[0], "stopped by SIGTERM; run the same command again to go on\n"
+    while not log.read_text().endswith(expected):
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.005)
+    assert "Traceback" not in log.read_text()
+    whole.check_nothing_is_half_written(job)
+    status, said = whole.run(job)
+    assert status == 0, said
+    assert "epoch 1:" not in said, "it started again"
+    assert whole.snapshot() == whole.files
