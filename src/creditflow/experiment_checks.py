@@ -74,6 +74,11 @@ def _check_population(keys: Mapping[str, Any], where: str) -> None:
         for seed in its.get("seeds", []):
             if seed not in keys["seeds"]:
                 raise UserError(f"{place}.seeds: {seed} is not under `seeds`")
+        for rule, seeds in its.get("rule_seeds", {}).items():
+            if rule not in keys["rules"] or rule == "bp":
+                raise UserError(f"{place}.rule_seeds: {rule!r} is not a rule that is compared with bp")
+            if surplus := set(seeds) - set(its.get("seeds", keys["seeds"])):
+                raise UserError(f"{place}.rule_seeds.{rule}: {min(surplus)} is not among the seeds of bp")
         for own in (section["settings"], its.get("settings", {})):
             for dataset in own.get("datasets", {}):
                 if dataset not in section["datasets"]:

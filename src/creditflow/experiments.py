@@ -74,7 +74,7 @@ class Experiment:
         for dataset in self.datasets:
             for network in self.networks:
                 for rule in self.rules_of(dataset, network):
-                    for seed in self.seeds_of(network):
+                    for seed in self.seeds_of(network, rule):
                         yield dataset, network, rule, seed
 
     def rules_of(self, dataset: str, network: str) -> list[str]:
@@ -84,12 +84,13 @@ class Experiment:
             return rules
         return [rule for rule in rules if rule in self.keys["population"]["variants"][network]["learning_rates"].get(dataset, {})]
 
-    def seeds_of(self, network: str) -> list[int]:
-        """Returns the seeds that a network is trained with."""
+    def seeds_of(self, network: str, rule: str) -> list[int]:
+        """Returns the seeds that a network is trained with by a rule."""
         seeds: list[int] = self.keys["seeds"]
         if "population" not in self.keys:
             return seeds
-        own: list[int] = self.keys["population"]["variants"][network].get("seeds", seeds)
+        variant = self.keys["population"]["variants"][network]
+        own: list[int] = variant.get("rule_seeds", {}).get(rule, variant.get("seeds", seeds))
         return own
 
     def population(self, dataset: str, variant: str, rule: str) -> dict[str, Any]:
