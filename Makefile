@@ -1,8 +1,10 @@
 # make demo: from a fresh clone to the report of the `quick` experiment. `make help` lists the rest.
 PYTHON ?= python3
 CORES ?= all
+WORKERS ?= auto
 EXPERIMENT ?= quick
 FLAVOUR ?= cuda
+PIP_AUDIT := 2.10.1
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +12,7 @@ INSTALLED := $(VENV)/installed.stamp
 TOOLS := $(VENV)/tools.stamp
 SNAKEMAKE := $(BIN)/snakemake
 
-.PHONY: help demo install report results page test test-fast lint format bench container lock clean
+.PHONY: help demo install report results page test test-fast lint format bench container lock check-lock clean
 .SECONDEXPANSION:
 .DELETE_ON_ERROR:
 
@@ -47,8 +49,8 @@ $(TOOLS): envs/requirements-dev.txt $(INSTALLED)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r envs/requirements-dev.txt
 	@touch $@
 
-test: $(TOOLS) ## the whole test suite
-	$(BIN)/pytest
+test: $(TOOLS) ## the whole test suite, a process per core (WORKERS)
+	$(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile
 
 test-fast: $(TOOLS) ## the tests that take seconds
 	$(BIN)/pytest -m "not slow"
@@ -70,18 +72,19 @@ format: $(TOOLS) ## format Python and Snakemake files
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt .
 
-bench: $(INSTALLED) ## ratios of time, side by side: rules to backpropagation, attacks to foolbox, ranking and populations to loops
-	$(BIN)/python benchmarks/training.py
-	$(BIN)/python benchmarks/attacks.py
-	$(BIN)/python benchmarks/retrieval.py
-	$(BIN)/python benchmarks/populations.py
-	$(BIN)/python benchmarks/target_propagation.py
+bench: $(INSTALLED) ## all benchmarks, side by side; one table of medians, spread and limits in results/bench (OPTIONS for benchmarks/run_all.py)
+	$(BIN)/python benchmarks/run_all.py $(OPTIONS)
 
 container: $(INSTALLED) ## build the image for --use-apptainer (FLAVOUR=cpu for one without CUDA; OPTIONS for containers/build.py)
 	$(BIN)/python containers/build.py --flavour $(FLAVOUR) $(OPTIONS)
 
 lock: $(TOOLS) ## resolve pyproject.toml anew into envs/
 	$(BIN)/python envs/lock.py
+
+check-lock: ## look up known vulnerabilities of all that is locked (pip-audit, in an environment of its own; asks the network)
+	$(PYTHON) -m venv .venv-check
+	.venv-check/bin/pip install --quiet --disable-pip-version-check pip-audit==$(PIP_AUDIT)
+	.venv-check/bin/pip-audit --no-deps --disable-pip --requirement envs/requirements.txt
 
 clean: ## remove the results of EXPERIMENT; data and other experiments stay
 	rm -rf results/$(EXPERIMENT)
