@@ -1,7 +1,7 @@
 """Products of float32 matrices by oneDNN, where it is the faster of the two libraries that PyTorch holds.
 
 PyTorch multiplies matrices on the CPU with MKL, which leaves AVX-512 unused on processors that are not Intel's; oneDNN, with which
-PyTorch convolves, uses it: twice as fast there (benchmarks/products.py). What is computed is the same but for rounding.
+PyTorch convolves, uses it: twice as fast there. What is computed is the same but for rounding.
 """
 
 import warnings
@@ -38,14 +38,18 @@ def use_own_products() -> None:
 
 
 @cache
-def _is_faster() -> bool:
-    if not torch.backends.mkl.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        return False
+def mkl_is_held_back() -> bool:
+    """Returns whether PyTorch computes with MKL on a processor whose AVX-512 MKL leaves unused."""
     try:
         described = Path("/proc/cpuinfo").read_text()
     except OSError:
         return False
-    return torch.backends.cpu.get_cpu_capability() == "AVX512" and "GenuineIntel" not in described
+    capable = torch.backends.mkl.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return capable and "GenuineIntel" not in described
+
+
+def _is_faster() -> bool:
+    return mkl_is_held_back() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def _mm(a: Tensor, b: Tensor) -> Tensor:
