@@ -12,6 +12,9 @@ INSTALLED := $(VENV)/installed.stamp
 TOOLS := $(VENV)/tools.stamp
 SNAKEMAKE := $(BIN)/snakemake
 
+# Where this forbids byte code, every job would compile all of torch again: two thirds of its time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo install report results page test test-fast lint format bench container lock check-lock clean
 .SECONDEXPANSION:
 .DELETE_ON_ERROR:
