@@ -4,7 +4,7 @@
 
 784-256x5-10, tanh, batches of 128, float32, the published hyper-parameters of Table 1; an epoch is 55,000 images, with the extra epoch of
 feedback where a method has one. A tenth of an epoch is timed, and taken tenfold. `AUTHORS` are the times of the authors' code (float64,
-loaders of single images), measured once on two cores of this kind of machine with two threads; it is not part of this repository.
+loaders of single images), measured once on two cores of an AMD EPYC with two threads; it is not part of this repository.
 Time per member is a population's over its size; its ratio is to a population of one.
 
 The last line is one JSON object {name: number}.

@@ -119,7 +119,12 @@ def downloads(name):
     raw = sorted({f"results/data/{view['source']}/raw" for view in experiment_keys["datasets"].values()})
     pretrain = experiment_keys.get("pretrain", {})
     fetched = [backbone for backbone in experiment_keys.get("backbones", []) if backbone not in pretrain.get("files", {})]
-    return raw + [f"results/data/weights/{backbone}/{pretrain['weights']}.pth" for backbone in fetched if "weights" in pretrain]
+    return raw + [fetched_weights(backbone, pretrain) for backbone in fetched if "weights" in pretrain]
+
+
+def fetched_weights(backbone, pretrain):
+    """Where the published weights of a backbone lie once they are fetched."""
+    return f"results/data/weights/{backbone}/{pretrain['weights']}.pth"
 
 
 def check_targets():
@@ -182,16 +187,19 @@ def from_start(wildcards, input):
 
 def weights_file(wildcards):
     """The published weights of a backbone: a local file, or the one that is fetched."""
-    pretrain = keys(wildcards)["pretrain"]
-    local = pretrain.get("files", {}).get(wildcards.backbone)
-    return local["path"] if local else f"results/data/weights/{wildcards.backbone}/{pretrain['weights']}.pth"
+    local = local_weights(wildcards)
+    return local["path"] if local else fetched_weights(wildcards.backbone, keys(wildcards)["pretrain"])
 
 
 def weights_sha256(wildcards):
     """The option that names the hash of a local file of weights; a fetched one has been verified."""
-    pretrain = keys(wildcards)["pretrain"]
-    local = pretrain.get("files", {}).get(wildcards.backbone)
+    local = local_weights(wildcards)
     return [f"--sha256={local['sha256']}"] if local else []
+
+
+def local_weights(wildcards):
+    """What the experiment says of a local file of weights; None without one."""
+    return keys(wildcards)["pretrain"].get("files", {}).get(wildcards.backbone)
 
 
 def trained(suffix):

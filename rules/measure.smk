@@ -1,5 +1,5 @@
 rule evaluate:
-    """Clean accuracy of a fine-tuned model on the whole test split."""
+    """Clean accuracy of a trained model on the whole test split."""
     input:
         script="src/evaluate.py",
         data=prepared("dataset"),

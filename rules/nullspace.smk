@@ -12,8 +12,8 @@ rule measure_nullspace:
     conda:
         "../envs/environment.yaml"
     params:
-        library=library("populations/nullspace.py", "populations/rules/{rule}.py", "records.py", "runtime.py"),
-        settings=lambda wildcards: json.dumps(keys(wildcards)["nullspace"][wildcards.rule], sort_keys=True),
+        library=library("populations/nullspace.py", "populations/rules/{rule}.py", "products.py", "records.py", "runtime.py"),
+        settings=settings("nullspace", "{rule}"),
     shell:
         "python {input.script:q} --rule {wildcards.rule} --settings {params.settings:q} --seed {wildcards.seed}"
         " --experiment {wildcards.experiment} --record {output.record:q} > {log:q} 2>&1"

@@ -21,7 +21,9 @@ rule train_population:
             "populations/training.py",
             "populations/storage.py",
             "populations/rules/{rule}.py",
-            "settings.py",
+            "populations/rules/bp.py",  # angles are to these two
+            "populations/rules/gnt.py",
+            "products.py",
             "runtime.py",
             "data/inputs.py",
             "data/prepared.py",

@@ -66,7 +66,7 @@ rule make_table:
     conda:
         "../envs/environment.yaml"
     params:
-        library=library("reporting", "reporting/tables/{table}.py"),
+        library=library("reporting", "reporting/tables/{table}.py", "populations/cost.py"),
         caption=caption("table"),
         settings=settings("tables", "{table}"),
     shell:
@@ -97,7 +97,13 @@ rule plot_figure:
     conda:
         "../envs/environment.yaml"
     params:
-        library=library("reporting", "reporting/figures/{figure}.py"),
+        library=library(
+            "reporting",
+            "reporting/figures/{figure}.py",
+            "populations/selection.py",
+            "populations/spectra.py",
+            "populations/start.py",
+        ),
         caption=caption("figure"),
         settings=settings("figures", "{figure}"),
     shell:

@@ -7,7 +7,7 @@ configuration without paying for `import torch`.
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 _HOME_OF = {
     "apply_rule": "creditflow.learning",
