@@ -71,7 +71,7 @@ def main() -> None:
             population,
             rule=args.rule,
             spec=spec.to_json(),
-            measured_images=settings.measured_images(len(test.labels)),
+            measured_images=settings.measured_images(len(data.labels), len(test.labels)),
             settings=identity,
             provenance=provenance,
             run=watch.run_facts() | {"epochs_of_this_run": len(epochs)},  # fewer than all where a killed run was resumed

@@ -64,3 +64,9 @@ def test_feedback_that_learns_by_the_difference_loss_takes_it_away() -> None:
 def test_mistakes_are_explained(settings: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         nullspace_ratios(get_update_rule("ddtp_linear"), parse(NullspaceSettings, QUICK | settings, "settings"), 0)
+
+
+@pytest.mark.parametrize("rule", ["wm", "kp", "sal"])
+def test_rules_whose_feedback_learns_otherwise_are_refused(rule: str) -> None:
+    with pytest.raises(UserError, match="leave it out of nullspace"):
+        nullspace_ratios(get_update_rule(rule), parse(NullspaceSettings, QUICK, "settings"), 0)

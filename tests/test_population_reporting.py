@@ -144,7 +144,7 @@ def test_figure_2a_puts_each_network_at_its_accuracies() -> None:
         ("sal_figure2", {"lines": {"tanh": {"100": "tanh_100"}}}, "no record of variant 'tanh_100'"),
         ("sal_figure4", {}, "give `lines` in the figure's settings"),
         ("sal_figure4", {"lines": {"W": "mlp_200 dfa"}}, "no record of 'mlp_200 dfa'"),
-        ("pepita_figure2b", {}, "choose one backbone of mlp_200, natural"),
+        ("pepita_figure2b", {}, "choose one variant of mlp_200, natural"),
     ],
 )
 def test_settings_that_name_nothing_are_explained(name: str, settings: dict[str, Any], message: str) -> None:

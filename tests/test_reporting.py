@@ -14,7 +14,7 @@ from creditflow.records import Keys, Metric, Record
 from creditflow.reporting.collection import RECORD_COLUMNS, SUMMARY_COLUMNS, long_form, read_frame, summarize
 from creditflow.reporting.figure import Figure, rule_style, write_figure
 from creditflow.reporting.statistics import INTERVAL
-from creditflow.reporting.table import Table, attack_table, marks, write_table
+from creditflow.reporting.table import Table, attack_table, marks
 from creditflow.settings import parse
 
 
@@ -106,8 +106,9 @@ def test_every_table_says_what_the_summary_says_in_every_format(name: str, summa
     table: Table = plugins.load("table", name).TABLE
     if name in ("table2", "retrieval_attacks"):
         summary = summary.assign(task="retrieval", metric="map")
-    selected = table.select(summary, parse(table.settings, SETTINGS.get(name, {}), name))
-    write_table(table, selected, "A caption & more.", tmp_path / name)
+    its = parse(table.settings, SETTINGS.get(name, {}), name)
+    selected = table.select(summary, its)
+    table.write([summary], its, "A caption & more.", tmp_path / name)
     read_back = pd.read_csv(tmp_path / f"{name}.csv")
     np.testing.assert_allclose(read_back.value, selected.value)
     texts = {suffix: (tmp_path / f"{name}.{suffix}").read_text() for suffix in ("md", "tex", "html")}
@@ -118,7 +119,7 @@ def test_every_table_says_what_the_summary_says_in_every_format(name: str, summa
             assert word in text, suffix
         assert ("new\\_rule" if suffix == "tex" else "new_rule") in text
     assert texts["md"].index("BP") < texts["md"].index("frSF") < texts["md"].index("new_rule")
-    assert {"md": "**", "tex": r"\textbf", "html": "<b>"}["md"] in texts["md"]
+    assert "**" in texts["md"]
     assert r"\textbf" in texts["tex"]
     assert r"\%" in texts["tex"]
     assert "<b>" in texts["html"]
@@ -264,7 +265,7 @@ def test_figure_1_shows_angles_over_epochs_and_the_last_against_the_cosine(angle
 
 def test_figure_1_without_its_records_says_what_to_set(angles: pd.DataFrame) -> None:
     figure: Figure = plugins.load("figure", "figure1").FIGURE
-    with pytest.raises(UserError, match="figure1: no record of update angles; set `angle_images`"):
+    with pytest.raises(UserError, match=r"figure1: no record of update angles and feedback cosines.*set `angle_images`"):
         figure.draw(angles[angles.metric == "accuracy"], figure.settings())
     with pytest.raises(UserError, match="figure1: choose one dataset of fashion_mnist, other in the figure's settings"):
         figure.draw(pd.concat([angles, angles.assign(dataset="other")]), figure.settings())

@@ -56,6 +56,8 @@ def test_the_paired_difference_equals_its_closed_forms(seed: int, seeds: int, im
     assert found.p_images == pytest.approx(binomtest(won, won + lost).pvalue if won + lost else 1.0)
     if np.ptp(one.mean(1) - other.mean(1)) > 1e-12:
         assert found.p_seeds == pytest.approx(ttest_rel(one.mean(1), other.mean(1)).pvalue)
+    else:
+        assert found.p_seeds == pytest.approx(2 * scipy.stats.t.sf(abs(found.value) * images * seeds**0.5, seeds - 1))
     mirrored = paired_difference(other, one)
     assert (mirrored.low, mirrored.high, mirrored.p_images) == pytest.approx((-found.high, -found.low, found.p_images))
 

@@ -1,4 +1,4 @@
-"""Losses of logits (..., B, C) and one-hot targets, mean over the batch, with their derivatives in closed form."""
+"""Losses of logits (..., B, C) and targets, labels one-hot or as shares, example by example, with their derivatives in closed form."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -18,7 +18,7 @@ from creditflow.populations.rules import gnt
 from creditflow.settings import NoSettings
 
 #: Images that are measured at once: enough for large products, few enough for memory.
-_MEASURED = 1000
+MEASURED = 1000
 
 
 @torch.no_grad()
@@ -26,7 +26,7 @@ def accuracies(network: Network, parameters: Parameters, data: FlatImages, dtype
     """Returns the natural accuracy (P,) of each network."""
     logits_of = vmap(lambda one, images: forward(network, one, images).logits, in_dims=(0, None))
     correct = torch.zeros(len(parameters["weight1"]), dtype=torch.int64, device=data.labels.device)
-    for chosen in torch.arange(len(data), device=data.labels.device).split(_MEASURED):
+    for chosen in torch.arange(len(data), device=data.labels.device).split(MEASURED):
         images, targets = data.batch(chosen, dtype)
         logits = logits_of(parameters, images)
         correct += is_right(logits, targets.expand(logits.shape)).sum(1)

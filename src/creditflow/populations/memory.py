@@ -7,13 +7,17 @@ from pathlib import Path
 import torch
 
 from creditflow.errors import UserError
+from creditflow.populations.measuring import MEASURED
 from creditflow.populations.network import Network
 from creditflow.populations.settings import PopulationSettings
 
 
-def check_memory(network: Network, n_members: int, settings: PopulationSettings, device: torch.device) -> None:
-    """Raises UserError, with the number of members that fit, if the population needs more memory than is available."""
-    each, free = member_bytes(network, settings), available_bytes(device)
+def check_memory(network: Network, n_feedback: int, n_members: int, settings: PopulationSettings, device: torch.device) -> None:
+    """Raises UserError, with the number of members that fit, if the population needs more memory than is available.
+
+    n_feedback: numbers in one network's feedback state.
+    """
+    each, free = member_bytes(network, n_feedback, settings), available_bytes(device)
     if n_members * each > free:
         raise UserError(
             f"{n_members} members of {each / 2**20:.0f} MiB each need {n_members * each / 2**30:.1f} GiB,"
@@ -21,17 +25,14 @@ def check_memory(network: Network, n_members: int, settings: PopulationSettings,
         )
 
 
-def member_bytes(network: Network, settings: PopulationSettings) -> int:
-    """Returns roughly what one member takes: parameters, directions, the optimiser's state, the best epoch, a checkpoint; activations.
-
-    A feedback state is counted as another set of parameters.
-    """
+def member_bytes(network: Network, n_feedback: int, settings: PopulationSettings) -> int:
+    """Returns roughly what one member takes: parameters, directions, the optimiser's state, the best epoch, a checkpoint; activations."""
     widths = network.widths
-    parameters = sum(math.prod(shape) + shape[0] for shape in network.weight_shapes().values())
+    parameters = n_feedback + sum(math.prod(shape) + shape[0] for shape in network.weight_shapes().values())
     optimizer = settings.optimizer_settings()
-    copies = 2 * (4 + (2 if optimizer.kind == "adam" else bool(optimizer.momentum))) + 1
+    copies = 5 + (2 if optimizer.kind == "adam" else bool(optimizer.momentum))
     activations = 8 * settings.batch_size * sum(widths)
-    measured = 3 * max(settings.adversary_images, settings.curve_images) * sum(widths) if settings.adversary else 1000 * sum(widths[1:])
+    measured = 3 * max(settings.adversary_images, settings.curve_images) * sum(widths) if settings.adversary else MEASURED * sum(widths[1:])
     return (8 if settings.precision == "float64" else 4) * (copies * parameters + activations + measured)
 
 

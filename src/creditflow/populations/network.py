@@ -1,4 +1,4 @@
-"""A multilayer perceptron as pure functions of its parameters."""
+"""A multilayer perceptron, which may begin with convolutions, as pure functions of its parameters."""
 
 import math
 from collections.abc import Callable, Sequence

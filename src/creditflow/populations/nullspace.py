@@ -64,8 +64,10 @@ class NullspaceSettings:
 def nullspace_ratios(rule: UpdateRule, settings: NullspaceSettings, seed: int) -> Tensor:
     """Returns |part of the update in the null space| / |update| (N,) of hidden layer 2's weights, in float64, for the steps looked at.
 
-    Raises UserError if the rule's feedback diverges.
+    Raises UserError if the rule's feedback diverges, or learns by other means than feedback steps on examples.
     """
+    if rule.follows or ("dd" in rule.plastic and rule.feedback_step is None):
+        raise UserError(f"{rule.name}: its feedback does not learn from examples alone; leave it out of nullspace")
     own = parse(rule.settings, settings.rule, f"settings of rule {rule.name}")
     network = Network(STUDENT, "tanh")
     weights, feedback_stream, data = (runtime.generator("nullspace", kind, seed) for kind in ("weights", "feedback", "data"))

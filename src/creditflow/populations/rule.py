@@ -47,7 +47,7 @@ class UpdateRule:
         noisy_step: whether `step` needs that noise, too.
         measure: (network, settings, parameters, feedback) -> numbers that each epoch's history keeps.
         warnings: (network, settings) -> what a user should know before such a network is trained.
-        convolutional: whether it knows convolutional layers.
+        convolutional, dropout: whether it knows convolutional layers, and masks.
         connected, plastic: pathways that there are, and that learn, written out in the call: "uu" up, "dd" down, "ud" up to down, "du"
             down to up.
     """
@@ -64,6 +64,7 @@ class UpdateRule:
     measure: Callable[[Network, Any, Parameters, Parameters], dict[str, Tensor]] | None = None
     warnings: Callable[[Network, Any], list[str]] = lambda network, settings: []
     convolutional: bool = False
+    dropout: bool = False
     connected: tuple[str, ...] = ()
     plastic: tuple[str, ...] = ()
 

@@ -25,7 +25,8 @@ class PopulationSettings:
         dropout: share of hidden units left out of each step; the others are scaled up.
         precision: "float32" or "float64".
         optimizer: see `OptimizerSettings`.
-        feedback_optimizer, feedback_learning_rate: of the feedback state, for all members; if absent, `optimizer` and the member's rate.
+        feedback_optimizer, feedback_learning_rate: of the feedback state, for all members. Without, it learns by `optimizer` and the
+            member's rate within steps, and by plain descent at that rate where it learns alone.
         feedback_epochs, extra_feedback_epochs: passes in which feedback alone learns, before training and after each epoch.
         select: what the learning rate and each member's epoch are chosen by: "natural" or "adversarial" accuracy, or "last", which
             chooses nothing and needs a single learning rate.
@@ -98,6 +99,10 @@ class PopulationSettings:
             raise ValueError("validation_images is 0, but something is to be selected; hold images out, or say select: last")
         if self.patience is not None and (self.patience < 1 or self.select == "last"):
             raise ValueError("patience must be at least 1, and needs a selection")
+        if self.select == "adversarial" and not self.adversary_images:
+            raise ValueError("adversary_images is 0, but something is to be selected by adversarial accuracy")
+        if self.select_on == "test" and self.curve_images:
+            raise ValueError("curve_images are test images, which with select_on: test would choose the network; leave them out")
         if self.adversary is None and (self.select == "adversarial" or self.adversarial_training or self.curve_images):
             raise ValueError("adversarial selection, adversarial training and curves need an adversary")
         if min(self.validation_images, self.adversary_images, self.curve_images, self.angle_images) < 0:
@@ -117,6 +122,8 @@ class PopulationSettings:
             raise ValueError("feedback_epochs and extra_feedback_epochs must be at least 0")
         if self.feedback_learning_rate is not None and not 0 < self.feedback_learning_rate < math.inf:
             raise ValueError("feedback_learning_rate must be positive and finite")
+        if self.feedback_learning_rate is not None and self.feedback_optimizer is None:
+            raise ValueError("feedback_learning_rate needs a feedback_optimizer")
         try:
             self.optimizer_settings(), self.feedback_optimizer_settings()
             for adversary in (self.adversary, self.training_adversary):
@@ -133,14 +140,15 @@ class PopulationSettings:
         """Returns those of the feedback state's own optimiser, if it has one."""
         return None if self.feedback_optimizer is None else parse(OptimizerSettings, self.feedback_optimizer, "feedback_optimizer")
 
-    def measured_images(self, n_test: int) -> dict[str, int]:
-        """Returns over how many images each accuracy of a history is."""
-        chosen_on = n_test if self.select_on == "test" else self.validation_images
+    def measured_images(self, n_data: int, n_test: int) -> dict[str, int]:
+        """Returns over how many images each number of a history is, for a training split of n_data images."""
+        chosen_on, n_train = (n_test, n_data) if self.select_on == "test" else (self.validation_images, n_data - self.validation_images)
         counts = {f"{self.select_on}_accuracy": chosen_on, f"{self.select_on}_adversarial_accuracy": min(self.adversary_images, chosen_on)}
+        counts |= dict.fromkeys(("loss", "train_accuracy"), n_train)
         if self.curve_images:
             counts |= dict.fromkeys(("test_accuracy", "test_adversarial_accuracy"), min(self.curve_images, n_test))
         if self.angle_images:
-            counts["update_angle"] = self.angle_images
+            counts["update_angle"] = min(self.angle_images, n_train)
         return counts
 
     def adversaries(self) -> tuple[AdversarySettings | None, AdversarySettings | None]:

@@ -83,8 +83,12 @@ class _Run:
         )
         if self.network.convolutions and not rule.convolutional:
             raise UserError(f"{rule.name} knows fully connected layers only; leave convolutions out")
-        check_memory(self.network, len(members), settings, self.device)
+        if settings.dropout and not rule.dropout:
+            raise UserError(f"{rule.name} knows no dropout; leave it out")
         rule_settings = parse(rule.settings, settings.rule, f"settings of rule {rule.name}")
+        check_memory(self.network, 0, len(members), settings, self.device)  # before anything of that size is drawn
+        n_feedback = sum(value.numel() for value in draw_start(rule, rule_settings, self.network, settings, members[0].seed)[1].values())
+        check_memory(self.network, n_feedback, len(members), settings, self.device)
         for warning in rule.warnings(self.network, rule_settings):
             files.warn(warning)
         self.rule, self.rule_settings = rule, rule_settings
@@ -228,7 +232,8 @@ class _Run:
 
     def _descend(self, optimizer: Optimizer, directions: Parameters, rates: Tensor) -> None:
         learning = {name: direction for name, direction in directions.items() if name not in self.fixed}
-        optimizer.step(self.population.parameters | self.population.feedback, learning, rates)
+        if learning:
+            optimizer.step(self.population.parameters | self.population.feedback, learning, rates)
 
     def _adversarial(self, adversary: AdversarySettings | None, images: Tensor, targets: Tensor) -> Tensor | None:
         if adversary is None:

@@ -68,17 +68,17 @@ def rule_style(rule: str, all_rules: list[str]) -> dict[str, str]:
     return _SPARE_STYLES[spare.index(rule) % len(_SPARE_STYLES)]
 
 
-def only(rows: pd.DataFrame, column: str, wanted: str | None, figure: str, what: str) -> pd.DataFrame:
-    """Returns the rows of the wanted dataset or backbone (`column`), or of the only one.
+def only(rows: pd.DataFrame, column: str, wanted: str | None, figure: str, what: str, *, setting: str | None = None) -> pd.DataFrame:
+    """Returns the rows of the wanted dataset or backbone (`column`), or of the only one; `setting` is what the figure calls the choice.
 
     Raises UserError, which names the figure and `what` it shows, if there is none, or several and no choice.
     """
     found = sorted(set(rows[column]))
     if wanted is None and len(found) > 1:
-        raise UserError(f"{figure}: choose one {column} of {', '.join(found)} in the figure's settings")
+        raise UserError(f"{figure}: choose one {setting or column} of {', '.join(found)} in the figure's settings")
     chosen = rows if wanted is None else rows[rows[column] == wanted]
     if chosen.empty:
-        choice = f"{', '.join(found)}; choose by `{column}` in the figure's settings" if found else "none"
+        choice = f"{', '.join(found)}; choose by `{setting or column}` in the figure's settings" if found else "none"
         raise UserError(f"{figure}: no record of {what} for {column} {wanted or 'any'!r}; found: {choice}")
     return chosen
 

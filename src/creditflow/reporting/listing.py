@@ -21,8 +21,8 @@ class Listing:
         select: (frame of each source, settings) -> the rows that it shows; they are the CSV file, with all digits.
         show: (selected, settings) -> their texts; column names are the head.
         note: selected -> what stands below the caption.
-        source: the frames that it shows, as words: those of the experiment (summary, audit, records), and `published` for the file
-            of published numbers that the setting of this name chooses.
+        source: the frames that it shows, as words: those of the experiment (summary, audit, records, populations, gallery), and
+            `published` for the file of published numbers that the setting of this name chooses.
         published: that file where the settings do not choose.
     """
 

@@ -12,6 +12,7 @@ from creditflow.errors import UserError, one_line
 from creditflow.plugins import suggestion
 from creditflow.reporting.names import display
 from creditflow.reporting.sources import DEFAULT_PUBLISHED
+from creditflow.reporting.table import span
 
 #: Columns of a file of published numbers; it may have more: `n`, the images behind a number, where its source says so, and `spread`,
 #: the standard deviation over seeds, as printed. Numbers are in percent, but a `training_loss`, which is what it is.
@@ -122,6 +123,6 @@ def sample_sizes(published: pd.DataFrame) -> str:
     parts = []
     for table, rows in published.groupby("table", sort=False):
         known = rows[rows.n.notna()]
-        how = "inferred" if known.inferred.any() else "stated"
-        parts.append(f"{display(str(table))}: {f'{known.n.iloc[0]:.0f} ({how})' if len(known) else 'not known'}")
+        how = " or ".join(sorted({"inferred" if one else "stated" for one in known.inferred}))
+        parts.append(f"{display(str(table))}: {f'{span(known.n)} ({how})' if len(known) else 'not known'}")
     return f"Images behind the numbers of table {', '.join(parts)}."

@@ -43,7 +43,7 @@ def results_page(folder: Path) -> str:
     for number, paper in enumerate(papers, 1):
         place = f"{path}: paper {number}"
         _check(paper, _PAPER, place)
-        parts += [f"## {paper['title']}", _claims(folder, paper["claims"], place), _elsewhere(paper["elsewhere"])]
+        parts += [f"## {paper['title']}", _claims(folder, paper["claims"], place), _elsewhere(paper["elsewhere"], place)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -74,7 +74,9 @@ def _claims(folder: Path, claims: list[dict[str, Any]], place: str) -> str:
     return "\n".join(" ".join(line.split()) for line in lines)
 
 
-def _elsewhere(runs: list[dict[str, str]]) -> str:
+def _elsewhere(runs: list[dict[str, str]], place: str) -> str:
+    for run in runs:
+        _check(run, {"what", "command"}, place)
     return "Not run here:\n\n" + "\n".join(f"- {run['what']}: `{run['command']}`" for run in runs)
 
 
@@ -93,7 +95,10 @@ def _value(folder: Path, experiment: str, number: dict[str, Any], place: str) ->
         raise UserError(f"{place}: {len(rows)} rows of {path} fit, not one")
     if number["form"] not in _FORMS:
         raise UserError(f"{place}: form must be one of {', '.join(_FORMS)}, not {number['form']!r}")
-    return _FORMS[number["form"]](rows.iloc[0][number["column"]])
+    cell = rows.iloc[0][number["column"]]
+    if pd.isna(cell) or (number["form"] != "text" and isinstance(cell, str)):
+        raise UserError(f"{place}: the cell in {path} holds {cell!r}, which cannot be shown as {number['form']}")
+    return _FORMS[number["form"]](cell)
 
 
 def _check(given: Any, keys: set[str], place: str) -> None:

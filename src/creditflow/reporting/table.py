@@ -34,7 +34,19 @@ class Table:
     def write(self, frames: Sequence[pd.DataFrame], settings: Any, caption: str, stem: Path) -> None:
         """Writes `<stem>.csv` (long form, all digits), `.md`, `.tex` and `.html` (rules side by side, percent)."""
         (summary,) = frames
-        write_table(self, self.select(summary, settings), caption, stem)
+        selected = self.select(summary, settings)
+        if selected.empty:
+            raise UserError(f"no record for table {stem.name}; check that the experiment makes what the table shows")
+        index, rules, cells = _pivot(selected, self.rows)
+        files.write_atomically(stem.with_suffix(".csv"), selected.to_csv(index=False, lineterminator="\n").encode())
+
+        def frame(suffix: str) -> pd.DataFrame:
+            style, heads = EMPHASIS[suffix], [escape(display(rule), suffix) for rule in rules]
+            text = [[f"{style[cell.mark].format(cell.percent)} {cell.interval}".strip() for cell in row] for row in cells]
+            names = index.map(lambda name: escape(name, suffix)).rename(columns=lambda name: escape(name, suffix))
+            return pd.concat([names, pd.DataFrame(text, columns=heads)], axis=1)
+
+        write_forms(frame, f"{caption} {footnote(selected)}", stem)
 
 
 @dataclass(frozen=True)
@@ -97,30 +109,15 @@ def hash_attacks(summary: pd.DataFrame) -> pd.DataFrame:
     return summary[(summary.task == "retrieval") & (summary.attack != "clean") & (summary.metric == "map")]
 
 
-def write_table(table: Table, selected: pd.DataFrame, caption: str, stem: Path) -> None:
-    """Writes `<stem>.csv` (long form, all digits), `.md`, `.tex` and `.html` (rules side by side, percent)."""
-    if selected.empty:
-        raise UserError(f"no record for table {stem.name}; check that the experiment makes what the table shows")
-    index, rules, cells = _pivot(selected, table.rows)
-    files.write_atomically(stem.with_suffix(".csv"), selected.to_csv(index=False, lineterminator="\n").encode())
-
-    def frame(suffix: str) -> pd.DataFrame:
-        style, heads = EMPHASIS[suffix], [escape(display(rule), suffix) for rule in rules]
-        text = [[f"{style[cell.mark].format(cell.percent)} {cell.interval}".strip() for cell in row] for row in cells]
-        names = index.map(lambda name: escape(name, suffix)).rename(columns=lambda name: escape(name, suffix))
-        return pd.concat([names, pd.DataFrame(text, columns=heads)], axis=1)
-
-    write_forms(frame, f"{caption} {footnote(selected)}", stem)
-
-
 def footnote(selected: pd.DataFrame) -> str:
     """Returns sample size, number of seeds and kind of interval of some rows of the summary."""
-
-    def span(values: "pd.Series[Any]") -> str:
-        low, high = values.min(), values.max()
-        return f"{low}" if low == high else f"{low} to {high}"
-
     return f"n = {span(selected.n_images)} images x {span(selected.n_seeds)} seeds; intervals: {selected.interval.iloc[0]}."
+
+
+def span(values: "pd.Series[Any]") -> str:
+    """Returns the least and the greatest of some whole numbers in words."""
+    low, high = int(values.min()), int(values.max())
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def _pivot(selected: pd.DataFrame, rows: Sequence[str]) -> tuple[pd.DataFrame, list[str], list[list[_Cell]]]:

@@ -154,6 +154,7 @@ def target_rule(
     learn: Callable[[Any, Clean, Batch], Parameters],
     down: Callable[[Network, Parameters, Pass], dict[int, Tensor]] = lambda network, feedback, found: {},
     *,
+    warnings: Callable[[Network, Any], list[str]] = lambda network, settings: [],
     finish: Callable[[Network, Any, Update], Update] = lambda network, settings, found: found,
     convolutional: bool = False,
     connected: tuple[str, ...],
@@ -188,10 +189,18 @@ def target_rule(
         feedback_step=feedback_step,
         noise=lambda network, settings: network.widths[1:-1],
         noisy_step=True,
+        warnings=warnings,
         convolutional=convolutional,
         connected=connected,
         plastic=plastic,
     )
+
+
+def unless_tanh(network: Network, settings: Any) -> list[str]:
+    """Warns where feedback through tanh cannot reach what hidden layers are."""
+    if network.activation == "tanh":
+        return []
+    return [f"this rule's feedback ends in tanh, hidden layers in {network.activation}: targets are in [-1, 1]; activation: tanh fits"]
 
 
 def without_last_hidden_bias(network: Network, settings: Any, found: Update) -> Update:

@@ -26,4 +26,4 @@ def _differentiated(network: Network, loss: Loss, parameters: Parameters, batch:
     return Update(directions, logits)
 
 
-RULE = UpdateRule(name="BP", settings=NoSettings, step=step, convolutional=True, connected=("uu",), plastic=("uu",))
+RULE = UpdateRule(name="BP", settings=NoSettings, step=step, dropout=True, convolutional=True, connected=("uu",), plastic=("uu",))

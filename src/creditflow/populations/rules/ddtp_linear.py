@@ -6,6 +6,7 @@ bias; `last_hidden_bias` says whether it has one here.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ class Settings(_targets.Settings):
     last_hidden_bias: bool = False
 
 
-def init(network: Network, settings: _targets.Settings, generator: torch.Generator) -> Parameters:
+def init(network: Network, settings: Any, generator: torch.Generator) -> Parameters:
     """Draws Q_i (n_i, C), Xavier normal."""
     return {f"q{layer}": xavier_normal((network.widths[layer], network.widths[-1]), generator) for layer in hidden_layers(network)}
 

@@ -20,6 +20,7 @@ from creditflow.populations.rules._targets import (
     pushed,
     reconstruction,
     target_rule,
+    unless_tanh,
     xavier_normal,
 )
 
@@ -97,5 +98,5 @@ def learn(settings: Settings, clean: Clean, batch: Batch) -> Parameters:
 
 RULE = target_rule(
     "DDTP-RHL", Settings, init, targets, learn, signals,
-    connected=("uu", "dd"), plastic=("uu", "dd"),
+    warnings=unless_tanh, connected=("uu", "dd"), plastic=("uu", "dd"),
 )  # fmt: skip

@@ -25,4 +25,4 @@ def step(network: Network, loss: Loss, settings: NoSettings, parameters: Paramet
     return update(network, loss, parameters, batch, lambda layer, above, output: output @ feedback[f"feedback{layer}"])
 
 
-RULE = UpdateRule(name="DFA", settings=NoSettings, init=init, step=step, connected=("uu", "dd"), plastic=("uu",))
+RULE = UpdateRule(name="DFA", settings=NoSettings, init=init, step=step, dropout=True, connected=("uu", "dd"), plastic=("uu",))

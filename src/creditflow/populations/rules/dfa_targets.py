@@ -6,13 +6,11 @@ published hyper-parameters of Adam were found.
 
 from dataclasses import dataclass
 
-import torch
-
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters, forward
 from creditflow.populations.rule import Batch, Update, UpdateRule
-from creditflow.populations.rules._targets import Clean, hidden_layers, update, without_last_hidden_bias, xavier_normal
-from creditflow.populations.rules.ddtp_linear import targets
+from creditflow.populations.rules._targets import Clean, update, without_last_hidden_bias
+from creditflow.populations.rules.ddtp_linear import init, targets
 
 
 @dataclass(frozen=True)
@@ -20,11 +18,6 @@ class Settings:
     """last_hidden_bias: whether the last hidden layer's forward bias learns."""
 
     last_hidden_bias: bool = False
-
-
-def init(network: Network, settings: Settings, generator: torch.Generator) -> Parameters:
-    """Draws Q_i (n_i, C), Xavier normal."""
-    return {f"q{layer}": xavier_normal((network.widths[layer], network.widths[-1]), generator) for layer in hidden_layers(network)}
 
 
 def step(network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:

@@ -16,6 +16,7 @@ from creditflow.populations.rules._targets import (
     corruptions,
     hidden_layers,
     target_rule,
+    unless_tanh,
     xavier_normal,
 )
 
@@ -68,5 +69,5 @@ def learn(settings: Settings, clean: Clean, batch: Batch) -> Parameters:
 
 RULE = target_rule(
     "DTP", Settings, init, targets, learn,
-    connected=("uu", "dd"), plastic=("uu", "dd"),
+    warnings=unless_tanh, connected=("uu", "dd"), plastic=("uu", "dd"),
 )  # fmt: skip

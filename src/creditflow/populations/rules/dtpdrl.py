@@ -17,6 +17,7 @@ from creditflow.populations.rules._targets import (
     reconstruction,
     rows,
     target_rule,
+    unless_tanh,
 )
 from creditflow.populations.rules.dtp import init, signals, targets
 
@@ -39,5 +40,5 @@ def learn(settings: Settings, clean: Clean, batch: Batch) -> Parameters:
 
 RULE = target_rule(
     "DTPDRL", Settings, init, targets, learn, signals,
-    connected=("uu", "dd"), plastic=("uu", "dd"),
+    warnings=unless_tanh, connected=("uu", "dd"), plastic=("uu", "dd"),
 )  # fmt: skip

@@ -15,7 +15,7 @@ from creditflow.errors import UserError, one_line
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters, Pass, forward
 from creditflow.populations.rule import Batch, Update, UpdateRule
-from creditflow.populations.rules._targets import Clean, hidden_layers, update
+from creditflow.populations.rules._targets import Clean, update
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def targets(clean: Clean, output: Tensor, damping: float) -> dict[int, Tensor]:
     for layer, jacobian in jacobians(clean.network, clean.parameters, clean.found).items():
         j = jacobian.double()  # J J^T of ten classes can be ill-conditioned
         result[layer] = (j.transpose(1, 2) @ _solved(j @ j.transpose(1, 2), error, damping, layer))[..., 0].to(output.dtype)
-    return {layer: result[layer] for layer in hidden_layers(clean.network)}
+    return result
 
 
 def _solved(gram: Tensor, error: Tensor, damping: float, layer: int) -> Tensor:

@@ -54,4 +54,4 @@ def step(network: Network, loss: Loss, settings: Settings, parameters: Parameter
     return Update(directions(errors, second), first.logits)
 
 
-RULE = UpdateRule(name="PEPITA", settings=Settings, init=init, step=step, connected=("uu", "dd"), plastic=("uu",))
+RULE = UpdateRule(name="PEPITA", settings=Settings, init=init, step=step, dropout=True, connected=("uu", "dd"), plastic=("uu",))

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters
-from creditflow.populations.rule import Batch, Update, UpdateRule
-from creditflow.populations.rules._backward import init_like_weights, update
+from creditflow.populations.rule import Batch, UpdateRule
+from creditflow.populations.rules import fa
+from creditflow.populations.rules._backward import init_like_weights
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,6 @@ class Settings:
             raise ValueError("noise and rate must be positive, decay and initial_steps at least 0")
 
 
-def step(network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
-    """Returns feedback alignment's update."""
-    return update(network, loss, parameters, batch, lambda layer, above, output: above @ feedback[f"feedback{layer + 1}"])
-
-
 def feedback_step(
     network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch
 ) -> Parameters:
@@ -55,9 +51,10 @@ RULE = UpdateRule(
     name="WM",
     settings=Settings,
     init=init_like_weights,
-    step=step,
+    step=fa.step,
     feedback_step=feedback_step,
     follows=True,
+    dropout=True,
     noise=lambda network, settings: network.widths[1:-1],
     initial_steps=lambda settings: settings.initial_steps,
     plastic=("uu", "dd"),

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure as Canvas
 
 from creditflow.reporting.figure import Figure
 from creditflow.reporting.names import display, rule_order
+from creditflow.reporting.table import span
 from creditflow.settings import NoSettings
 
 #: Attacks in the order of the legend: colour and marker (Okabe and Ito's palette).
@@ -42,8 +43,9 @@ def draw(audit: pd.DataFrame, settings: NoSettings) -> Canvas:
         axes.set_xlabel("robust accuracy (%)")
     handles = {label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     canvas.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3, frameon=False, fontsize=8)
-    n_seeds = " to ".join(map(str, sorted({audit.n_seeds.min(), audit.n_seeds.max()})))
-    canvas.supxlabel(f"n = {audit.n_images.iloc[0]} images x {n_seeds} seeds; 95% two-way bootstrap over images and seeds.", fontsize=7)
+    canvas.supxlabel(
+        f"n = {span(audit.n_images)} images x {span(audit.n_seeds)} seeds; 95% two-way bootstrap over images and seeds.", fontsize=7
+    )
     return canvas
 
 

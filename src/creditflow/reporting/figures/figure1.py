@@ -33,8 +33,11 @@ class Settings:
 def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
     """Returns the figure: the angle over the epochs, and at the end, against the cosine."""
     rows = records[records.metric.isin(_METRICS) & (records.attack == "clean") & records.epoch.notna()]
-    if rows.empty:
-        raise UserError("figure1: no record of update angles; set `angle_images` in `finetune.settings` and run the experiment again")
+    if set(rows.metric) != set(_METRICS):
+        raise UserError(
+            "figure1: no record of update angles and feedback cosines, which fine-tuned networks have; set `angle_images` in"
+            " `finetune.settings` and run the experiment again"
+        )
     for column, wanted in (("dataset", settings.dataset), ("backbone", settings.backbone)):
         rows = only(rows, column, wanted, "figure1", "update angles")
     rules = rule_order(set(rows.rule))

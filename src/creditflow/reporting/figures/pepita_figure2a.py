@@ -1,8 +1,9 @@
 """Accuracy on natural images against accuracy under attack, a point for each way to train a network (the PEPITA paper's Figure 2A).
-Right of the line x = y nothing is lost to the attack. The same networks on the left, under PGD on the squared error of probabilities,
-which they were trained with, and on the right in the worst case over the attacks that the experiment has at this epsilon."""
+On the line x = y nothing is lost to the attack. The same networks on the left, under the attack that a claim of robustness rests on,
+and on the right in the worst case over the attacks that the experiment has at this epsilon."""
 
 from dataclasses import dataclass
+from textwrap import fill
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -11,8 +12,7 @@ from matplotlib.figure import Figure as Canvas
 from creditflow.errors import UserError
 from creditflow.reporting.figure import Figure, only, rule_style
 from creditflow.reporting.names import display, rule_order
-
-_PANELS = {"claim": "PGD on the squared error", "worst": "worst case"}
+from creditflow.reporting.table import span
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ def draw(audit: pd.DataFrame, settings: Settings) -> Canvas:
     """Returns two panels with a point per network and rule."""
     rows = only(audit, "dataset", settings.dataset, "pepita_figure2a", "the audit")
     epsilons = sorted(set(rows.epsilon))
+    if settings.epsilon is None and len(epsilons) > 1:
+        raise UserError(f"pepita_figure2a: choose one epsilon of {', '.join(f'{one:g}' for one in epsilons)} in the figure's settings")
     epsilon = epsilons[0] if settings.epsilon is None else settings.epsilon
     rows = rows[rows.epsilon == epsilon]
     if rows.empty:
@@ -35,28 +37,26 @@ def draw(audit: pd.DataFrame, settings: Settings) -> Canvas:
     canvas = Canvas(figsize=(8.6, 4.2), layout="constrained")
     panels = canvas.subplots(1, 2, sharex=True, sharey=True)
     claimed = rows.apply(lambda row: row[f"accuracy {row.claim}"], axis=1)
-    for axes, (name, title), robust in zip(panels, _PANELS.items(), (claimed, rows.worst), strict=True):
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(rows.backbone), 1)}
+    claim = display(str(rows.claim.iloc[0]).split()[0])
+    for axes, title, robust in zip(panels, (claim, "worst case"), (claimed, rows.worst), strict=True):
         axes.plot([0, 100], [0, 100], color="#bbbbbb", linewidth=0.8, zorder=0)
         for rule in rules:
-            _points(axes, rows[rows.rule == rule], robust[rows.rule == rule], rule, rules)
+            _points(axes, rows[rows.rule == rule], robust[rows.rule == rule], rule_style(rule, rules), numbers)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("accuracy on natural images (%)")
         axes.set_ylim(-3, 103)
-        if name == "claim":
-            axes.set_ylabel(f"accuracy under attack (%), epsilon {epsilon:g}")
+    panels[0].set_ylabel(f"accuracy under attack (%), epsilon {epsilon:g}")
     panels[0].set_xlim(100 * min(0.9, float(rows.clean.min())) - 3, 103)
     canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(rules), frameon=False)
-    n = f"n = {rows.n_images.max()} images x {rows.n_seeds.min()} to {rows.n_seeds.max()} seeds"
-    names = list(dict.fromkeys(rows.backbone))
-    legend = "; ".join(f"{number} {display(name)}" for number, name in enumerate(names, 1)) if len(names) <= 6 else ""
+    n = f"n = {span(rows.n_images)} images x {span(rows.n_seeds)} seeds"
+    legend = fill("; ".join(f"{number} {display(name)}" for name, number in numbers.items()), 150)
     canvas.supxlabel(f"{display(rows.dataset.iloc[0])}, {n}.\n{legend}", fontsize=7)
     return canvas
 
 
-def _points(axes: Axes, rows: pd.DataFrame, robust: "pd.Series[float]", rule: str, rules: list[str]) -> None:
-    style = rule_style(rule, rules)
-    axes.scatter(100 * rows.clean, 100 * robust, label=display(rule), color=style["color"], marker=style["marker"], s=36)
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(rows.backbone), 1)}
+def _points(axes: Axes, rows: pd.DataFrame, robust: "pd.Series[float]", style: dict[str, str], numbers: dict[str, int]) -> None:
+    axes.scatter(100 * rows.clean, 100 * robust, label=display(rows.rule.iloc[0]), color=style["color"], marker=style["marker"], s=36)
     for clean, value, name in zip(rows.clean, robust, rows.backbone, strict=True):
         axes.annotate(str(numbers[name]), (100 * clean, 100 * value), xytext=(5, 4), textcoords="offset points", fontsize=8)
 

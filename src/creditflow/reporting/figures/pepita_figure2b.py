@@ -27,7 +27,7 @@ def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
     if rows.empty:
         raise UserError("pepita_figure2b: no curves; set `curve_images` in the population's settings and run the experiment again")
     rows = only(rows, "dataset", settings.dataset, "pepita_figure2b", "curves")
-    rows = only(rows, "backbone", settings.variant, "pepita_figure2b", "curves")
+    rows = only(rows, "backbone", settings.variant, "pepita_figure2b", "curves", setting="variant")
     rules = rule_order(set(rows.rule))
     canvas = Canvas(figsize=(5.6, 3.8), layout="constrained")
     axes = canvas.subplots()

@@ -26,7 +26,7 @@ def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
     """Returns three panels."""
     rows = records[records.epoch.notna()]
     rows = only(rows, "dataset", settings.dataset, "sal_alignment", "training")
-    rows = only(rows, "backbone", settings.variant, "sal_alignment", "training")
+    rows = only(rows, "backbone", settings.variant, "sal_alignment", "training", setting="variant")
     rules = rule_order(set(rows[rows.metric == "update_angle"].rule))
     if settings.rule not in rules:
         raise UserError(f"sal_alignment: no update angle of {settings.rule!r}; set `angle_images` in the population's settings")

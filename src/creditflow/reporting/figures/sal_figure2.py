@@ -2,6 +2,7 @@
 Bands are 95% intervals over images and seeds; the ascending stream keeps its width."""
 
 from dataclasses import dataclass, field
+from itertools import chain, cycle, repeat
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -46,7 +47,9 @@ def draw(summary: pd.DataFrame, settings: Settings) -> Canvas:
 
 def _panel(axes: Axes, rows: pd.DataFrame, lines: dict[str, dict[str, str]]) -> None:
     # Each line is thinner than the one below it, so that lines that coincide are all seen.
-    for (label, variants), color, thickness in zip(lines.items(), _COLORS, (3.2, 2.4, 1.8, 1.3, 1.0, 0.8), strict=False):
+    for (label, variants), color, thickness in zip(
+        lines.items(), cycle(_COLORS), chain((3.2, 2.4, 1.8, 1.3, 1.0), repeat(0.8)), strict=False
+    ):
         points = [(int(width), _row(rows, variant)) for width, variant in variants.items()]
         points.sort(key=lambda point: point[0])
         widths, found = [width for width, _ in points], pd.concat([row for _, row in points])

@@ -30,9 +30,12 @@ def draw(members: pd.DataFrame, settings: Settings) -> Canvas:
     image = axes.imshow(100 * scores.to_numpy(), cmap="viridis", aspect="auto")
     axes.grid(visible=False)
     middle = 100 * float(np.nanmedian(scores.to_numpy()))
-    for row, values in enumerate(100 * scores.to_numpy()):
+    lost = members[members.diverged_at_step > 0]
+    diverged = set(zip(lost.backbone, lost.learning_rate, strict=True))
+    for row, (label, values) in enumerate(zip(scores.index, 100 * scores.to_numpy(), strict=True)):
         for column, value in enumerate(values):
-            text, color = (f"{value:.1f}", "white" if value < middle else "black") if value == value else ("diverged", "black")
+            missing = "diverged" if (settings.variants[label], scores.columns[column]) in diverged else "-"
+            text, color = (f"{value:.1f}", "white" if value < middle else "black") if value == value else (missing, "black")
             axes.text(column, row, text, ha="center", va="center", fontsize=8 if value == value else 6, color=color)
     axes.set_xticks(range(len(scores.columns)), [f"{rate:g}" for rate in scores.columns])
     axes.set_yticks(range(len(scores)), list(scores.index))
@@ -40,9 +43,15 @@ def draw(members: pd.DataFrame, settings: Settings) -> Canvas:
     axes.set_ylabel(settings.title)
     canvas.colorbar(image, ax=axes, label="accuracy (%)")
     first = members.iloc[0]
-    n = first.saved.content["measured_images"]["validation_accuracy"]
+    training = first.saved.training
+    if training.select == "last":
+        raise UserError("sal_figure5: its networks were not chosen by an accuracy (select: last), so there is none to show")
+    n, images = (
+        first.saved.content["measured_images"][f"{training.select_on}_accuracy"],
+        "test" if training.select_on == "test" else "held-out",
+    )
     canvas.supxlabel(
-        f"{display(first.dataset)}, {display(first.rule)}, n = {n} held-out images x {members.seed.nunique()} seeds", fontsize=7
+        f"{display(first.dataset)}, {display(first.rule)}, n = {n} {images} images x {members.seed.nunique()} seeds", fontsize=7
     )
     return canvas
 

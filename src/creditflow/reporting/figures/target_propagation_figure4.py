@@ -26,7 +26,7 @@ def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
     """Returns two panels."""
     rows = records[records.metric.str.startswith("angle_") & records.epoch.notna()]
     rows = only(rows, "dataset", settings.dataset, "target_propagation_figure4", "layers' angles")
-    rows = only(rows, "backbone", settings.variant, "target_propagation_figure4", "layers' angles")
+    rows = only(rows, "backbone", settings.variant, "target_propagation_figure4", "layers' angles", setting="variant")
     parts = rows.metric.str.extract(r"^angle_(?P<to>bp|gnt)_layer(?P<layer>\d+)(?:_damping(?P<damping>.+))?$")
     rows = rows.join(parts.astype({"layer": int}))
     layer = settings.layer or int(rows.layer.max())

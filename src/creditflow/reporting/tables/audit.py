@@ -10,6 +10,7 @@ import pandas as pd
 
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.names import display, rule_order
+from creditflow.reporting.table import span
 from creditflow.settings import NoSettings
 
 #: Attack, gradient and heading of the columns of single attacks; those that an experiment lacks are left out.
@@ -59,11 +60,11 @@ def note(rows: pd.DataFrame) -> str:
     first: dict[Any, Any] = rows.to_dict("records")[0]
     one_place = len(set(zip(rows.dataset, rows.backbone, strict=True))) == 1
     place = f"{display(first['backbone'])}, {display(first['dataset'])}. " if one_place else ""
-    n_seeds = rows.groupby("rule", sort=False).n_seeds.min()
-    fewer = n_seeds[n_seeds < n_seeds.max()]
-    named = f" ({'; '.join(f'{display(rule)}: {n}' for rule, n in fewer.items())})" if len(fewer) else ""
-    alone = " One seed says nothing of other models that the same rule would train." if n_seeds.min() == 1 else ""
-    met = f"n = {first['n_images']} images x {n_seeds.max()} seeds{named}, the same for all attacks."
+    most = rows.groupby(["dataset", "backbone"]).n_seeds.transform("max")
+    fewer = rows[rows.n_seeds < most].groupby("rule", sort=False).n_seeds.min()
+    named = f" ({'; '.join(f'{display(str(rule))}: {n}' for rule, n in fewer.items())})" if len(fewer) else ""
+    alone = " One seed says nothing of other models that the same rule would train." if rows.n_seeds.min() == 1 else ""
+    met = f"n = {span(rows.n_images)} images x {span(most)} seeds{named}, the same for all attacks."
     return f"{place}{met}{alone} Guards: see audit_guards."
 
 
