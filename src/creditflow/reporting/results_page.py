@@ -77,6 +77,8 @@ def _claims(folder: Path, claims: list[dict[str, Any]], place: str) -> str:
 def _elsewhere(runs: list[dict[str, str]], place: str) -> str:
     for run in runs:
         _check(run, {"what", "command"}, place)
+    if not runs:
+        return "All of it was run here."
     return "Not run here:\n\n" + "\n".join(f"- {run['what']}: `{run['command']}`" for run in runs)
 
 
