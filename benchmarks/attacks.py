@@ -8,7 +8,6 @@ peak of a process of its own. The last line is one JSON object {name: ratio}.
 """
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,8 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from _common import peak_memory
 
 from creditflow.attacks import get_attack, run_attack
 from creditflow.data.inputs import to_unit_interval
@@ -60,7 +61,7 @@ def seconds(run: Callable[[str, nn.Module, Subset], None], name: str, model: nn.
     return time.perf_counter() - start
 
 
-def peak_memory(which: str, name: str) -> float:
+def peak_of(which: str, name: str) -> float:
     """Returns the peak memory in MiB of a process that runs one attack three times."""
     done = subprocess.run([sys.executable, __file__, which, name], check=True, capture_output=True, text=True)
     return float(done.stdout)
@@ -71,7 +72,7 @@ def ratios(name: str) -> dict[str, float]:
     for run in (ours, theirs):
         run(name, model, data)  # warm up
     each = [seconds(theirs, name, model, data) / seconds(ours, name, model, data) for _ in range(ROUNDS)]
-    memory = peak_memory("ours", name) / peak_memory("theirs", name)
+    memory = peak_of("ours", name) / peak_of("theirs", name)
     spread = f"(min {min(each):.2f}, max {max(each):.2f})"
     print(f"{name}: {statistics.median(each):.2f} x as fast as foolbox {spread}, {memory:.2f} x its peak memory")
     return {f"{name}_foolbox_time_over_ours": round(statistics.median(each), 3), f"{name}_memory_over_foolbox": round(memory, 3)}
@@ -83,6 +84,6 @@ if __name__ == "__main__":
         which, name = sys.argv[1:]
         for _ in range(3):
             {"ours": ours, "theirs": theirs}[which](name, *task())
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(peak_memory())
     else:
         print(json.dumps(ratios("fgsm") | ratios("pgd")))

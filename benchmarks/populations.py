@@ -9,11 +9,9 @@ network and step is the median over rounds. The share of data is the time that g
 The last line is one JSON object {name: number}.
 """
 
-import argparse
 import json
 import statistics
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -21,8 +19,9 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+from _common import parser_of, synchronised
+
 from creditflow import runtime
-from creditflow.cli import natural
 from creditflow.populations import Member, get_update_rule, train_population
 from creditflow.populations.images import FlatImages
 from creditflow.populations.settings import PopulationSettings
@@ -35,12 +34,6 @@ def images(device: torch.device) -> FlatImages:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (BATCH * STEPS, 784), generator=generator, dtype=torch.uint8)
     return FlatImages(pixels.to(device), torch.randint(0, 10, (len(pixels),), generator=generator).to(device), 10)
-
-
-def synchronised(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def population(rule: str, n: int, data: FlatImages) -> float:
@@ -82,12 +75,7 @@ def share_of_data(n: int, data: FlatImages) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=natural, default=5)
-    parser.add_argument("--threads", type=natural, default=2)
-    parser.add_argument("--members", type=natural, default=10)
-    parser.add_argument("--device", default="cpu")
-    args = parser.parse_args()
+    args = parser_of(__doc__, members=10).parse_args()
     data = images(runtime.setup(args.device, args.threads))
     kinds = {"loop": lambda: loop(args.members, data)}
     kinds |= {rule: lambda rule=rule: population(rule, args.members, data) for rule in RULES}  # type: ignore[misc]

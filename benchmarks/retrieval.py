@@ -16,7 +16,6 @@ memory is the process's own after each part, which holds the data, torch and Sci
 The last line is one JSON object {name: number}.
 """
 
-import argparse
 import json
 import re
 import statistics
@@ -32,7 +31,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from creditflow.cli import natural
+from _common import parser_of
+
 from creditflow.retrieval.ranking import average_precisions, mean_average_precision
 
 K, BITS = 5000, 32
@@ -120,10 +120,7 @@ def compare(data: tuple[Tensor, ...], name: str, rounds: int) -> dict[str, float
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=natural, default=5)
-    parser.add_argument("--threads", type=natural, default=2)
-    args = parser.parse_args()
+    args = parser_of(__doc__).parse_args()
     torch.set_num_threads(args.threads)
     found: dict[str, float] = {}
     for kind in ("trained", "different"):

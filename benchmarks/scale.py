@@ -31,7 +31,6 @@ ROOT = Path(__file__).resolve().parents[1]
 RULES, IMAGES, EPSILONS = ["bp", "usf", "frsf", "brsf", "fa"], 100, [0.01, 0.05, 0.1]
 #: Of one seed: pretraining; for each rule fine-tuning, evaluation, two attacks through two gradients each, and one that uses none.
 PER_SEED = 1 + len(RULES) * (1 + 1 + 2 * 2 + 1)
-LIMITS = {"seconds": 60.0, "gigabytes": 2.0}
 
 
 def experiment(n_jobs: int) -> dict[str, object]:
@@ -105,8 +104,7 @@ def at(n_jobs: int, folder: Path) -> dict[str, tuple[float, float]]:
     size = (folder / "records.parquet").stat().st_size / 2**20
     print(f"{total} jobs, {n} records, records.parquet of {size:.2f} MiB", flush=True)
     for name, (seconds, memory) in found.items():
-        within = seconds <= LIMITS["seconds"] and memory <= LIMITS["gigabytes"]
-        print(f"  {name}: {seconds:.1f} s, {memory:.2f} GB{'' if within else ' (beyond the limit)'}", flush=True)
+        print(f"  {name}: {seconds:.1f} s, {memory:.2f} GB", flush=True)
     return found
 
 

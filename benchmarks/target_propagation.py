@@ -10,11 +10,9 @@ Time per member is a population's over its size; its ratio is to a population of
 The last line is one JSON object {name: number}.
 """
 
-import argparse
 import json
 import statistics
 import sys
-import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,8 +21,9 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+from _common import parser_of, synchronised
+
 from creditflow import products, runtime
-from creditflow.cli import natural
 from creditflow.experiments import Experiment, load_experiments
 from creditflow.populations import Member, get_update_rule, train_population
 from creditflow.populations.images import FlatImages
@@ -33,8 +32,6 @@ from creditflow.settings import parse
 
 #: Seconds per epoch.
 AUTHORS = {"bp": 2.6, "dfa_targets": 4.9, "dtp": 8.2, "ddtp_linear": 12.7, "dtpdrl": 23.1}
-#: At most this share of theirs.
-LIMITS = {"bp": 1.0, "dfa_targets": 0.5, "dtp": 0.5, "ddtp_linear": 0.5, "dtpdrl": 0.5}
 PART = 10
 DATASET, VARIANT = "fashion_mnist", "mlp_256x5"
 
@@ -43,12 +40,6 @@ def images(device: torch.device) -> FlatImages:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (55_000 // PART, 784), generator=generator, dtype=torch.uint8)
     return FlatImages(pixels.to(device), torch.randint(0, 10, (len(pixels),), generator=generator).to(device), 10)
-
-
-def synchronised(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def epoch(experiment: Experiment, rule: str, n: int, data: FlatImages) -> float:
@@ -79,12 +70,7 @@ def torch_epoch(data: FlatImages) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=natural, default=5)
-    parser.add_argument("--threads", type=natural, default=2)
-    parser.add_argument("--members", type=natural, default=5)
-    parser.add_argument("--device", default="cpu")
-    args = parser.parse_args()
+    args = parser_of(__doc__, members=5).parse_args()
     data = images(runtime.setup(args.device, args.threads))
     products.use_faster_products()  # as the stage does; torch.nn has them, too
     root = Path(__file__).resolve().parents[1] / "config"
@@ -108,7 +94,7 @@ def main() -> None:
         found[f"{rule}_s"] = alone
         if rule in AUTHORS:
             found[f"{rule}_over_authors"] = alone / AUTHORS[rule]
-            text += f", {alone / AUTHORS[rule]:.2f} of the authors' {AUTHORS[rule]} s (limit {LIMITS[rule]})"
+            text += f", {alone / AUTHORS[rule]:.2f} of the authors' {AUTHORS[rule]} s"
         middle = statistics.median(ratios)
         found[f"{rule}_of_{args.members}_over_1"] = middle
         print(f"{text}; per member of {args.members}: {together:.2f} s, {middle:.2f} of one ({ratios[0]:.2f} to {ratios[-1]:.2f})")

@@ -19,7 +19,6 @@ import contextlib
 import io
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -32,8 +31,9 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+from _common import parser_of, peak_memory
+
 from creditflow import apply_rule, plugins
-from creditflow.cli import natural
 from creditflow.models import ModelSpec, build_model
 from creditflow.torchvision_guard import torchvision
 
@@ -114,14 +114,6 @@ def memory(name: str, rule: str, whose: str, args: argparse.Namespace) -> float:
     return float(done.stdout)
 
 
-def peak_memory() -> float:
-    """Most memory that this process has held, in MiB."""
-    # Not getrusage: a process that was forked inherits its parent's.
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found.group(1)) / 1024
-
-
 def ratio(one: list[float], other: list[float]) -> tuple[float, str]:
     """Median over rounds, and the quartiles in words."""
     low, middle, high = statistics.quantiles([a / b for a, b in zip(one, other, strict=True)], n=4, method="inclusive")
@@ -164,17 +156,15 @@ def install_biotorch(folder: Path) -> str | None:
 
 def options() -> argparse.Namespace:
     rules = [name for name in plugins.names("rule") if name != "bp"]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, rounds=9)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--rules", nargs="+", choices=rules, default=rules)
-    parser.add_argument("--rounds", type=natural, default=9, help="timed steps of each network; at least 2")
-    parser.add_argument("--threads", type=natural, default=2)
     parser.add_argument("--no-biotorch", action="store_true", help="compare with backpropagation only")
     parser.add_argument("--biotorch", type=Path, default=FOLDER, metavar="FOLDER", help=f"where {BIOTORCH} is, or is installed to")
     parser.add_argument("--peak-of", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.rounds < 2 or args.threads < 1:
-        parser.error("--rounds must be at least 2, --threads at least 1")
+    if args.rounds < 2:
+        parser.error("--rounds must be at least 2")
     return args
 
 
