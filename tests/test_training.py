@@ -112,6 +112,15 @@ def test_a_loss_that_is_no_number_ends_training() -> None:
         train(model, "bp", data, data, SETTINGS, seed=0, stream="test")
 
 
+def test_weights_that_decay_end_at_zero_and_not_among_denormal_numbers() -> None:
+    model = small_model()
+    for value in model.parameters():
+        value.data[0] = 1e-40  # what is left of a unit that is dead
+    train(model, "bp", subset(40), subset(10), TrainingSettings(epochs=1, batch_size=8, learning_rate=1e-3), seed=0, stream="test")
+    assert not any(bool(((value != 0) & (value.abs() < 1.17e-38)).any()) for value in model.parameters())
+    assert float(torch.tensor(1e-40) * 1) > 0  # attacks count gradients that are exactly zero
+
+
 def test_a_fresh_head_keeps_the_backbone() -> None:
     model = small_model(3)
     fresh = replace_head(model, 7, "finetune", 0)

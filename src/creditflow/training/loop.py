@@ -136,7 +136,7 @@ def train(
     probe = torch.randperm(len(data.labels), generator=runtime.generator(stream, "probe", seed))[: settings.angle_images]
     for epoch in range(len(run.history) + 1, settings.epochs + 1):
         # Dropout draws from torch's global generator: seeded by epoch, a resumed run sees the same masks.
-        with runtime.global_seed(stream, "dropout", seed, epoch):
+        with runtime.global_seed(stream, "dropout", seed, epoch), runtime.no_denormals():
             row = {"epoch": epoch} | _epoch(run, data, settings, epoch)
         row |= run.task.measure(run.view, data, test)
         if len(probe):
