@@ -279,7 +279,7 @@ def surrogate(wildcards):
     """The model that a transfer attack makes its images with, and its sidecar; nothing for other attacks."""
     if not plugins.declared("attack", wildcards.attack, "uses_surrogate", False):
         return []
-    twin, seed = EXPERIMENTS[wildcards.experiment].surrogate(wildcards.rule, int(wildcards.seed))
+    twin, seed = EXPERIMENTS[wildcards.experiment].surrogate(wildcards.backbone, wildcards.rule, int(wildcards.seed))
     model = EXPERIMENTS[wildcards.experiment].model(RESULTS, wildcards.dataset, wildcards.backbone, twin, seed)
     return [f"{model}.safetensors", f"{model}.json"]
 

@@ -5,8 +5,16 @@ from dataclasses import asdict
 from creditflow import plugins, runtime
 from creditflow.attacks import choose_images, get_attack, run_attack
 from creditflow.cli import add_compute_options, epsilon, existing_file, json_object, positive, run_stage, stage_parser
-from creditflow.errors import UserError
-from creditflow.evaluation import add_model_options, add_record_option, attack_metrics, attacker_view, helpers, loaded, record_keys
+from creditflow.evaluation import (
+    add_model_options,
+    add_record_option,
+    attack_metrics,
+    attacker_view,
+    check_gradient,
+    helpers,
+    loaded,
+    record_keys,
+)
 from creditflow.files import file_sha256
 from creditflow.models import read_sidecar
 from creditflow.records import write_record
@@ -33,9 +41,7 @@ def main() -> None:
     device = runtime.setup(args.device, args.threads)
     watch = runtime.Stopwatch(device)
     attack = get_attack(args.attack)
-    if attack.uses_gradient == (args.gradient == "none"):
-        fitting = "exact or feedback" if attack.uses_gradient else "none"
-        raise UserError(f"--gradient {args.gradient} does not fit the attack {args.attack}; use {fitting}")
+    check_gradient(args.attack, attack.uses_gradient, args.gradient)
     parameters = parse(attack.settings, args.settings, f"settings of attack {args.attack}")
     model, sidecar, data = loaded(args, device)
     chosen = choose_images(data, args.images)

@@ -9,7 +9,7 @@ from creditflow import plugins, runtime
 from creditflow.attacks import choose_images
 from creditflow.attacks.evaluate_hashing import get_hash_attack, run_hash_attack
 from creditflow.cli import add_compute_options, epsilon, existing_file, json_object, positive, run_stage, stage_parser
-from creditflow.evaluation import add_record_option, attacker_view, record_keys
+from creditflow.evaluation import add_record_option, attacker_view, check_gradient, record_keys
 from creditflow.files import file_sha256
 from creditflow.records import Metric, write_record
 from creditflow.retrieval.gallery import gallery
@@ -27,7 +27,10 @@ def main() -> None:
     add_retrieval_options(parser)
     parser.add_argument("--codes", type=existing_file, required=True, help="codes that encode.py wrote")
     parser.add_argument("--attack", required=True, help=f"one of: {', '.join(plugins.names('hash_attack'))}")
-    parser.add_argument("--gradient", choices=["exact", "feedback"], default="exact", help="weights the attacker's gradient runs through")
+    parser.add_argument(
+        "--gradient", choices=["exact", "feedback", "none"], default="exact",
+        help="weights the attacker's gradient runs through: forward or feedback ones; none for an attack without gradients",
+    )  # fmt: skip
     parser.add_argument("--epsilons", type=epsilon, nargs="+", required=True, help="perturbation sizes, pixels in [0, 1]")
     parser.add_argument("--settings", type=json_object, default={}, help='parameters of the attack, such as {"iterations": 5}')
     parser.add_argument("--images", type=positive, default=1000, help="number of queries; the same ones for every model")
@@ -39,6 +42,7 @@ def main() -> None:
     device = runtime.setup(args.device, args.threads)
     watch = runtime.Stopwatch(device)
     attack = get_hash_attack(args.attack)
+    check_gradient(args.attack, attack.uses_gradient, args.gradient)
     parameters = parse(attack.settings, args.settings, f"settings of attack {args.attack}")
     model, sidecar, parts, retrieval, source = retrieval_model(args, device)
     codes = load_codes(args.codes, source)

@@ -5,14 +5,17 @@ from pathlib import Path
 from creditflow import files, plugins, runtime
 from creditflow.cli import existing_file, positive, run_stage, stage_parser
 from creditflow.models import save_model
-from creditflow.models.published import import_state, verify
+from creditflow.models.published import import_state, published_digits, verify
 
 
 def main() -> None:
     parser = stage_parser(__doc__)
     parser.add_argument("--backbone", required=True, help=f"one of: {', '.join(plugins.names('backbone'))}")
     parser.add_argument("--file", type=existing_file, required=True, help="state dict (.pth) as torchvision publishes it")
-    parser.add_argument("--sha256", help="the file's SHA-256, or at least its first 8 digits; else those in its name count")
+    parser.add_argument(
+        "--sha256",
+        help="the file's SHA-256, or at least its first 8 digits; else those in its name count, or those that torchvision states",
+    )
     parser.add_argument(
         "--weights", help="torchvision's name of the weights, for their mean and standard deviation", default="IMAGENET1K_V1"
     )
@@ -22,7 +25,7 @@ def main() -> None:
 
     device = runtime.setup("cpu", 1)
     watch = runtime.Stopwatch(device)
-    found = verify(args.file, args.sha256)
+    found = verify(args.file, args.sha256, lambda: published_digits(args.backbone, args.weights))
     identity = {"stage": "import_weights", "backbone": args.backbone, "weights": args.weights, "sha256": found, "size": args.size}
     model = import_state(args.backbone, args.file, args.weights, args.size)
     with files.only_one_writer(args.output):

@@ -1,24 +1,15 @@
 """Bring a dataset's raw files into the canonical form: images, or names of image files, and labels in one safetensors file."""
 
-import argparse
 from pathlib import Path
 
 import torch
 
 from creditflow import plugins
-from creditflow.cli import existing_file, positive, run_stage, stage_parser
+from creditflow.cli import existing_file, positive, run_stage, share, stage_parser
 from creditflow.data.dataset import Dataset
 from creditflow.data.prepared import check_splits, save_prepared
 from creditflow.data.readable import check_share, describe, drop_unreadable
 from creditflow.errors import UserError
-
-
-def share(text: str) -> float:
-    """argparse type: a share between 0 and 1."""
-    number = float(text)
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share between 0 and 1")
-    return number
 
 
 def main() -> None:

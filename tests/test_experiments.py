@@ -61,8 +61,8 @@ def test_quick_is_what_the_readme_promises() -> None:
 
 def test_a_surrogate_is_the_bp_twin_and_never_the_model_itself() -> None:
     quick = load_experiments(ROOT / "config/experiments", SCHEMA)["quick"]
-    assert [quick.surrogate("frsf", seed) for seed in (0, 1, 2)] == [("bp", 0), ("bp", 1), ("bp", 2)]
-    assert [quick.surrogate("bp", seed) for seed in (0, 1, 2)] == [("bp", 1), ("bp", 2), ("bp", 0)]
+    assert [quick.surrogate("lenet5", "frsf", seed) for seed in (0, 1, 2)] == [("bp", 0), ("bp", 1), ("bp", 2)]
+    assert [quick.surrogate("lenet5", "bp", seed) for seed in (0, 1, 2)] == [("bp", 1), ("bp", 2), ("bp", 0)]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_surrogate_is_the_bp_twin_and_never_the_model_itself() -> None:
         ("attacks.pgd.epsilons", [0.1, 0.05], "attacks.pgd.epsilons: [0.1, 0.05] must rise"),
         ("attacks.pgd.rules", ["sal"], "attacks.pgd.rules: 'sal' is not under `rules`"),
         ("attacks.pgd.gradients", ["exakt"], "attacks.pgd.gradients: 'exakt' is not under `gradients`; did you mean 'exact'"),
-        ("rules", ["frsf", "usf", "brsf"], "attacks.transfer: transfers from the model that `bp` fine-tuned; add `bp` to `rules`"),
+        ("rules", ["frsf", "usf", "brsf"], "attacks.transfer: transfers from the model that `bp` trained; add `bp` to `rules`"),
         ("audit.claim", "fab", "audit.claim: 'fab' is not under `audit.attacks`"),
         ("audit.attacks", ["pgd", "boundary"], "audit.attacks: boundary bounds another norm than pgd"),
         ("audit.attacks", ["pgd", "fab"], "audit.attacks: fab does not attack every rule"),

@@ -75,7 +75,11 @@ def test_training_goes_the_same_way_and_the_choice_can_be_taken_back(monkeypatch
 
 
 def test_an_intel_processor_keeps_mkl(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products.Path, "read_text", lambda self: "vendor_id : GenuineIntel")
-    products.mkl_is_held_back.cache_clear()
-    assert not products.use_faster_products()
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    for vendor in ("GenuineIntel", "AuthenticAMD"):
+        monkeypatch.setattr(products.Path, "read_text", lambda self, vendor=vendor: f"vendor_id : {vendor}")
+        products.mkl_is_held_back.cache_clear()
+        assert products.mkl_is_held_back() == (vendor != "GenuineIntel")
+        assert vendor != "GenuineIntel" or not products.use_faster_products()
     products.mkl_is_held_back.cache_clear()

@@ -9,7 +9,7 @@ import torch
 from creditflow import files, plugins
 from creditflow.errors import UserError
 from creditflow.models import ModelSpec, build_model, load_model, read_sidecar, replace_head
-from creditflow.models.published import fetch_weights, import_state, torchvision_model, verify
+from creditflow.models.published import fetch_weights, import_state, published_digits, torchvision_model, verify
 from creditflow.torchvision_guard import torchvision
 from helpers import stage
 
@@ -110,6 +110,8 @@ def test_a_hash_is_verified_and_has_to_be_known(resnet: tuple[torch.nn.Module, P
     nameless.write_bytes(b"x")
     with pytest.raises(UserError, match="give its sha256"):
         verify(nameless, None)
+    with pytest.raises(UserError, match="sha256 'ABC' is not 8 to 64 hexadecimal digits in lower case"):
+        verify(nameless, "ABC")
 
 
 def local_weights(folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> Path:
@@ -127,6 +129,12 @@ def test_weights_come_from_a_local_folder_first(tmp_path: Path, monkeypatch: pyt
     origin = fetch_weights("resnet18", "IMAGENET1K_V1", [tmp_path, tmp_path / "w"], tmp_path / "data/out.pth")
     assert origin == str(local)
     assert (tmp_path / "data/out.pth").read_bytes() == b"weights"
+    # The name under which it lies now has no hash: torchvision's counts.
+    found = verify(tmp_path / "data/out.pth", None, lambda: published_digits("resnet18", "IMAGENET1K_V1"))
+    assert found == files.sha256(b"weights")
+    (tmp_path / "data/out.pth").write_bytes(b"tampered with")
+    with pytest.raises(UserError, match="truncated, corrupt or another file"):
+        verify(tmp_path / "data/out.pth", None, lambda: published_digits("resnet18", "IMAGENET1K_V1"))
 
 
 def test_damaged_local_weights_end_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,14 @@
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from creditflow.errors import UserError
+from creditflow.errors import UserError, one_line
 
 
 class _Parser(argparse.ArgumentParser):
@@ -61,30 +62,33 @@ def _at_least(text: str, minimum: int) -> int:
 
 def epsilon(text: str) -> float:
     """argparse type: a perturbation size, finite and not negative."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a perturbation size (a finite number >= 0)")
-    return number
+    return _number(text, lambda number: 0 <= number < float("inf"), "a perturbation size (a finite number >= 0)")
 
 
 def positive_number(text: str) -> float:
     """argparse type: a finite number above 0."""
+    return _number(text, lambda number: 0 < number < float("inf"), "a finite number above 0")
+
+
+def share(text: str) -> float:
+    """argparse type: a share, from 0 to 1."""
+    return _number(text, lambda number: 0 <= number <= 1, "a share (0 to 1)")
+
+
+def _number(text: str, fits: Callable[[float], bool], what: str) -> float:
     try:
         number = float(text)
     except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number above 0")
+        number = float("nan")
+    if not fits(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
     return number
 
 
 def json_object(text: str) -> dict[str, Any]:
     """argparse type: a JSON object such as {"steps": 5}."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not JSON ({error.msg})") from error
     if not isinstance(value, dict):
@@ -92,8 +96,12 @@ def json_object(text: str) -> dict[str, Any]:
     return value
 
 
+def _no_constant(name: str) -> NoReturn:
+    raise argparse.ArgumentTypeError(f"{name} is not a finite number")
+
+
 def existing_file(text: str) -> Path:
-    """argparse type: a path that can be read."""
+    """argparse type: a file or folder that exists."""
     path = Path(text)
     if not path.exists():
         raise argparse.ArgumentTypeError(f"{text} does not exist")
@@ -108,13 +116,24 @@ def _terminate(number: int, frame: object) -> NoReturn:
     raise _Terminated
 
 
+#: What Python, and torch on a CPU and a GPU, say of it.
+_OUT_OF_MEMORY = re.compile(r"MemoryError|out of memory|can't allocate memory")
+
+
 def run_stage(main: Callable[[], None]) -> None:
-    """Runs a stage and ends the process; a UserError or a full disk ends in one line and exit code 2, Ctrl-C in 130, SIGTERM in 143."""
+    """Runs a stage and ends the process.
+
+    A UserError, lack of memory or an OSError such as a full disk ends in one line and exit code 2, Ctrl-C in 130, SIGTERM in 143.
+    """
     signal.signal(signal.SIGTERM, _terminate)
     try:
         main()
     except UserError as error:
         _end(f"error: {error}", 2)
+    except (MemoryError, RuntimeError) as error:
+        if not _OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"):
+            raise
+        _end(f"error: out of memory ({one_line(error)}); lower the experiment's batch_size of this attack or training", 2)
     except OSError as error:
         _end(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2)
     except KeyboardInterrupt:

@@ -91,7 +91,7 @@ def helpers(args: argparse.Namespace, model: ImageClassifier, gradient: str) -> 
 def _drawing_views(args: argparse.Namespace, model: ImageClassifier) -> Callable[[int], Sequence[nn.Module]] | None:
     """Returns n -> n views with independent draws, for a rule that draws its feedback weights anew during training."""
     rule, _ = load_feedback(args.model)
-    if get_rule(rule).after_update is None:
+    if not get_rule(rule).redraws:
         return None
     generator = runtime.generator("expectation", args.seed, device=next(model.parameters()).device)
 
@@ -99,6 +99,13 @@ def _drawing_views(args: argparse.Namespace, model: ImageClassifier) -> Callable
         return [apply_rule(model, rule, generator=generator).eval() for _ in range(n)]
 
     return views
+
+
+def check_gradient(attack: str, uses_gradient: bool, gradient: str) -> None:
+    """Raises UserError for an attacker's gradient (exact, feedback or none) that does not fit the attack."""
+    if uses_gradient == (gradient == "none"):
+        fitting = "exact or feedback" if uses_gradient else "none"
+        raise UserError(f"--gradient {gradient} does not fit the attack {attack}; use {fitting}")
 
 
 def record_keys(args: argparse.Namespace, sidecar: dict[str, Any], *, attack: str, gradient: str, task: str = "classification") -> Keys:

@@ -156,6 +156,9 @@ def _check_names(keys: Mapping[str, Any], where: str) -> None:
         for name in names:
             if name not in keys["datasets"]:
                 raise UserError(f"{where}: {section}: {name!r} is not under `datasets`{suggestion(name, sorted(keys['datasets']))}")
+    for name in keys.get("finetune", {}).get("overrides", {}):
+        if name not in trained_datasets(keys):
+            raise UserError(f"{where}: finetune.overrides: {name!r} is not under `finetune.datasets`, so nothing is fine-tuned on it")
 
 
 #: The ways to begin, and what else each needs.
@@ -220,8 +223,8 @@ def _check_attacks(keys: Mapping[str, Any], where: str) -> None:
         if "retrieval" in keys:
             continue
         _check_labels(attack, keys, place)
-        if plugins.declared("attack", attack, "uses_surrogate", False) and "bp" not in keys["rules"]:
-            raise UserError(f"{place}: transfers from the model that `bp` fine-tuned; add `bp` to `rules`")
+        if plugins.declared("attack", attack, "uses_surrogate", False):
+            _check_surrogates(its, keys, place)
     audited = [
         name for kind in ("table", "figure") for name in keys[f"{kind}s"] if plugins.declared(kind, name, "source", "summary") == "audit"
     ]
@@ -229,6 +232,16 @@ def _check_attacks(keys: Mapping[str, Any], where: str) -> None:
         raise UserError(f"{where}: {audited[0]} shows the audit; add `audit`")
     if "audit" in keys:
         _check_audit(keys, keys["audit"], f"{where}: audit")
+
+
+def _check_surrogates(its: Mapping[str, Any], keys: Mapping[str, Any], place: str) -> None:
+    if "bp" not in keys["rules"]:
+        raise UserError(f"{place}: transfers from the model that `bp` trained; add `bp` to `rules`")
+    for name, variant in keys.get("population", {}).get("variants", {}).items():
+        for dataset, rates in variant.get("learning_rates", {}).items():
+            met = name in its.get("backbones", [name]) and dataset in its.get("datasets", [dataset])
+            if met and "bp" not in rates:
+                raise UserError(f"{place}: transfers from the model that `bp` trained, which {name} has no learning rates for on {dataset}")
 
 
 def _check_labels(attack: str, keys: Mapping[str, Any], place: str) -> None:
@@ -273,7 +286,9 @@ def _check_audited(attack: str, keys: Mapping[str, Any], audit: Mapping[str, Any
             raise UserError(f"{where} and {audit['claim']} have different `{key}`, so that worst cases would not compare")
     if set(its.get("seeds", keys["seeds"])) != set(keys["seeds"]):
         raise UserError(f"{where} leaves out seeds, so that worst cases would not compare")
-    if plugins.declared("attack", attack, "uses_surrogate", False) and len(keys["seeds"]) == 1:
+    variants = keys.get("population", {}).get("variants", {}).values()
+    fewest = min(len(one.get("rule_seeds", {}).get("bp", one.get("seeds", keys["seeds"]))) for one in [*variants, {}])
+    if plugins.declared("attack", attack, "uses_surrogate", False) and fewest == 1:
         raise UserError(f"{where} needs a second seed, for a BP model that is not the one it attacks")
     for epsilon in audit["epsilons"]:
         if epsilon not in its["epsilons"]:

@@ -147,13 +147,13 @@ class Experiment:
             else:
                 yield attack, "none"
 
-    def surrogate(self, rule: str, seed: int) -> tuple[str, int]:
+    def surrogate(self, network: str, rule: str, seed: int) -> tuple[str, int]:
         """Returns (rule, seed) of the model that transfer attacks on a model are made with.
 
         It is the model's twin that backpropagation fine-tuned; for BP itself the BP model of the next seed, as a model
         is no surrogate of itself (it has to be, where an experiment has one seed only).
         """
-        seeds = self.keys["seeds"]
+        seeds = self.seeds_of(network, "bp")
         return "bp", seed if rule != "bp" else seeds[(seeds.index(seed) + 1) % len(seeds)]
 
     def record_paths(self, results: Path) -> list[Path]:

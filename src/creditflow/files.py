@@ -74,7 +74,12 @@ def only_one_writer(path: Path) -> Iterator[None]:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes indented JSON with sorted keys, atomically; NaN and infinities are refused (ValueError)."""
-    write_atomically(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+    write_atomically(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """Returns indented JSON with sorted keys; NaN and infinities are refused (ValueError)."""
+    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def write_sealed_json(path: Path, value: dict[str, Any]) -> None:

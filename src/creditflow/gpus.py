@@ -54,6 +54,10 @@ def take_slot(folder: Path = Path(".snakemake/gpus")) -> str | None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
+            except OSError as error:
+                raise UserError(
+                    f"{folder} has no kernel locks ({error.strerror}), so GPUs cannot be shared out; set {VISIBLE} yourself"
+                ) from error
             _held = file  # the lock lives as long as the open file
             os.environ[VISIBLE] = gpu
             return gpu
@@ -80,7 +84,10 @@ def _visible() -> list[str]:
 def _listed() -> list[str]:
     if shutil.which("nvidia-smi") is None:
         return []
-    done = subprocess.run(
-        ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=60, check=False
-    )
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=60, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return []
     return done.stdout.split() if done.returncode == 0 else []

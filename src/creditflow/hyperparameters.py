@@ -54,7 +54,7 @@ def _rows(chosen: Mapping[str, str], where: str) -> dict[str, dict[str, str]]:
     if chosen["file"] not in known:
         raise UserError(f"{where}.file: unknown hyper-parameters {chosen['file']!r}{suggestion(chosen['file'], known)}")
     with (FOLDER / f"{chosen['file']}.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(file, restval=""))
     for key, column in (("table", "table"), ("row", "dataset"), ("variant", "variant")):
         wanted = chosen.get(key, "")
         found = sorted({row[column] for row in rows})

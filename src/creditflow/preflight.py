@@ -24,10 +24,14 @@ def check_slurm(status_command: str | None) -> None:
     if missing:
         raise UserError(f"the slurm executor needs {', '.join(missing)}; run on the cluster's login node, or use another profile")
     if status_command == "sacct":
-        done = subprocess.run(["sacct", "--noheader", "--starttime=now"], capture_output=True, text=True, timeout=60, check=False)
-        if done.returncode != 0:
+        try:
+            done = subprocess.run(["sacct", "--noheader", "--starttime=now"], capture_output=True, text=True, timeout=60, check=False)
+            said = None if done.returncode == 0 else " ".join(done.stderr.split())
+        except subprocess.TimeoutExpired:
+            said = "not within a minute"
+        if said is not None:
             raise UserError(
-                f"sacct does not answer on this cluster ({' '.join(done.stderr.split())}), so a job's end would never be seen;"
+                f"sacct does not answer on this cluster ({said}), so a job's end would never be seen;"
                 " use `slurm-status-command: squeue` in the profile"
             )
 

@@ -82,8 +82,9 @@ def write_record(
         "outcomes": {"file": path.with_suffix(".safetensors").name, "sha256": files.sha256(arrays)},
         **facts,
     }
+    sealed = files.json_bytes(files.seal(content))  # before anything is written: it refuses numbers that are not finite
     files.write_atomically(path.with_suffix(".safetensors"), arrays)
-    files.write_sealed_json(path, content)
+    files.write_atomically(path, sealed)
 
 
 def read_record(path: Path) -> Record:
@@ -100,5 +101,5 @@ def read_record(path: Path) -> Record:
         if files.sha256(arrays) != content["outcomes"]["sha256"]:
             raise UserError(f"{arrays_path} is damaged or belongs to another record; delete {path} and run the same command again")
         return Record(path, keys, metrics, load_arrays(arrays), content)
-    except (KeyError, TypeError, OSError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
         raise UserError(f"{path} is not a whole record ({one_line(error)}); delete it and run the same command again") from error

@@ -219,6 +219,8 @@ def git_commit() -> str | None:
     if top is None or Path(top) != root or not (root / "Snakefile").exists():
         return None  # an installed copy or an unpacked archive: a repository around it is somebody else's
     commit, changes = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain", "--", *_CODE)
+    if commit is None or changes is None:
+        return None
     return f"{commit}-dirty" if changes else commit
 
 

@@ -88,7 +88,7 @@ class HashAttack:
     norm: Literal["linf"]
     settings: type[Any]
     propose: Callable[[HashProblem, float, Any], Tensor]
-    uses_gradient: bool = True
+    uses_gradient: bool
 
 
 def sharpness(iteration: int, iterations: int) -> float:

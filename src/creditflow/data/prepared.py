@@ -257,6 +257,8 @@ def _stored_images(stored: Mapping[str, Tensor], split: str, facts: dict[str, An
 
 
 def _select(images: Tensor | ImageFiles, labels: Tensor, classes: list[int], path: Path) -> tuple[Tensor | ImageFiles, Tensor]:
+    if len(set(classes)) < len(classes):
+        raise UserError(f"classes {' '.join(map(str, classes))} name one twice; name each once")
     multi_label = labels.dim() == 2
     counts = labels.sum(0, dtype=torch.int64) if multi_label else torch.bincount(labels, minlength=max([*classes, 0]) + 1)
     for index in classes:

@@ -38,6 +38,7 @@ class Rule:
         initial_state: (W, generator) -> state, drawn once when the rule is put on a model.
         after_update: (W, state) -> state, called once after each change of W; None if nothing changes. It may write
             into the tensors of the old state.
+        redraws: True if V is random and each update draws it anew, so that the attacker's gradient has an expectation.
         elementwise: True if each element of V follows from the elements of W and of the state at its place and from
             scalars. A large V then never exists as a whole: `feedback_weight` is given some rows of W and of the state at a
             time, and as a third argument, `out`, a tensor to put V in (or None).
@@ -49,6 +50,7 @@ class Rule:
     feedback_weight: Callable[..., Tensor]
     initial_state: Callable[[Tensor, torch.Generator | None], State] = no_state
     after_update: Callable[[Tensor, State], State] | None = None
+    redraws: bool = False
     elementwise: bool = False
     direct: bool = False
     exact: bool = False

@@ -6,7 +6,7 @@ import pickle
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -30,12 +30,24 @@ def torchvision_model(backbone: str) -> TorchvisionModel:
     return model
 
 
-def verify(path: Path, expected: str | None) -> str:
-    """Returns a file's SHA-256. Raises UserError if it does not begin with `expected`, by default the digits in its name."""
+def published_digits(backbone: str, weights: str) -> str:
+    """Returns the first digits of the SHA-256 that torchvision states for its file of these weights."""
+    found = _HASH_IN_NAME.search(urlsplit(torchvision_model(backbone).weights_address(weights)).path)
+    assert found is not None
+    return found.group(1)
+
+
+def verify(path: Path, expected: str | None, published: Callable[[], str] | None = None) -> str:
+    """Returns a file's SHA-256.
+
+    Raises UserError if it does not begin with `expected`; without that, with the digits in the file's name, or else those `published`.
+    """
     in_name = _HASH_IN_NAME.search(path.name)
-    wanted = expected or (in_name.group(1) if in_name else None)
-    if wanted is None or not re.fullmatch(r"[0-9a-f]{8,64}", wanted):
+    wanted = expected or (in_name.group(1) if in_name else published() if published else None)
+    if wanted is None:
         raise UserError(f"{path}: give its sha256 (8 hexadecimal digits or more), as its name has none")
+    if not re.fullmatch(r"[0-9a-f]{8,64}", wanted):
+        raise UserError(f"{path}: sha256 {wanted!r} is not 8 to 64 hexadecimal digits in lower case")
     found = files.file_sha256(path)
     if not found.startswith(wanted):
         raise UserError(f"{path} is truncated, corrupt or another file: its SHA-256 begins with {found[:8]}, not {wanted[:8]}; replace it")
@@ -49,8 +61,6 @@ def fetch_weights(backbone: str, weights: str, search_paths: Sequence[Path], tar
     """
     address = torchvision_model(backbone).weights_address(weights)
     name = PurePosixPath(urlsplit(address).path).name
-    expected = _HASH_IN_NAME.search(name)
-    assert expected is not None
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
@@ -59,7 +69,7 @@ def fetch_weights(backbone: str, weights: str, search_paths: Sequence[Path], tar
             verify(local, None)
             shutil.copyfile(local, part)
         else:
-            _download(address, part, expected.group(1), backbone)
+            _download(address, part, published_digits(backbone, weights), backbone)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)

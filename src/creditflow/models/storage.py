@@ -62,7 +62,9 @@ def load_model(path: str | Path) -> ImageClassifier:
             model = ImageClassifier(ModelSpec.from_json(sidecar["spec"]))
         model.load_state_dict(tensors, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
-        raise UserError(f"{path} does not hold the model that its sidecar describes ({one_line(error)})") from error
+        raise UserError(
+            f"{path} does not hold the model that its sidecar describes ({one_line(error)}); delete both and train it again"
+        ) from error
     return model.eval()
 
 
@@ -101,4 +103,4 @@ def _read(path: Path, expected: str) -> dict[str, Tensor]:
     try:
         return load_tensors(content)
     except SafetensorError as error:
-        raise UserError(f"{path} is not a safetensors file ({one_line(error)})") from error
+        raise UserError(f"{path} is not a safetensors file ({one_line(error)}); delete it and train the model again") from error

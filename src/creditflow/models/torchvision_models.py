@@ -52,7 +52,9 @@ class TorchvisionModel:
         """Returns a published state as (backbone's, head's) own. Raises UserError if it is another network's."""
         head = {key.removeprefix(f"{self.head}."): tensor for key, tensor in tensors.items() if key.startswith(f"{self.head}.")}
         if set(head) != {"weight", "bias"} or head["weight"].dim() != 2:
-            raise UserError(f"the weights are not those of {self.constructor}: they have no layer {self.head}")
+            raise UserError(
+                f"the weights are not those of {self.constructor}: they have no layer {self.head}; give the file that torchvision publishes"
+            )
         rest = {key: tensor for key, tensor in tensors.items() if not key.startswith(f"{self.head}.")}
         return rest, head
 

@@ -61,7 +61,7 @@ def train_stage(
         "seed": args.seed,
     }
     provenance = runtime.provenance(identity, watch.device)
-    # A resume point of other code, libraries or hardware would give a model that no single code has trained. The code
+    # A resume point of other code, libraries, device or threads would give a model that no single code has trained. The code
     # counts by its content (source_hash): a commit in the meantime that leaves it alone does no harm.
     whole = [identity, provenance | {"git_commit": None}]
     resume = Resume(args.checkpoint, files.fingerprint(whole)) if args.checkpoint else None
@@ -84,6 +84,8 @@ def train_stage(
             seed=args.seed,
             settings=identity,
             history=history,
+            measured_images=dict.fromkeys(("loss", "train_accuracy"), len(data.labels))
+            | dict.fromkeys(("update_angle", "feedback_cosine"), min(settings.angle_images, len(data.labels))),
             provenance=provenance,
             run=run,
         )

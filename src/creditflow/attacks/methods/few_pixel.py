@@ -39,7 +39,7 @@ def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> 
 
 def _search(problem: Problem, index: int, pixels: int, settings: Settings) -> Tensor:
     image, label = problem.images[index], int(problem.labels[index])
-    if pixels == 0 or float(_margins(problem, image[None], label)[0]) <= 0:
+    if pixels == 0 or float(_margins(problem, image[None], label)[0]) < 0:
         return image
     channels, height, width = image.shape
     bounds = pixels * [(0, height), (0, width), *channels * [(0.0, 1.0)]]
@@ -50,7 +50,7 @@ def _search(problem: Problem, index: int, pixels: int, settings: Settings) -> Te
     result = differential_evolution(
         objective, bounds, maxiter=settings.generations, init=_population(settings.population, len(bounds)) * [high for _, high in bounds],
         vectorized=True, updating="deferred", polish=False, tol=0, mutation=0.5, recombination=1.0, rng=_seed(),
-        callback=lambda intermediate_result: bool(intermediate_result.fun <= 0),
+        callback=lambda intermediate_result: bool(intermediate_result.fun < 0),
     )  # fmt: skip
     return painted(image, result.x[None])[0]
 

@@ -11,25 +11,17 @@ from torch import Tensor
 
 from creditflow import targets
 from creditflow.attacks.attack import Attack, Candidates, Problem
+from creditflow.attacks.methods import pgd
 from creditflow.attacks.methods._ascent import ascend
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Steps, step size in units of epsilon, and whether to begin at a random point of the ball.
-
-    The defaults are the PEPITA paper's (steps of 0.1 at an epsilon of 0.3), with the 40 steps and the random start of its code.
-    """
+class Settings(pgd.Settings):
+    """PGD's own. The defaults are the PEPITA paper's (steps of 0.1 at an epsilon of 0.3), with its code's 40 steps and random start."""
 
     steps: int = 40
     relative_step: float = 1 / 3
     random_start: bool = True
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, not {self.steps}")
-        if not self.relative_step > 0:
-            raise ValueError(f"relative_step must be positive, not {self.relative_step}")
 
 
 def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> Candidates:

@@ -26,4 +26,4 @@ def redraw(weight: Tensor, state: State) -> State:
     return state | {"updates": updates}
 
 
-RULE = Rule(feedback_weight=sign_concordant, initial_state=draw, after_update=redraw, elementwise=True)
+RULE = Rule(feedback_weight=sign_concordant, initial_state=draw, after_update=redraw, redraws=True, elementwise=True)
