@@ -1,5 +1,6 @@
 """The container image: its name, and what is said where it is missing. Runs inside it are CI's (see .ci/)."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -45,9 +46,19 @@ def test_a_record_names_the_image_it_was_made_in(variable: str, tmp_path: Path, 
     assert image.running_image() == {"name": "creditflow.sif", "sha256": "abc"}
 
 
+@pytest.fixture
+def apptainer(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any machine's Apptainer, or what says its version: nothing here comes to run a container."""
+    if not shutil.which("apptainer"):
+        stand_in = tmp_path_factory.mktemp("bin") / "apptainer"
+        stand_in.write_text("#!/bin/sh\necho apptainer version 1.4.0\n")
+        stand_in.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{stand_in.parent}{os.pathsep}{os.environ['PATH']}")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("flag", ["--use-apptainer", "--sdm=apptainer"])
-def test_a_workflow_without_its_image_ends_before_any_job(flag: str, tmp_path: Path) -> None:
+def test_a_workflow_without_its_image_ends_before_any_job(flag: str, tmp_path: Path, apptainer: None) -> None:
     folder = project(tmp_path)
     for path in (folder / "containers").glob("*.s*"):
         path.unlink()

@@ -156,7 +156,8 @@ def _check_names(keys: Mapping[str, Any], where: str) -> None:
         for name in names:
             if name not in keys["datasets"]:
                 raise UserError(f"{where}: {section}: {name!r} is not under `datasets`{suggestion(name, sorted(keys['datasets']))}")
-    for name in keys.get("finetune", {}).get("overrides", {}):
+    # Overrides may be another experiment's, of whose datasets this one takes a part.
+    for name in {} if "extends" in keys else keys.get("finetune", {}).get("overrides", {}):
         if name not in trained_datasets(keys):
             raise UserError(f"{where}: finetune.overrides: {name!r} is not under `finetune.datasets`, so nothing is fine-tuned on it")
 

@@ -113,9 +113,9 @@ def snapshot(folder: Path) -> dict[Path, Any]:
     found: dict[Path, Any] = {}
     for path in sorted((folder / "results").rglob("*")):
         name = path.relative_to(folder)
-        if not path.is_file() or {"logs", "benchmarks", "checkpoints"} & set(name.parts) or ".part" in path.name or name.suffix == ".lock":
+        if not path.is_file() or {"logs", "benchmarks", "checkpoints"} & set(name.parts) or name.suffix == ".lock":
             continue
-        if path.name == ".snakemake_timestamp":
+        if path.name == ".snakemake_timestamp" or any(".part" in part for part in name.parts):
             continue
         if path.suffix == ".json":
             content = json.loads(path.read_text())

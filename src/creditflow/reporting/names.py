@@ -1,5 +1,7 @@
 """Display names: how tables and figures write the ids. An id without an entry is shown as it is."""
 
+from collections.abc import Iterable
+
 _NAMES = {
     "bp": "BP",
     "fa": "FA",
@@ -140,3 +142,10 @@ def rule_order(rules: "set[str] | list[str]") -> list[str]:
 def transported_bits(rule: str) -> int | None:
     """Returns how many bits of each weight a rule's feedback path is told; None for a rule that nobody has described."""
     return _TRANSPORTED_BITS.get(rule)
+
+
+def span(values: Iterable[float]) -> str:
+    """Returns the least and the greatest of some whole numbers in words."""
+    numbers = [int(value) for value in values]
+    low, high = min(numbers), max(numbers)
+    return f"{low}" if low == high else f"{low} to {high}"

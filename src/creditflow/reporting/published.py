@@ -10,9 +10,8 @@ from scipy.stats import binomtest
 
 from creditflow.errors import UserError, one_line
 from creditflow.plugins import suggestion
-from creditflow.reporting.names import display
+from creditflow.reporting.names import display, span
 from creditflow.reporting.sources import DEFAULT_PUBLISHED
-from creditflow.reporting.table import span
 
 #: Columns of a file of published numbers; it may have more: `n`, the images behind a number, where its source says so, and `spread`,
 #: the standard deviation over seeds, as printed. Numbers are in percent, but a `training_loss`, which is what it is.

@@ -9,7 +9,7 @@ import pandas as pd
 
 from creditflow import files
 from creditflow.errors import UserError
-from creditflow.reporting.names import display, rule_order
+from creditflow.reporting.names import display, rule_order, span
 from creditflow.reporting.render import EMPHASIS, escape, write_forms
 
 Mark = Literal["best", "second", ""]
@@ -112,12 +112,6 @@ def hash_attacks(summary: pd.DataFrame) -> pd.DataFrame:
 def footnote(selected: pd.DataFrame) -> str:
     """Returns sample size, number of seeds and kind of interval of some rows of the summary."""
     return f"n = {span(selected.n_images)} images x {span(selected.n_seeds)} seeds; intervals: {selected.interval.iloc[0]}."
-
-
-def span(values: "pd.Series[Any]") -> str:
-    """Returns the least and the greatest of some whole numbers in words."""
-    low, high = int(values.min()), int(values.max())
-    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def _pivot(selected: pd.DataFrame, rows: Sequence[str]) -> tuple[pd.DataFrame, list[str], list[list[_Cell]]]:

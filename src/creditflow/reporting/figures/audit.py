@@ -11,8 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from creditflow.reporting.figure import Figure
-from creditflow.reporting.names import display, rule_order
-from creditflow.reporting.table import span
+from creditflow.reporting.names import display, rule_order, span
 from creditflow.settings import NoSettings
 
 #: Attacks in the order of the legend: colour and marker (Okabe and Ito's palette).

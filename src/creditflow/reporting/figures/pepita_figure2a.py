@@ -11,8 +11,7 @@ from matplotlib.figure import Figure as Canvas
 
 from creditflow.errors import UserError
 from creditflow.reporting.figure import Figure, only, rule_style
-from creditflow.reporting.names import display, rule_order
-from creditflow.reporting.table import span
+from creditflow.reporting.names import display, rule_order, span
 
 
 @dataclass(frozen=True)
