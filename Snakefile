@@ -69,5 +69,9 @@ check_targets()
 check_machine()
 
 
+onstart:
+    share_start_up(workflow.dag.needrun_jobs())
+
+
 onerror:
     explain_failures(log)

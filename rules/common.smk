@@ -20,7 +20,7 @@ for variable in ("XDG_CACHE_HOME", "TORCH_HOME", "MPLCONFIGDIR"):
 snakemake.benchmark.BENCHMARK_INTERVAL_SHORT = 2
 sys.path.append(str(Path(workflow.basedir) / "src"))
 
-from creditflow import diagnosis, experiments, gpus, image, locks, plugins, preflight
+from creditflow import diagnosis, experiments, forkserver, gpus, image, locks, plugins, preflight
 from creditflow.errors import UserError
 from creditflow.files import fingerprint
 from creditflow.reporting.sources import source_files
@@ -90,6 +90,14 @@ def check_machine():
     slots = workflow.global_resources.get("gpu")
     if slots and slots.value:
         explained(gpus.announce_slots, slots.value)
+
+
+def share_start_up(jobs):
+    """Has short stages forked from one process that has loaded their libraries, where jobs are this machine's and run outside containers."""
+    if workflow.deployment_settings.deployment_method or COMMAND_LINE.executor not in (None, "local"):
+        return
+    if sum(job.rule.name in forkserver.STAGES for job in jobs) >= forkserver.MIN_JOBS:
+        shell.prefix("set -euo pipefail; " + forkserver.start().replace("{", "{{").replace("}", "}}"))
 
 
 def explain_failures(logs):
