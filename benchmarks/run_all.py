@@ -25,6 +25,7 @@ HERE = Path(__file__).resolve().parent
 
 #: Each script with what it is given here: less than its defaults where these take half an hour.
 BENCHMARKS = {
+    "start_up": [],
     "training": ["--models", "resnet18", "--rounds", "3"],
     "attacks": [],
     "retrieval": [],

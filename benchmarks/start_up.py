@@ -1,0 +1,48 @@
+"""A short stage in a fork of a process that has loaded its libraries, beside the same stage in an interpreter of its own.
+
+    python benchmarks/start_up.py [--rounds N] [--threads N]
+
+The stage is `attack.py --help`, which loads what an attack needs and then ends. Both ways take turns within each round; the
+ratio is the median over rounds.
+
+The last line is one JSON object {name: number}.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from _common import parser_of
+
+from creditflow import forkserver
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def seconds(prefix: str) -> float:
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    start = time.perf_counter()
+    subprocess.run(["bash", "-c", f"{prefix}python src/attack.py --help"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    args = parser_of(__doc__).parse_args()
+    prefix = forkserver.start()
+    for way in ("", prefix):  # byte code is written, the server has loaded its libraries
+        seconds(way)
+    times = [(seconds(""), seconds(prefix)) for _ in range(args.rounds)]
+    alone, forked = (statistics.median(column) for column in zip(*times, strict=True))
+    print(f"attack.py --help: {alone:.2f} s as a process of its own, {forked:.2f} s as a fork")
+    ratio = statistics.median(theirs / ours for theirs, ours in times)
+    print(json.dumps({"own_process_s": alone, "fork_s": forked, "own_process_over_fork": ratio}))
+
+
+if __name__ == "__main__":
+    main()
