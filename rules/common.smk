@@ -97,7 +97,7 @@ def share_start_up(jobs):
     if workflow.deployment_settings.deployment_method or COMMAND_LINE.executor not in (None, "local"):
         return
     if sum(job.rule.name in forkserver.STAGES for job in jobs) >= forkserver.MIN_JOBS:
-        shell.prefix("set -euo pipefail; " + forkserver.start().replace("{", "{{").replace("}", "}}"))
+        shell.prefix(f"set -euo pipefail; {forkserver.start()}".replace("{", "{{").replace("}", "}}"))
 
 
 def explain_failures(logs):
