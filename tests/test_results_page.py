@@ -44,6 +44,15 @@ def test_numbers_come_from_the_tables(tmp_path: Path) -> None:
     assert done.returncode == 0 and (tmp_path / "README.md").read_text() == text
 
 
+def test_a_figure_is_shown_if_it_was_exported(tmp_path: Path) -> None:
+    paper = PAPER | {"figure": {"experiment": "tiny", "name": "audit", "caption": "What it shows."}}
+    with pytest.raises(UserError, match=r"paper 1, figure: .*audit\.png is missing; export tiny first"):
+        page(tmp_path / "without", [paper])
+    (tmp_path / "with/tiny/figures").mkdir(parents=True)
+    (tmp_path / "with/tiny/figures/audit.png").touch()
+    assert "\n\n![audit of tiny](tiny/figures/audit.png)\n\nWhat it shows.\n\n" in page(tmp_path / "with", [paper])
+
+
 @pytest.mark.parametrize(
     ("number", "claim", "message"),
     [

@@ -1,6 +1,7 @@
 """The page of results: what papers claim beside what was measured, every number from an exported table.
 
-`claims.yaml` is a list of papers, each with `title`, `claims`, and what could not be run (`elsewhere`: `what`, `command`). A claim has
+`claims.yaml` is a list of papers, each with `title`, `claims`, what could not be run (`elsewhere`: `what`, `command`), and, where
+one settles the question, a `figure` (`experiment`, `name`, `caption`). A claim has
 `claim`, `data`, `experiment`, `verdict` and `measured`, a text with names in braces; `numbers` says for each name in which table's row and
 column it is: {table, where: {column: value}, column, form}, with form "percent", "points", "number" or "text".
 """
@@ -42,8 +43,11 @@ def results_page(folder: Path) -> str:
     parts = [_INTRODUCTION]
     for number, paper in enumerate(papers, 1):
         place = f"{path}: paper {number}"
-        _check(paper, _PAPER, place)
-        parts += [f"## {paper['title']}", _claims(folder, paper["claims"], place), _elsewhere(paper["elsewhere"], place)]
+        _check({name: value for name, value in paper.items() if name != "figure"} if isinstance(paper, dict) else paper, _PAPER, place)
+        parts.append(f"## {paper['title']}")
+        if "figure" in paper:
+            parts.append(_figure(folder, paper["figure"], f"{place}, figure"))
+        parts += [_claims(folder, paper["claims"], place), _elsewhere(paper["elsewhere"], place)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -72,6 +76,14 @@ def _claims(folder: Path, claims: list[dict[str, Any]], place: str) -> str:
         link = f"[{claim['experiment']}]({claim['experiment']}/README.md)"
         lines.append(f"| {claim['claim']} | {measured} | {claim['data']}; {link} | {verdict} |")
     return "\n".join(" ".join(line.split()) for line in lines)
+
+
+def _figure(folder: Path, figure: dict[str, str], place: str) -> str:
+    _check(figure, {"experiment", "name", "caption"}, place)
+    path = f"{figure['experiment']}/figures/{figure['name']}.png"
+    if not (folder / path).is_file():
+        raise UserError(f"{place}: {folder / path} is missing; export {figure['experiment']} first")
+    return f"![{figure['name']} of {figure['experiment']}]({path})\n\n{figure['caption']}"
 
 
 def _elsewhere(runs: list[dict[str, str]], place: str) -> str:
