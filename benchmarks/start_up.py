@@ -1,6 +1,6 @@
 """A short stage in a fork of a process that has loaded its libraries, beside the same stage in an interpreter of its own.
 
-    python benchmarks/start_up.py [--rounds N] [--threads N]
+    python benchmarks/start_up.py [--rounds N]
 
 The stage is `attack.py --help`, which loads what an attack needs and then ends. Both ways take turns within each round; the
 ratio is the median over rounds.
@@ -8,6 +8,7 @@ ratio is the median over rounds.
 The last line is one JSON object {name: number}.
 """
 
+import argparse
 import json
 import os
 import statistics
@@ -18,9 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from _common import parser_of
-
 from creditflow import forkserver
+from creditflow.cli import positive
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,8 +33,12 @@ def seconds(prefix: str) -> float:
 
 
 def main() -> None:
-    args = parser_of(__doc__).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=positive, default=5)
+    args = parser.parse_args()
     prefix = forkserver.start()
+    if not prefix:
+        sys.exit("error: the folder for temporary files takes no socket; set TMPDIR to another")
     for way in ("", prefix):  # byte code is written, the server has loaded its libraries
         seconds(way)
     times = [(seconds(""), seconds(prefix)) for _ in range(args.rounds)]

@@ -94,10 +94,11 @@ def check_machine():
 
 def share_start_up(jobs):
     """Has short stages forked from one process that has loaded their libraries, where jobs are this machine's and run outside containers."""
-    if workflow.deployment_settings.deployment_method or COMMAND_LINE.executor not in (None, "local"):
+    elsewhere = workflow.deployment_settings.deployment_method or COMMAND_LINE.executor not in (None, "local")
+    if elsewhere or workflow.touch or sys.platform != "linux" or Path(shell.get_executable() or "").name != "bash":
         return
-    if sum(job.rule.name in forkserver.STAGES for job in jobs) >= forkserver.MIN_JOBS:
-        shell.prefix(f"set -euo pipefail; {forkserver.start()}".replace("{", "{{").replace("}", "}}"))
+    if sum(job.rule.name in forkserver.STAGES for job in jobs) >= forkserver.MIN_JOBS and (function := forkserver.start()):
+        shell.prefix(f"set -euo pipefail; {function}".replace("{", "{{").replace("}", "}}"))
 
 
 def explain_failures(logs):

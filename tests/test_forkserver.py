@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,9 +13,7 @@ from pathlib import Path
 import pytest
 
 from creditflow import forkserver
-from helpers import interruptible
-
-HERE = Path(forkserver.__file__).parent
+from helpers import ROOT, interruptible
 
 STAGE = """
 import json, os, signal, sys, threading, time
@@ -59,17 +58,25 @@ def stage(tmp_path: Path) -> Path:
     return folder / "stage.py"
 
 
+Pair = tuple["subprocess.Popen[bytes]", list[str]]
+
+
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    (tmp_path / "server").mkdir()
-    command = [sys.executable, HERE / "server.py", tmp_path / "server/socket", "decimal"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:
-        wait_for((tmp_path / "server/socket").exists)
-        yield process
+def pair() -> Iterator[Pair]:
+    """A server, and the command that runs a stage in a fork of it."""
+    process, command = forkserver.launch(["decimal"])
+    with process:
+        yield process, command
 
 
-def client(tmp_path: Path) -> list[str]:
-    return [sys.executable, "-I", "-S", str(HERE / "client.py"), str(tmp_path / "server/socket")]
+@pytest.fixture
+def server(pair: Pair) -> "subprocess.Popen[bytes]":
+    return pair[0]
+
+
+@pytest.fixture
+def client(pair: Pair) -> list[str]:
+    return pair[1]
 
 
 def wait_for(happened: Callable[[], object]) -> None:
@@ -84,9 +91,9 @@ def run(command: list[str], *arguments: str, **options: object) -> tuple[int, st
     return done.returncode, done.stdout, done.stderr
 
 
-def test_a_stage_sees_what_it_would_see_as_a_process_of_its_own(tmp_path: Path, stage: Path, server: object) -> None:
+def test_a_stage_sees_what_it_would_see_as_a_process_of_its_own(stage: Path, client: list[str]) -> None:
     options = {"cwd": stage.parent.parent, "env": os.environ | {"A_VARIABLE": "ä\n'"}, "input": "some\ninput"}
-    by_server = run(client(tmp_path), str(stage), "tell", "an 'argument", **options)
+    by_server = run(client, str(stage), "tell", "an 'argument", **options)
     by_python = run([sys.executable], str(stage), "tell", "an 'argument", **options)
     (status, said, errors), expected = by_server, json.loads(by_python[1])
     got = json.loads(said)
@@ -97,21 +104,21 @@ def test_a_stage_sees_what_it_would_see_as_a_process_of_its_own(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("arguments", [("exit", "0"), ("exit", "3"), ("exit", "null"), ("exit", '"a message"'), ("raise",)])
-def test_it_ends_as_it_would(tmp_path: Path, stage: Path, server: object, arguments: tuple[str, ...]) -> None:
-    by_server, by_python = run(client(tmp_path), str(stage), *arguments), run([sys.executable], str(stage), *arguments)
+def test_it_ends_as_it_would(stage: Path, client: list[str], arguments: tuple[str, ...]) -> None:
+    by_server, by_python = run(client, str(stage), *arguments), run([sys.executable], str(stage), *arguments)
     assert by_server[:2] == by_python[:2]
     assert by_server[2].splitlines()[-1:] == by_python[2].splitlines()[-1:]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
-def test_a_signal_that_kills_it_kills_the_client(tmp_path: Path, stage: Path, server: object, number: signal.Signals) -> None:
-    assert run(client(tmp_path), str(stage), "signal", str(int(number)))[0] == -number
+def test_a_signal_that_kills_it_kills_the_client(stage: Path, client: list[str], number: signal.Signals) -> None:
+    assert run(client, str(stage), "signal", str(int(number)))[0] == -number
 
 
 @pytest.fixture
-def waiting(tmp_path: Path, stage: Path, server: object) -> Iterator["subprocess.Popen[str]"]:
+def waiting(tmp_path: Path, stage: Path, client: list[str]) -> Iterator["subprocess.Popen[str]"]:
     """A client whose stage runs for ever, and writes to `beats`."""
-    command = [*client(tmp_path), str(stage), "wait", str(tmp_path / "beats")]
+    command = [*client, str(stage), "wait", str(tmp_path / "beats")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible) as process:
         wait_for((tmp_path / "beats").exists)
         yield process
@@ -124,9 +131,7 @@ def is_over(beats: Path) -> bool:
 
 
 @pytest.mark.parametrize(("number", "status", "said"), [(signal.SIGTERM, 143, "stopped by 15\n"), (signal.SIGINT, 130, "interrupted\n")])
-def test_signals_to_the_client_are_the_stages(
-    tmp_path: Path, waiting: "subprocess.Popen[str]", number: signal.Signals, status: int, said: str
-) -> None:
+def test_signals_to_the_client_are_the_stages(waiting: "subprocess.Popen[str]", number: signal.Signals, status: int, said: str) -> None:
     waiting.send_signal(number)
     assert waiting.communicate(timeout=60) == (said, "")
     assert waiting.returncode == status
@@ -148,31 +153,86 @@ def test_a_killed_server_takes_all_stages_along_and_clients_say_so(
 
 
 def test_without_its_workflow_the_server_waits_for_what_runs_and_starts_nothing(
-    tmp_path: Path, stage: Path, server: "subprocess.Popen[bytes]", waiting: "subprocess.Popen[str]"
+    tmp_path: Path, stage: Path, server: "subprocess.Popen[bytes]", client: list[str], waiting: "subprocess.Popen[str]"
 ) -> None:
     assert server.stdin
     server.stdin.close()
-    status, _, errors = run(client(tmp_path), str(stage), "exit", "3")  # python itself runs it
-    assert (status, errors) == (3, "")
+    assert run(client, str(stage), "exit", "3") == (3, "", "")  # by an interpreter of its own
     assert server.poll() is None and not is_over(tmp_path / "beats")
     waiting.terminate()
     assert waiting.wait(timeout=60) == 143
     assert server.wait(timeout=60) == 0
-    assert not (tmp_path / "server").exists()
+    assert not Path(client[-1]).parent.exists()
 
 
-def test_only_short_stages_are_sent_there(tmp_path: Path) -> None:
+@pytest.fixture
+def early(server: "subprocess.Popen[bytes]", client: list[str], stage: Path, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """A client that the server does not serve yet."""
+    server.send_signal(signal.SIGSTOP)
+    command = [*client, str(stage), "wait", str(tmp_path / "beats")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible) as process:
+        wait_for(
+            lambda: "sock" in " ".join(str(path.readlink()) for path in Path(f"/proc/{process.pid}/fd").glob("*") if path.is_symlink())
+        )
+        time.sleep(0.2)
+        yield process
+        process.kill()
+
+
+def test_a_signal_that_comes_before_the_fork_is_not_lost(server: "subprocess.Popen[bytes]", early: "subprocess.Popen[str]") -> None:
+    early.send_signal(signal.SIGINT)
+    server.send_signal(signal.SIGCONT)
+    early.communicate(timeout=60)
+    assert early.returncode in (130, -signal.SIGINT)  # in the stage, or in what comes before it
+
+
+@pytest.mark.parametrize("how", ["killed", "left"])
+def test_whom_the_server_does_not_come_to_serve_runs_by_itself(
+    how: str, server: "subprocess.Popen[bytes]", early: "subprocess.Popen[str]", tmp_path: Path
+) -> None:
+    if how == "killed":
+        server.kill()
+    elif server.stdin:
+        server.stdin.close()
+        server.send_signal(signal.SIGCONT)
+    wait_for((tmp_path / "beats").exists)
+    early.terminate()
+    assert early.communicate(timeout=60) == ("stopped by 15\n", "")
+    assert early.returncode == 143
+
+
+def test_a_signal_to_all_ends_stages_as_it_would(server: "subprocess.Popen[bytes]", waiting: "subprocess.Popen[str]") -> None:
+    server.terminate()  # as a scheduler does to all processes of an allocation
+    waiting.terminate()
+    assert waiting.communicate(timeout=60) == ("stopped by 15\n", "")
+    assert waiting.returncode == 143
+
+
+def test_without_a_place_for_a_socket_there_is_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = tmp_path / ("x" * 60) / ("y" * 60)
+    deep.mkdir(parents=True)
+    for folder in (deep, tmp_path / "is not there"):
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        assert forkserver.start() == ""
+    assert not list(deep.iterdir())
+
+
+def test_short_stages_are_rules_of_the_workflow() -> None:
+    rules = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    for name in forkserver.STAGES:
+        assert f"\nrule {name}:\n" in f"\n{rules}" and f'script="src/{name}.py"' in rules
+
+
+def test_only_short_stages_are_sent_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forkserver, "LIBRARIES", ())
     prefix = forkserver.start()
-    if pipe := forkserver._servers.pop().stdin:
-        pipe.close()
+    with forkserver._servers.pop() as server:  # which closes its standard input, and so ends it
+        assert server.stdin
     script = f'{prefix} set -x; python src/attack.py "a  b"; python src/finetune.py; python -c "pass"'
     (tmp_path / "python").write_text("#!/bin/sh\n")
     (tmp_path / "python").chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment, timeout=60, check=True)
     commands = [line for line in done.stderr.splitlines() if line.startswith("+ command")]
-    assert [("client.py" in line, line.split("src/")[-1] if "src/" in line else "") for line in commands][1:] == [
-        (False, "finetune.py"),
-        (False, ""),
-    ]
     assert "client.py" in commands[0] and commands[0].endswith("src/attack.py 'a  b'")
+    assert commands[1:] == ["+ command python src/finetune.py", "+ command python -c pass"]

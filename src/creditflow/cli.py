@@ -113,6 +113,7 @@ class _Terminated(BaseException):
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # a second one would cut the ending short
     raise _Terminated
 
 

@@ -1,6 +1,6 @@
 """The process that short stages are forked from: it has loaded their libraries, which is most of a short job's time.
 
-usage: python server.py SOCKET LIBRARY...
+usage: python server.py LISTENING_DESCRIPTOR LIBRARY...
 
 Clients (`client.py`) send what to run and their three standard files; each gets a fork that runs it, the fork's process
 id, and its exit status. A fork whose client has gone is killed, as the client is what a scheduler or a user can reach.
@@ -24,8 +24,14 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
+#: What clients pass on. Such a signal to all processes of a job allocation must reach forks, not end the server first.
+HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
 #: Linux: a process is sent this signal when the one that forked it ends.
 _PR_SET_PDEATHSIG = 1
+
+#: Seconds within which a client that has connected says what it wants.
+_PATIENCE = 10
 
 
 class Server:
@@ -35,10 +41,9 @@ class Server:
         self.listening = listening
         self.clients: dict[int, socket.socket] = {}
         self.selector = selectors.DefaultSelector()
-        self.wakes, wakeup = socket.socketpair()
-        for one in (self.wakes, wakeup):
+        self.wakes, self.wakeup = socket.socketpair()
+        for one in (listening, self.wakes, self.wakeup):
             one.setblocking(False)
-        self.wakeup = wakeup
 
     def serve(self) -> None:
         signal.set_wakeup_fd(self.wakeup.fileno())
@@ -51,16 +56,23 @@ class Server:
                 key.data()
 
     def _accept(self) -> None:
-        client, _ = self.listening.accept()
-        request, files = _receive(client)
-        if request is None:
-            client.close()
+        """Forks for a client. Where that fails, the client is let go, and has its stage load its libraries itself."""
+        try:
+            client, _ = self.listening.accept()
+        except OSError:  # closed since, or no descriptor left: then the client is still there the next time
             return
-        child = os.fork()
-        if child == 0:
+        request, files = _receive(client)
+        try:
+            child = -1 if request is None else os.fork()
+        except OSError:
+            child = -1
+        if child == 0 and request is not None:
             self._become(request, files, client)
         for number in files:
             os.close(number)
+        if child < 0:
+            client.close()
+            return
         self.clients[child] = client
         self.selector.register(client, selectors.EVENT_READ, lambda: self._abandon(child))
         _say(client, child)
@@ -76,7 +88,9 @@ class Server:
                 pass
         with contextlib.suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                client = self.clients.pop(ended[0])
+                client = self.clients.pop(ended[0], None)
+                if client is None:  # a library's
+                    continue
                 _say(client, os.waitstatus_to_exitcode(ended[1]))
                 with contextlib.suppress(KeyError):
                     self.selector.unregister(client)
@@ -90,12 +104,10 @@ class Server:
 
     def _become(self, request: dict[str, Any], files: list[int], client: socket.socket) -> NoReturn:
         """Makes this fork what the client asks for, and runs it."""
-        code: object = 1
         try:
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            _die_with(request["server"])
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
             for one in (self.listening, self.wakes, self.wakeup, client, *self.clients.values()):
                 one.close()
             for standard, number in enumerate(files):
@@ -106,17 +118,34 @@ class Server:
             os.environ.update(request["environment"])
             sys.argv = request["arguments"]
             sys.path[0] = str(Path(sys.argv[0]).parent.resolve())
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
             runpy.run_path(sys.argv[0], run_name="__main__")
-            code = 0
+            _end(None)
         except SystemExit as end:
-            code = end.code or 0
+            _end(end.code)
+        except KeyboardInterrupt:
+            traceback.print_exc()
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
         except BaseException:
             traceback.print_exc()
-        if not isinstance(code, int):
-            print(code, file=sys.stderr)
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-        os._exit(code if isinstance(code, int) else 1)
+        _end(1)
+
+
+def _die_with(server: int) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != server:  # it was faster
+        os._exit(1)
+
+
+def _end(code: object) -> NoReturn:
+    """Ends the process as an interpreter does with the argument of sys.exit."""
+    if not (code is None or isinstance(code, int)):
+        print(code, file=sys.stderr)
+        code = 1
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    os._exit((code or 0) & 0xFF)
 
 
 def _say(client: socket.socket, number: int) -> None:
@@ -125,35 +154,35 @@ def _say(client: socket.socket, number: int) -> None:
 
 
 def _receive(client: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
-    """Returns a request and the client's standard files; (None, []) if the client went before it had said all."""
-    start, files, _, _ = socket.recv_fds(client, 8, 3)
-    size, content = int.from_bytes(start, "big"), b""
-    while start and len(content) < size:
-        part = client.recv(size - len(content))
-        if not part:
-            break
-        content += part
-    if not start or len(content) < size:
-        for number in files:
-            os.close(number)
-        return None, []
+    """Returns a request and the client's standard files; None if the client went or stopped before it had said all."""
+    client.settimeout(_PATIENCE)
+    files: list[int] = []
+    try:
+        start, files, _, _ = socket.recv_fds(client, 8, 3)
+        size, content = int.from_bytes(start, "big"), b""
+        while len(content) < size and (part := client.recv(size - len(content))):
+            content += part
+    except OSError:
+        return None, files
+    client.settimeout(None)
+    if len(start) < 8 or len(content) < size or len(files) != 3:  # without descriptors to spare, files are missing
+        return None, files
     request: dict[str, Any] = json.loads(content)
-    return request, files
+    return request | {"server": os.getpid()}, files
 
 
 def main() -> None:
-    path, *libraries = sys.argv[1:]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the jobs, whose clients pass it on
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(path)
-        listening.listen(1024)  # clients wait while the libraries load
+    descriptor, *libraries = sys.argv[1:]
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    with socket.socket(fileno=int(descriptor)) as listening:
+        folder = Path(listening.getsockname()).parent
         gc.disable()
         for library in libraries:
             importlib.import_module(library)
         gc.freeze()  # forks need not look for garbage among modules
         gc.enable()
         Server(listening).serve()
-    shutil.rmtree(Path(path).parent, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
