@@ -7,7 +7,7 @@ column it is: {table, where: {column: value}, column, form}, with form "percent"
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def results_page(folder: Path) -> str:
     parts = [_INTRODUCTION]
     for number, paper in enumerate(papers, 1):
         place = f"{path}: paper {number}"
-        _check({name: value for name, value in paper.items() if name != "figure"} if isinstance(paper, dict) else paper, _PAPER, place)
+        _check(paper, _PAPER, place, optional={"figure"})
         parts.append(f"## {paper['title']}")
         if "figure" in paper:
             parts.append(_figure(folder, paper["figure"], f"{place}, figure"))
@@ -115,7 +115,7 @@ def _value(folder: Path, experiment: str, number: dict[str, Any], place: str) ->
     return _FORMS[number["form"]](cell)
 
 
-def _check(given: Any, keys: set[str], place: str) -> None:
-    if not isinstance(given, dict) or set(given) != keys:
+def _check(given: Any, keys: set[str], place: str, optional: Set[str] = frozenset()) -> None:
+    if not isinstance(given, dict) or set(given) - optional != keys:
         found = ", ".join(map(str, given)) if isinstance(given, dict) else type(given).__name__
         raise UserError(f"{place}: expected the keys {', '.join(sorted(keys))}, found {found}")
