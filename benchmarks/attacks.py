@@ -1,4 +1,4 @@
-"""Time and memory of FGSM and PGD at many epsilons, as ratios to plain foolbox, side by side in one run.
+"""Time and memory of FGSM and PGD at many epsilons, as ratios to plain foolbox; time with and without channels last.
 
     python benchmarks/attacks.py
 
@@ -78,6 +78,17 @@ def ratios(name: str) -> dict[str, float]:
     return {f"{name}_foolbox_time_over_ours": round(statistics.median(each), 3), f"{name}_memory_over_foolbox": round(memory, 3)}
 
 
+def layout_ratio(name: str) -> dict[str, float]:
+    """Compares a model as it is built with one in the layout that `creditflow.evaluation` gives it on a CPU."""
+    built, data = task()
+    placed = task()[0].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for model in (built, placed):
+        ours(name, model, data)  # warm up
+    each = [seconds(ours, name, built, data) / seconds(ours, name, placed, data) for _ in range(ROUNDS)]
+    print(f"{name}: {statistics.median(each):.2f} x as fast with channels last (min {min(each):.2f}, max {max(each):.2f})")
+    return {f"{name}_contiguous_over_channels_last": round(statistics.median(each), 3)}
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     if len(sys.argv) == 3:
@@ -86,4 +97,4 @@ if __name__ == "__main__":
             {"ours": ours, "theirs": theirs}[which](name, *task())
         print(peak_memory())
     else:
-        print(json.dumps(ratios("fgsm") | ratios("pgd")))
+        print(json.dumps(ratios("fgsm") | ratios("pgd") | layout_ratio("pgd")))

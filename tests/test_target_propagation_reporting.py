@@ -17,8 +17,8 @@ from creditflow.populations.settings import PopulationSettings
 from creditflow.records import Keys, Metric, Record
 from creditflow.reporting.collection import long_form
 from creditflow.reporting.figure import write_figure
-from creditflow.reporting.figures.target_propagation_figure4 import best_damping
 from creditflow.reporting.published import read_published, shares
+from creditflow.reporting.recorded_angles import best_damping
 from creditflow.settings import parse
 from helpers import ROOT
 
@@ -143,9 +143,9 @@ def records() -> list[Record]:
 FRAME = long_form(records())
 
 
-def table(name: str, folder: Path) -> tuple[pd.DataFrame, str]:
+def table(name: str, folder: Path, frames: tuple[pd.DataFrame, ...] = (FRAME, PUBLISHED)) -> tuple[pd.DataFrame, str]:
     made = plugins.load("table", name).TABLE
-    made.write([FRAME, PUBLISHED], parse(made.settings, {}, name), plugins.docstring("table", name), folder / name)
+    made.write(frames, parse(made.settings, {}, name), plugins.docstring("table", name), folder / name)
     return pd.read_csv(folder / f"{name}.csv").set_index("rule"), (folder / f"{name}.md").read_text()
 
 
@@ -183,3 +183,27 @@ def test_figure_4_has_every_rules_angle_and_the_damping_that_suits_it(tmp_path: 
         figure.draw(FRAME, parse(figure.settings, {"layer": 7}, "figure"))
     rows = pd.DataFrame({"to": ["gnt"] * 3, "damping": ["0", "1", "1"], "value": [5.0, 4.0, 7.0]})
     assert best_damping(rows) == "0"
+
+
+def test_the_angles_of_figure_4_are_means_over_epochs_and_seeds(tmp_path: Path) -> None:
+    rows, text = table("target_propagation_figure4", tmp_path, (FRAME,))
+    second = rows[rows.layer == 2].loc["dtp"]
+    assert [second[f"to_bp{end}"] for end in ("", "_low", "_high")] == [64, 63.5, 64.5]
+    assert (second.to_gnt, second.damping, second.n_seeds, second.epochs) == (54, 0.1, 2, 2) and len(rows) == 4
+    assert "64.0 (63.5 to 64.5)" in text and "54.0 (53.5 to 54.5)" in text
+
+
+def test_the_shares_of_figure_2_are_means_over_seeds(tmp_path: Path) -> None:
+    def one(rule: str, seed: int, share: float) -> Record:
+        keys = Keys("e", "nullspace", "toy", "mlp_6_6_6_2", rule, seed, "none", "none")
+        return Record(
+            Path("r.json"), keys, (Metric("nullspace_ratio", None, share, 9), Metric("nullspace_ratio_deviation", None, 0.2, 9)), {}, {}
+        )
+
+    toy = long_form([one("dtp", 0, 0.7), one("dtp", 1, 0.6), one("gnt", 0, 0.0)])
+    rows, text = table("target_propagation_figure2", tmp_path, (toy,))
+    assert rows.loc["dtp", ["value", "low", "high", "sd_over_steps"]].tolist() == pytest.approx([0.65, 0.6, 0.7, 0.2])
+    assert rows.value["gnt"] == 0 and rows.n_seeds.to_dict() == {"dtp": 2, "gnt": 1}
+    assert "0.650 (0.600 to 0.700)" in text
+    with pytest.raises(UserError, match="no record for table"):
+        table("target_propagation_figure2", tmp_path, (FRAME,))

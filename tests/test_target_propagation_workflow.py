@@ -53,6 +53,7 @@ TINY = {
         "published": None,
         "population_costs": {"dataset": "cifar10", "variants": {"all": "cnn"}},
         "table1": None,
+        "target_propagation_figure4": None,
     },
     "figures": {"audit": None, "target_propagation_figure4": {"dataset": "mnist", "variant": "frozen_mlp_256x5"}},
 }
@@ -87,6 +88,7 @@ def test_every_path_leaves_its_table_and_figure(finished: Path) -> None:
     assert {"bp", "ddtp_linear"} == set(first.rule) == set(second.rule)
     for name in ("target_propagation_figure2", "target_propagation_figure4"):
         assert (results / f"figures/{name}.png").stat().st_size > 5000
+        assert {"bp", "dtp", "gnt", "ddtp_linear"} >= set(pd.read_csv(results / f"tables/{name}.csv").rule)
 
 
 def test_the_results_can_be_exported_though_populations_are_older_than_records(finished: Path) -> None:

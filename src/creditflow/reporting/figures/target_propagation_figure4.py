@@ -11,6 +11,7 @@ from matplotlib.figure import Figure as Canvas
 from creditflow.errors import UserError
 from creditflow.reporting.figure import Figure, only, rule_style
 from creditflow.reporting.names import display, rule_order
+from creditflow.reporting.recorded_angles import best_damping, recorded_angles
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,8 @@ class Settings:
 
 def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
     """Returns two panels."""
-    rows = records[records.metric.str.startswith("angle_") & records.epoch.notna()]
-    rows = only(rows, "dataset", settings.dataset, "target_propagation_figure4", "layers' angles")
+    rows = only(recorded_angles(records), "dataset", settings.dataset, "target_propagation_figure4", "layers' angles")
     rows = only(rows, "backbone", settings.variant, "target_propagation_figure4", "layers' angles", setting="variant")
-    parts = rows.metric.str.extract(r"^angle_(?P<to>bp|gnt)_layer(?P<layer>\d+)(?:_damping(?P<damping>.+))?$")
-    rows = rows.join(parts.astype({"layer": int}))
     layer = settings.layer or int(rows.layer.max())
     rows = rows[rows.layer == layer]
     if rows.empty:
@@ -50,11 +48,6 @@ def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
     where = f"{display(rows.dataset.iloc[0])}, {display(rows.backbone.iloc[0])}, hidden layer {layer}"
     canvas.supxlabel(f"{where}; a batch of {rows.n.max()} training images, {rows.seed.nunique()} seeds", fontsize=7)
     return canvas
-
-
-def best_damping(rows: pd.DataFrame) -> str:
-    """Returns the damping, as written, whose angle is smallest in the mean over epochs and seeds."""
-    return str(rows[rows.to == "gnt"].groupby("damping").value.mean().idxmin())
 
 
 def _line(axes: Axes, rows: pd.DataFrame, rule: str, rules: list[str], label: str) -> None:

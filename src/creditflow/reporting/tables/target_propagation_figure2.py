@@ -1,0 +1,37 @@
+"""The numbers behind the target-propagation paper's Figure 2: share of a hidden layer's update that leaves the output as it is, to first
+order, on a toy regression with two outputs; 0 for exact Gauss-Newton targets."""
+
+import pandas as pd
+
+from creditflow.reporting.listing import Listing
+from creditflow.reporting.names import display, rule_order
+from creditflow.settings import NoSettings
+
+
+def select(records: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
+    """Returns a row per rule: mean, least and greatest of the seeds, and the mean of their standard deviations over steps."""
+    of_seeds = records[records.metric == "nullspace_ratio"].groupby("rule")
+    rows = of_seeds.agg(
+        value=("value", "mean"), low=("value", "min"), high=("value", "max"), n_seeds=("seed", "nunique"), steps=("n", "max")
+    )
+    deviation = records[records.metric == "nullspace_ratio_deviation"].groupby("rule").value.mean()
+    return rows.join(deviation.rename("sd_over_steps")).reindex(rule_order(set(rows.index))).reset_index()
+
+
+def show(rows: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
+    """Returns the texts."""
+    return pd.DataFrame(
+        {
+            "Rule": rows.rule.map(display),
+            "Share in the null space": [f"{row.value:.3f} ({row.low:.3f} to {row.high:.3f})" for row in rows.itertuples()],
+            "Standard deviation over steps": [f"{value:.3f}" for value in rows.sd_over_steps],
+        }
+    )
+
+
+def note(rows: pd.DataFrame) -> str:
+    """Says what the numbers rest on."""
+    return f"Means of {rows.n_seeds.min()} seeds at least and {rows.steps.max()} steps, with the least and the greatest of the seeds."
+
+
+TABLE = Listing(settings=NoSettings, select=select, show=show, note=note, source="records")

@@ -1,0 +1,58 @@
+"""The numbers behind the target-propagation paper's Figure 4: angle in degrees between each rule's update of a hidden layer and the
+gradient, and what Gauss-Newton targets teach, whose damping is chosen for each rule and layer by the smallest mean angle."""
+
+from typing import Any
+
+import pandas as pd
+
+from creditflow.reporting.listing import Listing
+from creditflow.reporting.names import display, rule_order
+from creditflow.reporting.recorded_angles import best_damping, recorded_angles
+from creditflow.settings import NoSettings
+
+_ROW = ["dataset", "backbone", "rule", "layer"]
+_NUMBERS = {"bp": "to_bp", "gnt": "to_gnt"}
+
+
+def select(records: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
+    """Returns a row per network, rule and layer: mean angles over epochs and seeds, and their least and greatest of the seeds' means."""
+    rows = []
+    for cell, its in recorded_angles(records).groupby(_ROW):
+        damping = best_damping(its)
+        row: dict[str, Any] = dict(zip(_ROW, cell, strict=True)) | {"damping": damping, "n_seeds": its.seed.nunique()}
+        for to, chosen in (("bp", its[its.to == "bp"]), ("gnt", its[its.damping == damping])):
+            of_seeds = chosen.groupby("seed").value.mean()
+            row |= {_NUMBERS[to]: of_seeds.mean(), f"{_NUMBERS[to]}_low": of_seeds.min(), f"{_NUMBERS[to]}_high": of_seeds.max()}
+        rows.append(row | {"epochs": int(its.epoch.nunique()), "n": its.n.max()})
+    return pd.DataFrame(rows)
+
+
+def show(rows: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
+    """Returns the texts, rules in the usual order."""
+    order = {rule: place for place, rule in enumerate(rule_order(set(rows.rule)))}
+    rows = rows.sort_values("layer", kind="stable").sort_values("rule", key=lambda rules: rules.map(order), kind="stable")
+    rows = rows.sort_values(["dataset", "backbone"], kind="stable")
+
+    def texts(name: str) -> list[str]:
+        return [f"{a:.1f} ({b:.1f} to {c:.1f})" for a, b, c in zip(rows[name], rows[f"{name}_low"], rows[f"{name}_high"], strict=True)]
+
+    return pd.DataFrame(
+        {
+            "Dataset": rows.dataset.map(display),
+            "Network": rows.backbone.map(display),
+            "Rule": rows.rule.map(display),
+            "Hidden layer": rows.layer.astype(str),
+            "To the gradient": texts("to_bp"),
+            "To Gauss-Newton targets": texts("to_gnt"),
+            "Damping": rows.damping,
+        }
+    )
+
+
+def note(rows: pd.DataFrame) -> str:
+    """Says what the numbers rest on."""
+    seeds = f"Means over {rows.epochs.max()} epochs and {rows.n_seeds.min()} seeds at least, with the least and the greatest of the seeds"
+    return f"{seeds}; a batch of {rows.n.max()} training images."
+
+
+TABLE = Listing(settings=NoSettings, select=select, show=show, note=note, source="records")
