@@ -67,7 +67,7 @@ lint: $(TOOLS) ## formatting, types, workflow lint, dry-run of every experiment
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check .
 	$(SNAKEMAKE) --lint
-	for file in config/experiments/*.yaml; do $(DRYRUN)/default -- $$(basename $$file .yaml) > /dev/null || exit 1; done
+	printf '%s\n' $(notdir $(basename $(wildcard config/experiments/*.yaml))) | xargs -P "$$(getconf _NPROCESSORS_ONLN)" -I{} $(DRYRUN)/default -- {} > /dev/null
 	for profile in gpu slurm; do $(DRYRUN)/$$profile -- sign_symmetry > /dev/null || exit 1; done
 
 format: $(TOOLS) ## format Python and Snakemake files

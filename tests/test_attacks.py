@@ -401,10 +401,11 @@ def test_every_attack_keeps_its_norm_and_the_pixel_range(name: str, shape: tuple
     assert not bool(result.correct[0][-1]) or get_attack(name).norm != "l0"
 
 
-def test_fgsm_asks_for_one_gradient_whatever_the_number_of_epsilons(trained) -> None:  # type: ignore[no-untyped-def]
+def test_epsilons_share_the_gradient_at_the_image_itself(trained) -> None:  # type: ignore[no-untyped-def]
     model, _, data = trained
     assert run("fgsm", model, data, [0.01 * k for k in range(7)]).queries_per_image == 1
-    assert run("pgd", model, data, [0.0, 0.1, 0.2]).queries_per_image == 10  # 5 steps at the two that are not 0
+    assert run("pgd", model, data, [0.0, 0.1, 0.2]).queries_per_image == 1 + 2 * 4  # 0 needs no step
+    assert run("pgd", model, data, [0.1, 0.2], random_start=True).queries_per_image == 2 * 5
 
 
 def test_tpgd_needs_no_label_and_ascends_the_divergence(trained) -> None:  # type: ignore[no-untyped-def]
