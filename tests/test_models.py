@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from creditflow import apply_rule, feedback_state, load_feedback, load_model, save_model
 from creditflow.errors import UserError
@@ -21,6 +22,20 @@ def test_lenet5_has_the_known_number_of_parameters(shape: tuple[int, int, int], 
     # LeCun et al.'s layers, fully connected from S2 to C3: 61,706 with one input channel, 150 more per further one.
     assert sum(p.numel() for p in model.parameters()) == 61706 + 150 * (shape[0] - 1)
     assert model(torch.rand(2, *shape)).shape == (2, 10)
+
+
+def test_lenet5_computes_what_it_does_with_relu_before_pooling() -> None:
+    ours = build_model(ModelSpec("lenet5", (1, 28, 28), **GREY)).backbone
+    assert isinstance(ours, nn.Sequential)
+    order = [0, 2, 1, 3, 5, 4, *range(6, len(ours))]
+    images = torch.randn((20, 1, 28, 28), generator=torch.Generator().manual_seed(0), requires_grad=True)
+    found = []
+    for network in (ours, nn.Sequential(*(ours[place] for place in order))):
+        output = network(images)
+        found.append([output, *torch.autograd.grad(output.square().sum(), [images, *ours.parameters()])])
+    assert isinstance(ours[1], nn.MaxPool2d) and isinstance(ours[2], nn.ReLU)
+    for swapped, usual in zip(*found, strict=True):
+        assert torch.equal(swapped, usual)
 
 
 @pytest.mark.parametrize(("backbone", "shape"), [("lenet5", (1, 8, 8)), ("small_cnn", (1, 7, 9))])
