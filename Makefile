@@ -78,7 +78,7 @@ format: $(TOOLS) ## format Python and Snakemake files
 bench: $(INSTALLED) ## all benchmarks, side by side; one table of medians, spread and limits in results/bench (OPTIONS for benchmarks/run_all.py)
 	$(BIN)/python benchmarks/run_all.py $(OPTIONS)
 
-container: $(INSTALLED) ## build the image for --use-apptainer (FLAVOUR=cpu for one without CUDA; OPTIONS for containers/build.py)
+container: $(INSTALLED) ## build the image for --use-apptainer (FLAVOUR=cpu for one without CUDA, which wants --pip-options; OPTIONS for containers/build.py)
 	$(BIN)/python containers/build.py --flavour $(FLAVOUR) $(OPTIONS)
 
 lock: $(TOOLS) ## resolve pyproject.toml anew into envs/

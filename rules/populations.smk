@@ -23,6 +23,7 @@ rule train_population:
             "populations/rules/{rule}.py",
             "populations/rules/bp.py",  # angles are to these two
             "populations/rules/gnt.py",
+            "populations/spectra.py",
             "products.py",
             "runtime.py",
             "data/inputs.py",

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from creditflow import plugins
 from creditflow.cli import existing_file, json_object, run_stage, stage_parser
+from creditflow.errors import UserError
 from creditflow.reporting.collection import read_frames
 from creditflow.reporting.figure import Figure, write_figure
 from creditflow.settings import parse
@@ -18,14 +19,17 @@ def main() -> None:
         type=existing_file,
         nargs="+",
         required=True,
-        help="what the figure shows: summary.parquet, audit.parquet, records.parquet or single records, as its `source` says",
+        help="what the figure shows: summary.parquet, audit.parquet, records.parquet, single records or populations, as its `source` says",
     )
     parser.add_argument("--output", type=Path, required=True, help="file to write; its suffix is replaced by .pdf, .svg, .png")
     args = parser.parse_args()
 
     figure: Figure = plugins.load("figure", args.figure).FIGURE
     settings = parse(figure.settings, args.settings, f"settings of figure {args.figure}")
-    (frame,) = read_frames(args.frame, figure.source)
+    frames = read_frames(args.frame, figure.source)
+    if len(frames) != 1:
+        raise UserError(f"a figure shows one frame, {args.figure} names {len(frames)}; give its Figure one as `source`")
+    (frame,) = frames
     write_figure(figure, frame, settings, args.output)
 
 

@@ -1,6 +1,7 @@
 """Attacks against plain foolbox, closed forms and their own promises."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import eagerpy as ep
 import foolbox
@@ -10,9 +11,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyautoattack.autopgd_base import APGDAttack
 from torch import Tensor, nn
 
-from creditflow import apply_rule, plugins, runtime
+from creditflow import apply_rule, feedback_state, load_model, plugins, runtime, save_model, targets
 from creditflow.attacks import Attack, Candidates, Helpers, Problem, choose_images, get_attack, guards, run_attack
 from creditflow.attacks.evaluate import perturbation_size
 from creditflow.attacks.foolbox_adapter import starting_points
@@ -20,6 +22,7 @@ from creditflow.checks import fired
 from creditflow.data.inputs import to_unit_interval
 from creditflow.data.prepared import Subset
 from creditflow.errors import UserError
+from creditflow.evaluation import attacker_view
 from creditflow.settings import NoSettings, parse
 from creditflow.training import TrainingSettings, train
 from helpers import small_model, subset
@@ -589,6 +592,32 @@ def test_a_saturated_softmax_does_not_pass_for_robustness(trained) -> None:  # t
     assert honest.correct.float().mean() < masked.correct.float().mean() - 0.2  # and is not
     assert masked.checks["zero_gradients"] > 0.1 > plain.checks["zero_gradients"]
     assert "zero_gradients" in fired(masked.checks)
+
+
+def test_guards_look_at_the_loss_that_the_attack_ascends(trained) -> None:  # type: ignore[no-untyped-def]
+    model, _, data = trained
+    saturated = Wrapped(model, lambda z: 1e6 * z)
+    of = {name: run(name, saturated, data, [0.05], **CHEAP.get(name, {})).checks for name in ("apgd_ce", "apgd_dlr", "fab", "tpgd")}
+    assert of["apgd_ce"]["zero_gradients"] > 0.5 and of["apgd_dlr"]["zero_gradients"] == 0  # the ratio knows no scale
+    assert not {"zero_gradients", "saturated_loss"} & (set(of["fab"]) | set(of["tpgd"]))
+
+
+def test_the_difference_of_logits_ratio_is_the_references() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn((50, 5), generator=generator), torch.randint(0, 5, (50,), generator=generator)
+    reference = APGDAttack(nn.Identity(), eps=0.1, device="cpu").dlr_loss(logits, labels)
+    torch.testing.assert_close(targets.logits_ratio(logits, labels), reference)
+
+
+def test_the_attackers_view_of_brsf_has_the_magnitudes_it_was_trained_with(tmp_path: Path) -> None:
+    model = small_model()
+    view = apply_rule(model, "brsf", generator=torch.Generator().manual_seed(0))
+    save_model(tmp_path / "one.safetensors", model, rule="brsf", feedback=feedback_state(view))
+    seen = attacker_view(tmp_path / "one.safetensors", load_model(tmp_path / "one.safetensors"), "feedback").eval()
+    x = torch.rand((2, 1, 12, 12), requires_grad=True)
+    torch.autograd.grad(seen(x).sum(), x)
+    for name, value in feedback_state(seen).items():
+        assert torch.equal(value, feedback_state(view)[name]), name
 
 
 @pytest.mark.parametrize("name", ["pgd_mse", "pgd_mse_code"])

@@ -114,6 +114,19 @@ class Masked(nn.Module):
         return output
 
 
+def test_images_that_are_wrong_before_an_attack_are_wrong_under_it() -> None:
+    clean, attacked = [True, True, False, False], [True, False, True, False]  # one that is wrong ends right
+    records = [
+        record(rule, 0, attack, gradient, rows, range(4))
+        for rule in ("bp", "usf")
+        for attack, gradient, rows in (("clean", "none", [clean]), ("pgd", "exact", [attacked, attacked]))
+    ]
+    frame = audit(records, AUDIT | {"attacks": ("pgd",)})
+    assert frame["accuracy pgd exact"].tolist() == frame.worst.tolist() == [0.25] * 4 and set(frame.clean) == {0.5}
+    with pytest.raises(UserError, match="usf: no clean record of seed 0"):
+        audit([one for one in records if (one.keys.rule, one.keys.attack) != ("usf", "clean")], AUDIT | {"attacks": ("pgd",)})
+
+
 @pytest.mark.parametrize("tamper", [torch.zeros_like, torch.randn_like], ids=["zero", "noise"])
 def test_a_network_that_hides_its_gradient_is_masked(task, twins, reference, tamper) -> None:  # type: ignore[no-untyped-def]
     records = [one for seed in range(3) for one in attacked("masked", seed, Masked(twins[seed], tamper), twins[seed], task[1])]

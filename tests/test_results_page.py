@@ -62,6 +62,7 @@ def test_a_figure_is_shown_if_it_was_exported(tmp_path: Path) -> None:
         ({"where": {"rule": "usf"}}, {}, "0 rows of .* fit, not one"),
         ({"form": "roman"}, {}, "form must be one of percent, points, number, text, not 'roman'"),
         ({}, {"measured": "The worst case is {wurst}%."}, "paper 1, claim 1: 'worst' is either not in the text or not under `numbers`"),
+        ({}, {"verdict": "masked, 3 points remain"}, "paper 1, claim 1: the verdict has a number of its own; name one under `numbers`"),
         ({}, {"verdict": None, "extra": 1}, "paper 1, claim 1: expected the keys .* found .*extra"),
     ],
 )

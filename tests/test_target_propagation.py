@@ -17,6 +17,7 @@ from creditflow.populations.losses import LOSSES
 from creditflow.populations.network import forward, tanh, tanh_change
 from creditflow.populations.rules.gnt import jacobians
 from creditflow.populations.settings import PopulationSettings
+from creditflow.populations.training import _Run
 from creditflow.settings import parse
 
 CE = LOSSES["cross_entropy"]
@@ -384,3 +385,34 @@ def test_mistakes_are_explained(rule: str, changes: dict[str, object], message: 
     with pytest.raises(UserError, match=message) as caught:
         trained(rule, [Member(0, 0.1)], **changes)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_measured_or_taught_beside_it_changes_no_batch_and_no_noise() -> None:
+    """Training draws from streams of its own: feedback epochs, and angles, which take noise too, leave them where they are."""
+    seen = [trained("ddtp_linear", [Member(0, 0.01)], epochs=3, angle_images=images) for images in (0, 40)]
+    for name, value in (seen[0].parameters | seen[0].feedback).items():
+        assert torch.equal(value, (seen[1].parameters | seen[1].feedback)[name]), name
+    # At a feedback rate of nearly 0 the epochs of feedback leave no trace but in the streams.
+    still = {"epochs": 3, "feedback_learning_rate": 1e-30}
+    with_epochs, without = (trained("ddtp_linear", [Member(0, 0.01)], **still, feedback_epochs=n, extra_feedback_epochs=n) for n in (2, 0))
+    for name, value in with_epochs.parameters.items():
+        torch.testing.assert_close(value, without.parameters[name], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("what", ["measured", "feedback"])
+def test_a_member_that_breaks_after_the_last_step_is_marked(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    plain = _Run._measure
+
+    def broken(run: _Run) -> dict[str, Tensor]:
+        found = plain(run)
+        if run.population.epoch == 2:
+            if what == "measured":
+                found["update_angle"][1] = torch.nan
+            else:
+                run.population.feedback["q1"][1] = torch.inf
+        return found
+
+    monkeypatch.setattr(_Run, "_measure", broken)
+    found = trained("ddtp_linear", [Member(0, 0.01), Member(1, 0.01)], epochs=3)
+    assert not int(found.diverged[0]) and int(found.diverged[1]) == 2 * 15  # 240 images in 15 steps
+    assert [len(history) for history in found.history] == [3, 1] and int(found.best_epoch[1]) == 1

@@ -48,6 +48,7 @@ def test_every_cell_has_settings_that_its_rule_knows(experiments: dict[str, Expe
             assert own.width == (2048 if dataset == "cifar10" else 1024)
     # Tables 1 and 2 have 8 methods on 4 tasks, but no DFA on Frozen-MNIST; Table 3 has 4.
     assert len(cells) == {"target_propagation": 66, "target_propagation_fashion": 8}[name]
+    assert len(list(experiment.chains())) == {"target_propagation": 66 * 10, "target_propagation_fashion": 7 * 3 + 1}[name]
 
 
 def test_the_rate_is_the_published_one_over_the_step_size(experiments: dict[str, Experiment]) -> None:

@@ -134,7 +134,10 @@ def run_stage(main: Callable[[], None]) -> None:
     except (MemoryError, RuntimeError) as error:
         if not _OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"):
             raise
-        _end(f"error: out of memory ({one_line(error)}); lower the experiment's batch_size of this attack or training", 2)
+        _end(
+            f"error: out of memory ({one_line(error)}); give the job more memory, run fewer at once, or lower its batch_size",
+            2,
+        )
     except OSError as error:
         _end(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2)
     except KeyboardInterrupt:

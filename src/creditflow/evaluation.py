@@ -41,7 +41,9 @@ _HISTORY = (
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options that say what is measured."""
-    parser.add_argument("--model", type=existing_file, required=True, help="model file that finetune.py or pretrain.py wrote")
+    parser.add_argument(
+        "--model", type=existing_file, required=True, help="model file that finetune.py, pretrain.py or select_member.py wrote"
+    )
     parser.add_argument("--data", type=existing_file, required=True, help="dataset that prepare.py wrote")
     parser.add_argument("--input", type=json_object, default={}, help='what the network sees, such as {"size": 224, "channels": 3}')
     parser.add_argument("--classes", type=natural, nargs="+", help="labels to use, renumbered 0, 1, ...; all if absent")
@@ -65,10 +67,10 @@ def loaded(args: argparse.Namespace, device: torch.device) -> tuple[ImageClassif
     if ours != theirs:
         what = f"{args.model} takes images {ours[0]} of {ours[1]} classes, the data has {theirs[0]} of {theirs[1]}"
         raise UserError(f"{what}; check --data, --classes and --input")
-    return _placed(model, device), read_sidecar(args.model), data.to(device)
+    return placed(model, device), read_sidecar(args.model), data.to(device)
 
 
-def _placed(model: Model, device: torch.device) -> Model:
+def placed(model: Model, device: torch.device) -> Model:
     """Moves a model to its device; on a CPU convolutions compute with channels last (docs/performance.md says why)."""
     layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
     model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
@@ -80,7 +82,9 @@ def attacker_view(path: Path, model: ImageClassifier, gradient: str) -> nn.Modul
     if gradient != "feedback":
         return model
     rule, state = load_feedback(path)
-    return _placed(apply_rule(model, rule, state=state), next(model.parameters()).device)
+    device = next(model.parameters()).device
+    # The model first: a rule that notes its weights takes a change of their layout for a step, and may draw anew.
+    return placed(apply_rule(placed(model, device), rule, state=state), device)
 
 
 def helpers(args: argparse.Namespace, model: ImageClassifier, gradient: str) -> Helpers:
@@ -93,7 +97,7 @@ def helpers(args: argparse.Namespace, model: ImageClassifier, gradient: str) -> 
         surrogate = load_model(args.surrogate)
         if (surrogate.spec.image_shape, surrogate.spec.n_classes) != (model.spec.image_shape, model.spec.n_classes):
             raise UserError(f"--surrogate {args.surrogate} takes other images or classes than {args.model}")
-        surrogate = _placed(surrogate, next(model.parameters()).device)
+        surrogate = placed(surrogate, next(model.parameters()).device)
     return Helpers(surrogate, _drawing_views(args, model) if gradient == "feedback" else None)
 
 
@@ -106,7 +110,7 @@ def _drawing_views(args: argparse.Namespace, model: ImageClassifier) -> Callable
     generator = runtime.generator("expectation", args.seed, device=device)
 
     def views(n: int) -> Sequence[nn.Module]:
-        return [_placed(apply_rule(model, rule, generator=generator), device).eval() for _ in range(n)]
+        return [placed(apply_rule(model, rule, generator=generator), device).eval() for _ in range(n)]
 
     return views
 

@@ -20,7 +20,7 @@ from creditflow.hyperparameters import with_published
 from creditflow.mappings import merged
 from creditflow.plugins import suggestion
 
-#: results/data holds the datasets, which all experiments share; the others are rules of the workflow.
+#: results/data holds the datasets, which all experiments share; the others are rules of the workflow, or folders of an experiment.
 RESERVED = (
     "data",
     "all",

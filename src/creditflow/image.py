@@ -31,8 +31,9 @@ def check_image(image: Path, flavour: str) -> None:
     if image.exists() and digest_path(image).exists():
         return
     others = sorted(path.name for path in image.parent.glob("*.sif") if path != image)
+    how = " and OPTIONS=\"--pip-options='--extra-index-url=...'\", PyTorch's index of CPU builds" if flavour == "cpu" else ""
     why = f"; {', '.join(others)} belongs to another lock, version or flavour" if others else ""
-    raise UserError(f"there is no image {image}{why}; build it with `make container FLAVOUR={flavour}`")
+    raise UserError(f"there is no image {image}{why}; build it with `make container FLAVOUR={flavour}`{how}")
 
 
 def running_image() -> dict[str, Any] | None:

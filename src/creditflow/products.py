@@ -30,7 +30,7 @@ def use_faster_products() -> bool:
 
 
 def use_own_products() -> None:
-    """Takes `use_faster_products` back."""
+    """Takes `use_faster_products` back, for tests that compare the two."""
     global _library
     if _library is not None:
         _library._destroy()

@@ -1,4 +1,4 @@
-"""The result record: what a leaf job leaves behind, and the only source of numbers for tables and figures.
+"""The result record: what a leaf job leaves behind, and what tables and figures are made from.
 
 A record is `<name>.json` (keys, metrics, checks, settings, provenance) and `<name>.safetensors` (outcomes per
 example). The JSON is written last and holds the hash of the other file.

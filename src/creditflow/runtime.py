@@ -57,7 +57,7 @@ def no_denormals() -> Iterator[None]:
 def setup(device: str, threads: int) -> torch.device:
     """Sets the CPU threads and deterministic kernels, and returns the device.
 
-    `device` is `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`. For the first two the process takes
+    `device` is `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`. For `auto` and `cuda` the process takes
     a GPU slot where the workflow has announced some. Raises UserError for anything else, for a CUDA device that does
     not exist, and where `auto` would fall back to the CPU although a GPU was assigned.
     """

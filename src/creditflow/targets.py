@@ -28,6 +28,15 @@ def squared_error(logits: Tensor, labels: Tensor) -> Tensor:
     return (logits.softmax(1) - F.one_hot(labels, logits.shape[1])).square().sum(1)
 
 
+def logits_ratio(logits: Tensor, labels: Tensor) -> Tensor:
+    """Returns the difference of logits ratio (N,), -(z_y - max_{i != y} z_i) / (z_(1) - z_(3)) (Croce and Hein, 2020), for labels
+    int64 (N,) of three classes or more."""
+    place = labels[:, None]
+    other = logits.scatter(1, place, -torch.inf).amax(1)
+    first, _, third = logits.topk(3, dim=1).values.unbind(1)
+    return (other - logits.gather(1, place)[:, 0]) / (first - third + 1e-12)
+
+
 def is_correct(logits: Tensor, labels: Tensor) -> Tensor:
     """Returns bool (N,): is the largest logit that of a label?"""
     return holds(logits.argmax(1), labels)

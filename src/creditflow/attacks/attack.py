@@ -104,7 +104,7 @@ class Attack:
         uses_surrogate: whether it needs `problem.surrogate`.
         uses_pool: whether it needs `problem.pool`.
         multi_label: whether it can attack images of several labels, where it has to leave all of them.
-        loss: what it ascends; guards look at this loss's gradient.
+        loss: what it ascends; guards look at this loss's gradient. None if it has none that says something at the image itself.
     """
 
     norm: Norm
@@ -114,4 +114,4 @@ class Attack:
     uses_surrogate: bool = False
     uses_pool: bool = False
     multi_label: bool = False
-    loss: Callable[[Tensor, Tensor], Tensor] = targets.cross_entropies
+    loss: Callable[[Tensor, Tensor], Tensor] | None = targets.cross_entropies

@@ -104,11 +104,12 @@ def run_attack(
         stack.enter_context(runtime.global_seed("attack", seed))
         pool = _pool(model, data) if attack.uses_pool else None
         for images, labels in data.batches(chosen.split(batch_size)):
-            problem = Problem(model, images, labels, pool, helpers.surrogate, _counted(helpers.views, counter), attack.loss)
+            views, loss = _counted(helpers.views, counter), attack.loss or targets.cross_entropies
+            problem = Problem(model, images, labels, pool, helpers.surrogate, views, loss)
             guards.check_outputs(problem.logits)
             n_classes = problem.n_classes
             results.append(_attack_batch(attack, settings, problem, epsilons, counter))
-            seen.append(guards.observe(problem, gradient=attack.uses_gradient))
+            seen.append(guards.observe(problem, gradient=attack.uses_gradient and attack.loss is not None))
     joined = {name: torch.cat([one[name] for one in seen]) for name in seen[0]}
     labels = data.labels[chosen.to(data.labels.device)].cpu()
     return _join(results, guards.summarise(joined) | _counts(attack, epsilons, results, labels, n_classes))

@@ -33,7 +33,7 @@ def check_epsilons(epsilons: "list[float] | tuple[float, ...]") -> None:
 
 
 def observe(problem: Problem, *, gradient: bool) -> dict[str, Tensor]:
-    """Returns per-image signs (N,) for one batch; those of the gradient only where an attack uses it."""
+    """Returns per-image signs (N,) for one batch; those of the loss and its gradient only where asked for."""
     with torch.no_grad():
         again = problem.model(problem.images)
     seen = {"outputs_differ": (again != problem.logits).any(1)}

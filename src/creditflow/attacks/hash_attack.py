@@ -64,7 +64,7 @@ class HashProblem:
             shared = (self.labels.float() @ self.train_labels.float().T) > 0
         return shared.to(self.outputs.dtype)
 
-    def descend(self, loss: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Tensor:
+    def gradient_of(self, loss: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Tensor:
         """Returns the gradient (N, C, H, W) of a loss of (outputs (N, K), images) at images x, each image's its own."""
         x = x.detach().requires_grad_()
         with torch.enable_grad():

@@ -105,7 +105,9 @@ def _replaceable(view: nn.Module) -> list[tuple[str, nn.Module]]:
             raise UserError("the model has a rule already; apply the rule to the plain model")
         elif isinstance(layer, nn.MultiheadAttention | nn.Linear | nn.Conv2d):
             # These read their weights in ways of their own: replacing only a part would be neither rule nor BP.
-            raise UserError(f"no feedback rule can be put on layer {name!r} of type {type(layer).__name__}")
+            raise UserError(
+                f"no feedback rule can be put on layer {name!r} of type {type(layer).__name__}; use Linear and Conv2d themselves"
+            )
     return found
 
 

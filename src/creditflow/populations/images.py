@@ -46,7 +46,7 @@ class FlatImages:
 def flat_images(data: Subset) -> FlatImages:
     """Returns a subset's images as vectors. Raises UserError for files, resized images, and an image without any label."""
     if not isinstance(data.images, Tensor) or data.inputs.size is not None:
-        raise UserError("populations take small images at their stored size; choose another dataset")
+        raise UserError("populations take small images at their stored size; take `input.size` away or choose another dataset")
     if data.multi_label and not bool(data.labels.any(1).all()):
         raise UserError("an image has no label at all, so that there is nothing to learn from it; give such images a label of their own")
     pixels = data.images
@@ -66,31 +66,37 @@ def held_out(data: FlatImages, n: int) -> tuple[FlatImages, FlatImages]:
 
 
 class Streams:
-    """The random numbers of training, from generators of each seed: members of one seed see the same images and masks."""
+    """The random numbers of training, from generators of each seed: members of one seed see the same images and masks.
+
+    Every purpose has a stream of its own, so that what one rule or setting draws in addition changes nothing for the others.
+    """
+
+    #: `noise` has dropout masks, too; orders are drawn on the CPU, the others on the device.
+    ORDERS, NOISES = ("order", "feedback order"), ("noise", "feedback noise", "measuring")
 
     def __init__(self, seeds: list[int], device: torch.device) -> None:
         self.seeds = sorted(set(seeds))
         self._row = torch.tensor([self.seeds.index(seed) for seed in seeds], device=device)
         self._all_differ = len(self.seeds) == len(seeds) and self.seeds == seeds
-        self._order = [runtime.generator("population", "order", seed) for seed in self.seeds]
-        self._noise = [runtime.generator("population", "noise", seed, device=device) for seed in self.seeds]
+        self._of = {name: [runtime.generator("population", name, seed) for seed in self.seeds] for name in self.ORDERS}
+        self._of |= {name: [runtime.generator("population", name, seed, device=device) for seed in self.seeds] for name in self.NOISES}
         self.device = device
 
-    def orders(self, n: int) -> Tensor:
+    def orders(self, n: int, stream: str = "order") -> Tensor:
         """Returns for each member a permutation (P, n) of the training images."""
-        return self._spread(torch.stack([torch.randperm(n, generator=generator) for generator in self._order]).to(self.device))
+        return self._spread(torch.stack([torch.randperm(n, generator=generator) for generator in self._of[stream]]).to(self.device))
 
-    def uniform(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    def uniform(self, shape: tuple[int, ...], dtype: torch.dtype, stream: str = "noise") -> Tensor:
         """Returns for each member numbers (P, *shape) in [0, 1)."""
         drawn = torch.empty(len(self.seeds), *shape, dtype=dtype, device=self.device)
-        for row, generator in zip(drawn, self._noise, strict=True):
+        for row, generator in zip(drawn, self._of[stream], strict=True):
             row.uniform_(generator=generator)
         return self._spread(drawn)
 
-    def normal(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    def normal(self, shape: tuple[int, ...], dtype: torch.dtype, stream: str = "noise") -> Tensor:
         """Returns for each member numbers (P, *shape) from N(0, 1)."""
         drawn = torch.empty(len(self.seeds), *shape, dtype=dtype, device=self.device)
-        for row, generator in zip(drawn, self._noise, strict=True):
+        for row, generator in zip(drawn, self._of[stream], strict=True):
             row.normal_(generator=generator)
         return self._spread(drawn)
 
@@ -98,7 +104,7 @@ class Streams:
         """Returns for each member a dropout mask (P, *shape): 1 / keep with probability keep, to 16 bits, else 0."""
         n = math.prod(shape)
         words = torch.empty(len(self.seeds), -(-n // 4), dtype=torch.int64, device=self.device)
-        for row, generator in zip(words, self._noise, strict=True):
+        for row, generator in zip(words, self._of["noise"], strict=True):
             row.random_(-(2**63), None, generator=generator)
         kept = words.view(torch.int16)[:, :n].reshape(-1, *shape) < round(keep * 2**16) - 2**15
         return self._spread(kept.to(dtype).mul_(1 / keep))
@@ -108,11 +114,12 @@ class Streams:
 
     def get_state(self) -> list[Tensor]:
         """Returns the generators' states, for a checkpoint."""
-        return [generator.get_state() for generator in (*self._order, *self._noise)]
+        return [generator.get_state() for generators in self._of.values() for generator in generators]
 
     def set_state(self, states: list[Tensor]) -> None:
         """Sets what `get_state` returned."""
-        for generator, state in zip((*self._order, *self._noise), states, strict=True):
+        generators = [generator for generators in self._of.values() for generator in generators]
+        for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
 
 

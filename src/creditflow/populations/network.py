@@ -73,7 +73,7 @@ def network_of(
     if not convolutions:
         return Network((n_inputs, *hidden, n_classes), activation)
     if image_shape is None or math.prod(image_shape) != n_inputs:
-        raise UserError("convolutions need images with channels, height and width")
+        raise UserError("convolutions need images with channels, height and width; take `convolutions` away")
     front = Network((n_inputs,), activation, tuple(convolutions), image_shape)
     widths = [math.prod(front.shape(layer)) for layer in range(1, len(convolutions) + 1)]
     return replace(front, widths=(n_inputs, *widths, *hidden, n_classes))

@@ -10,11 +10,6 @@ def singular_values(matrix: Tensor) -> Tensor:
     return torch.where(matrix.isfinite().all(), values, torch.full_like(values, torch.nan))
 
 
-def effective_rank(matrix: Tensor) -> Tensor:
-    """Returns that of a matrix; see `effective_rank_of`."""
-    return effective_rank_of(singular_values(matrix))
-
-
 def effective_rank_of(values: Tensor) -> Tensor:
     """Returns exp(-sum_i p_i log p_i) of p_i = s_i / sum s, the shares of singular values s (Roy and Vetterli, 2007); 0 if all are zero."""
     total = values.sum()

@@ -195,19 +195,18 @@ class _Run:
         logits: Tensor = update.logits
         return logits
 
-    def _noise(self, images: Tensor) -> tuple[Tensor, ...]:
+    def _noise(self, images: Tensor, stream: str = "noise") -> tuple[Tensor, ...]:
         """Returns what the rule's step needs of N(0, 1), (P, B, width) each."""
         if not self.rule.noisy_step:
             return ()
-        return tuple(
-            self.streams.normal((images.shape[1], width), self.dtype) for width in self.rule.noise(self.network, self.rule_settings)
-        )
+        widths = self.rule.noise(self.network, self.rule_settings)
+        return tuple(self.streams.normal((images.shape[1], width), self.dtype, stream) for width in widths)
 
     def _mirror(self, rates: Tensor) -> None:
         """Takes a feedback step that needs no images."""
         assert self.feedback_step is not None
         widths = self.rule.noise(self.network, self.rule_settings)
-        noise = tuple(self.streams.uniform((self.settings.batch_size, width), self.dtype) for width in widths)
+        noise = tuple(self.streams.uniform((self.settings.batch_size, width), self.dtype, "feedback noise") for width in widths)
         nothing = torch.empty(len(rates), 0, device=self.device, dtype=self.dtype)
         directions = self.feedback_step(self.population.parameters, self.population.feedback, Batch(nothing, nothing, (), noise))
         self._descend(self.feedback_optimizer, directions, self._feedback_rates(rates))
@@ -219,10 +218,10 @@ class _Run:
                 f"{self.rule.name} has no feedback to train in epochs of its own; leave feedback_epochs and extra_feedback_epochs out"
             )
         for _ in range(n):
-            for chosen in self.streams.orders(len(self.data)).split(self.settings.batch_size, dim=1):
+            for chosen in self.streams.orders(len(self.data), "feedback order").split(self.settings.batch_size, dim=1):
                 images, targets = self.data.batch(chosen, self.dtype)
                 assert self.feedback_step is not None
-                batch = Batch(images, targets, (), self._noise(images))
+                batch = Batch(images, targets, (), self._noise(images, "feedback noise"))
                 directions = self.feedback_step(self.population.parameters, self.population.feedback, batch)
                 self._descend(self.feedback_optimizer, directions, self._feedback_rates(rates))
 
@@ -255,7 +254,7 @@ class _Run:
         if len(self.probe):
             chosen = torch.arange(len(self.probe), device=self.device).expand(len(population.members), -1)
             images, targets = self.probe.batch(chosen, self.dtype)
-            batch = Batch(images, targets, (), self._noise(images))
+            batch = Batch(images, targets, (), self._noise(images, "measuring"))
             directions = self.step(population.parameters, population.feedback, batch).directions
             found["update_angle"] = update_angles(self.network, self.loss, population.parameters, directions, batch)
             if settings.layer_angles:
@@ -273,7 +272,8 @@ class _Run:
         """Notes the epoch's numbers, divergence and stops; keeps the parameters of members that are better than before."""
         population, settings = self.population, self.settings
         sizes = norms(population.parameters)
-        bad = torch.where(sizes.isfinite(), bad, bad.clamp(max=n_steps - 1))  # the last step's loss was from before it
+        finite = torch.stack([sizes, *([norms(population.feedback)] if population.feedback else []), *rows.values()]).isfinite().all(0)
+        bad = torch.where(finite, bad, bad.clamp(max=n_steps - 1))  # the last step's loss was from before it
         newly = (bad < n_steps) & (population.diverged == 0)
         population.diverged = torch.where(newly, (population.epoch - 1) * n_steps + bad + 1, population.diverged)
         population.norm = torch.where(population.diverged == 0, sizes, population.norm)

@@ -1,1 +1,3 @@
-"""From records to statistics, tables and figures. Nothing here imports torch, and no number is made up here."""
+"""From records to statistics, tables and figures.
+
+Only what shows trained populations themselves imports torch. No number is made up here."""

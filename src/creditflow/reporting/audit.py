@@ -98,11 +98,12 @@ def _cell(records: Sequence[Record], settings: Mapping[str, Any]) -> list[dict[s
     images = _common_images(used)
     names = sorted({record.keys.rule for record in used}, key=lambda rule: (rule != REFERENCE, rule))
     if names[0] != REFERENCE:
-        raise UserError(f"no attack of the audit was run on {REFERENCE}, with which rules are compared")
+        raise UserError(f"no attack of the audit was run on {REFERENCE}, with which rules are compared; add it to their `rules`")
     seeds = {name: {record.keys.seed for record in used if record.keys.rule == name} for name in names}
     for name in names:
         if not seeds[name] <= seeds[REFERENCE]:
-            raise UserError(f"{name} has seeds {sorted(seeds[name])}, {REFERENCE} has {sorted(seeds[REFERENCE])}: they cannot be paired")
+            both = f"{name} has seeds {sorted(seeds[name])}, {REFERENCE} has {sorted(seeds[REFERENCE])}"
+            raise UserError(f"{both}: they cannot be paired; give {REFERENCE} these seeds too")
     place = {"dataset": records[0].keys.dataset, "backbone": records[0].keys.backbone}
 
     def measured(name: str, of: set[int], epsilon: float) -> _Rule:
@@ -117,16 +118,23 @@ def _cell(records: Sequence[Record], settings: Mapping[str, Any]) -> list[dict[s
 
 
 def _rule(name: str, records: Sequence[Record], settings: Mapping[str, Any], images: NDArray[np.int64], epsilon: float) -> _Rule:
-    clean = [record.outcomes["correct"][0][images] for record in records if record.keys.attack == "clean"]
+    clean = {record.keys.seed: record.outcomes["correct"][0][images] for record in records if record.keys.attack == "clean"}
     by_condition: dict[Condition, list[Record]] = {}
     for record in sorted(records, key=lambda record: record.keys.seed):
         if record.keys.attack in settings["attacks"]:
             by_condition.setdefault((record.keys.attack, record.keys.gradient), []).append(record)
-    outcomes = {condition: np.stack([_at(record, images, epsilon) for record in members]) for condition, members in by_condition.items()}
+    without = sorted({record.keys.seed for members in by_condition.values() for record in members} - set(clean))
+    if without:
+        raise UserError(f"{name}: no clean record of seed {without[0]}; give the audit the records of `evaluate`, too")
+    # What is wrong before the attack is no survivor, whatever an attack that ends elsewhere makes of it.
+    outcomes = {
+        condition: np.stack([_at(record, images, epsilon) & clean[record.keys.seed] for record in members])
+        for condition, members in by_condition.items()
+    }
     if len({len(outcome) for outcome in outcomes.values()}) > 1:
-        raise UserError(f"{name}: not all attacks of the audit were run with the same seeds")
+        raise UserError(f"{name}: not all attacks of the audit were run with the same seeds; run them with the same, or audit fewer")
     checks = {condition: [record.content["checks"] for record in members] for condition, members in by_condition.items()}
-    return _Rule(name, float(np.mean(clean)), outcomes, checks)
+    return _Rule(name, float(np.mean(list(clean.values()))), outcomes, checks)
 
 
 def _row(rule: _Rule, reference: Outcomes, claim: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Collects records into the two frames that every table and figure is made from."""
+"""Collects records into the frames that tables and figures are made from."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict

@@ -78,7 +78,11 @@ def only(rows: pd.DataFrame, column: str, wanted: str | None, figure: str, what:
         raise UserError(f"{figure}: choose one {setting or column} of {', '.join(found)} in the figure's settings")
     chosen = rows if wanted is None else rows[rows[column] == wanted]
     if chosen.empty:
-        choice = f"{', '.join(found)}; choose by `{setting or column}` in the figure's settings" if found else "none"
+        choice = (
+            f"{', '.join(found)}; choose by `{setting or column}` in the figure's settings"
+            if found
+            else "none; take the figure away, or have the experiment make it"
+        )
         raise UserError(f"{figure}: no record of {what} for {column} {wanted or 'any'!r}; found: {choice}")
     return chosen
 

@@ -43,7 +43,7 @@ def read_published(path: Path) -> pd.DataFrame:
     try:
         frame = pd.read_csv(path, dtype=str)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a table of published numbers ({one_line(error)})") from error
+        raise UserError(f"{path} is not a table of published numbers ({one_line(error)}); see config/published/README.md") from error
     if list(frame.columns) != [*COLUMNS, *(name for name in _MORE if name in frame)]:
         raise UserError(f"{path} must have the columns {', '.join(COLUMNS)}, and may have n and spread")
     try:

@@ -31,7 +31,8 @@ _FORMS: dict[str, Callable[[Any], str]] = {
 def results_page(folder: Path) -> str:
     """Returns the page for a folder of exported results with its `claims.yaml`.
 
-    Raises UserError, naming the claim, for a file, row, column or name that is not there, and for a row that is not the only one.
+    Raises UserError, naming the claim, for a file, row, column or name that is not there, for a row that is not the only one, and for a
+    verdict with numbers of its own.
     """
     path = folder / "claims.yaml"
     try:
@@ -72,6 +73,8 @@ def _claims(folder: Path, claims: list[dict[str, Any]], place: str) -> str:
         unknown = sorted(named ^ set(values))
         if unknown:
             raise UserError(f"{where}: {unknown[0]!r} is either not in the text or not under `numbers`")
+        if re.search(r"\d", re.sub(r"{\w+}", "", claim["verdict"])):
+            raise UserError(f"{where}: the verdict has a number of its own; name one under `numbers`, so that it follows the table")
         measured, verdict = claim["measured"].format(**values), claim["verdict"].format(**values)
         link = f"[{claim['experiment']}]({claim['experiment']}/README.md)"
         lines.append(f"| {claim['claim']} | {measured} | {claim['data']}; {link} | {verdict} |")

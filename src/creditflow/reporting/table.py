@@ -79,7 +79,8 @@ def at_epsilon(summary: pd.DataFrame, attack: str, epsilon: float) -> pd.DataFra
     rows = summary[(summary.attack == attack) & (summary.metric == "robust_accuracy")]
     chosen = rows[(rows.epsilon - epsilon).abs() < 1e-12]
     if chosen.empty:
-        raise UserError(f"no record of attack {attack!r} at epsilon {epsilon}; it has {sorted(set(rows.epsilon))}")
+        known = f"it has {sorted(set(rows.epsilon))}" if len(rows) else "the experiment does not run it"
+        raise UserError(f"no record of attack {attack!r} at epsilon {epsilon}; {known}: change the table's epsilon or `attacks`")
     return chosen
 
 

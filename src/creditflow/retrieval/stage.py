@@ -10,7 +10,7 @@ from creditflow.cli import json_object
 from creditflow.data.inputs import InputSettings
 from creditflow.data.prepared import Subset
 from creditflow.errors import UserError
-from creditflow.evaluation import add_model_options
+from creditflow.evaluation import add_model_options, placed
 from creditflow.files import file_sha256
 from creditflow.models import ImageClassifier, load_model, read_sidecar
 from creditflow.retrieval.protocol import Part, load_retrieval
@@ -49,4 +49,4 @@ def retrieval_model(
         "input": args.input,
         "protocol": asdict(protocol) | {"classes": args.classes},
     }
-    return model.to(device), sidecar, {name: part.to(device) for name, part in parts.items()}, settings, source
+    return placed(model, device), sidecar, {name: part.to(device) for name, part in parts.items()}, settings, source

@@ -62,7 +62,7 @@ def propose(problem: HashProblem, epsilon: float, settings: Settings) -> Tensor:
     velocity = torch.zeros_like(x)
     for iteration in range(settings.iterations):
         alpha = sharpness(iteration, settings.iterations)
-        gradient = problem.descend(lambda outputs, _, alpha=alpha: loss(outputs, clean, alpha, settings), x)  # type: ignore[misc]
+        gradient = problem.gradient_of(lambda outputs, _, alpha=alpha: loss(outputs, clean, alpha, settings), x)  # type: ignore[misc]
         if settings.step == "sign":
             step = settings.relative_step * epsilon * gradient.sign()
         elif settings.step == "l2":

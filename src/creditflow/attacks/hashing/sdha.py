@@ -75,7 +75,7 @@ def propose(problem: HashProblem, epsilon: float, settings: Settings) -> Tensor:
     adam = torch.optim.Adam([x], lr=settings.rate)
     for iteration in range(settings.iterations):
         alpha = sharpness(iteration, settings.iterations)
-        x.grad = problem.descend(lambda outputs, at, alpha=alpha: loss(outputs, at, problem, alpha, settings), x)  # type: ignore[misc]
+        x.grad = problem.gradient_of(lambda outputs, at, alpha=alpha: loss(outputs, at, problem, alpha, settings), x)  # type: ignore[misc]
         adam.step()
         with torch.no_grad():
             x.copy_(project(x, problem.images, epsilon))

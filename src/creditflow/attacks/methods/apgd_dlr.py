@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pyautoattack.autopgd_base import APGDAttack
 
+from creditflow import targets
 from creditflow.attacks.attack import Attack, Candidates, Problem
 from creditflow.attacks.methods.apgd_ce import Settings
 from creditflow.attacks.pyautoattack_adapter import fixed_epsilon, need_classes
@@ -19,4 +20,4 @@ def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> 
     return fixed_epsilon(make, problem, epsilons)
 
 
-ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose)
+ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose, loss=targets.logits_ratio)

@@ -35,4 +35,4 @@ def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> 
     return fixed_epsilon(make, problem, epsilons)
 
 
-ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose)
+ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose, loss=None)

@@ -43,4 +43,4 @@ def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> 
     return replace(found, distance=torch.where(wrong, 0.0, smallest).cpu())
 
 
-ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose)
+ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose, loss=None)

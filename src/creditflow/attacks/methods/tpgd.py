@@ -52,4 +52,4 @@ def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> 
     return fixed_epsilon(_Divergence(settings, problem.logits.log_softmax(1)), problem, epsilons)
 
 
-ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose)
+ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose, loss=None)

@@ -1,6 +1,6 @@
 """Accuracy on natural images against accuracy under attack, a point for each way to train a network (the PEPITA paper's Figure 2A).
 On the line x = y nothing is lost to the attack. The same networks on the left, under the attack that a claim of robustness rests on,
-and on the right in the worst case over the attacks that the experiment has at this epsilon."""
+and on the right in the worst case over the attacks of the audit at this epsilon."""
 
 from dataclasses import dataclass
 from textwrap import fill

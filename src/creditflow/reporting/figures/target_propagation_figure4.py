@@ -46,7 +46,7 @@ def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
         axes.legend(fontsize=6, ncols=2)
     to_bp.set(ylabel="angle of the update (degrees)", ylim=(0, 105))
     where = f"{display(rows.dataset.iloc[0])}, {display(rows.backbone.iloc[0])}, hidden layer {layer}"
-    canvas.supxlabel(f"{where}; a batch of {rows.n.max()} training images, {rows.seed.nunique()} seeds", fontsize=7)
+    canvas.supxlabel(f"{where}; a batch of {rows.n.max()} training images, {rows.seed.nunique()} seeds at most", fontsize=7)
     return canvas
 
 
