@@ -53,7 +53,6 @@ TINY = {
         "published": None,
         "population_costs": {"dataset": "cifar10", "variants": {"all": "cnn"}},
         "table1": None,
-        "target_propagation_figure4": None,
     },
     "figures": {"audit": None, "target_propagation_figure4": {"dataset": "mnist", "variant": "frozen_mlp_256x5"}},
 }
