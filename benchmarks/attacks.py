@@ -26,6 +26,7 @@ from _common import peak_memory
 from creditflow.attacks import get_attack, run_attack
 from creditflow.data.inputs import to_unit_interval
 from creditflow.data.prepared import Subset
+from creditflow.evaluation import placed
 from creditflow.models import ModelSpec, build_model
 
 ROUNDS, IMAGES, EPSILONS = 9, 250, [0.001, 0.005, 0.01, 0.05, 0.1, 0.5]
@@ -81,10 +82,10 @@ def ratios(name: str) -> dict[str, float]:
 def layout_ratio(name: str) -> dict[str, float]:
     """Compares a model as it is built with one in the layout that `creditflow.evaluation` gives it on a CPU."""
     built, data = task()
-    placed = task()[0].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for model in (built, placed):
+    last = placed(task()[0], torch.device("cpu"))
+    for model in (built, last):
         ours(name, model, data)  # warm up
-    each = [seconds(ours, name, built, data) / seconds(ours, name, placed, data) for _ in range(ROUNDS)]
+    each = [seconds(ours, name, built, data) / seconds(ours, name, last, data) for _ in range(ROUNDS)]
     print(f"{name}: {statistics.median(each):.2f} x as fast with channels last (min {min(each):.2f}, max {max(each):.2f})")
     return {f"{name}_contiguous_over_channels_last": round(statistics.median(each), 3)}
 
