@@ -20,6 +20,7 @@ _MARKS = {
     "pgd exact": ("PGD, exact gradient", "#0072B2", "s"),
     "pgd_mse exact": ("PGD on the squared error", "#E69F00", "o"),
     "apgd_ce exact": ("APGD, exact gradient", "#56B4E9", "v"),
+    "apgd_dlr exact": ("APGD on DLR, exact gradient", "#332288", "<"),
     "square none": ("Square", "#009E73", "D"),
     "transfer none": ("transfer from BP", "#CC79A7", "P"),
 }
@@ -73,7 +74,8 @@ def _line(axes: Axes, row: dict[Any, Any], place: int) -> None:
         label="worst case", zorder=3,
     )  # fmt: skip
     if row["verdict"]:
-        axes.annotate(row["verdict"], (1.0, place - 0.28), xycoords=("axes fraction", "data"), ha="right", fontsize=7, style="italic")
+        verdict = f"{row['verdict']} (of one seed)" if row["n_seeds"] == 1 else row["verdict"]
+        axes.annotate(verdict, (1.0, place - 0.28), xycoords=("axes fraction", "data"), ha="right", fontsize=7, style="italic")
 
 
 FIGURE = Figure(settings=NoSettings, draw=draw, source="audit")

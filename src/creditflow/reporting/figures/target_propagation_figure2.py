@@ -29,7 +29,8 @@ def draw(records: pd.DataFrame, settings: NoSettings) -> Canvas:
     axes.set_xticks(range(len(rules)), [display(rule) for rule in rules], rotation=20)
     axes.set_ylabel("share in the null space")
     axes.set_ylim(bottom=0)
-    canvas.supxlabel(f"6-6-6-2 tanh, hidden layer 2; {means.n.max()} steps x {means.seed.nunique()} seeds", fontsize=7)
+    sample = f"{means.n.max()} steps (lines: their standard deviation) x {means.seed.nunique()} seeds (points)"
+    canvas.supxlabel(f"6-6-6-2 tanh, hidden layer 2; {sample}", fontsize=7)
     return canvas
 
 

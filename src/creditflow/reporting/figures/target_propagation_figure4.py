@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Canvas
 
 from creditflow.errors import UserError
 from creditflow.reporting.figure import Figure, only, rule_style
-from creditflow.reporting.names import display, rule_order
+from creditflow.reporting.names import display, rule_order, span
 from creditflow.reporting.recorded_angles import best_damping, recorded_angles
 
 
@@ -46,7 +46,8 @@ def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
         axes.legend(fontsize=6, ncols=2)
     to_bp.set(ylabel="angle of the update (degrees)", ylim=(0, 105))
     where = f"{display(rows.dataset.iloc[0])}, {display(rows.backbone.iloc[0])}, hidden layer {layer}"
-    canvas.supxlabel(f"{where}; a batch of {rows.n.max()} training images, {rows.seed.nunique()} seeds at most", fontsize=7)
+    seeds = span(rows.groupby("rule").seed.nunique())
+    canvas.supxlabel(f"{where}; a batch of {rows.n.max()} training images, {seeds} seeds", fontsize=7)
     return canvas
 
 

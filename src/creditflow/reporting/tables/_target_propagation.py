@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from creditflow.reporting.listing import Listing
-from creditflow.reporting.names import display, rule_order
+from creditflow.reporting.names import display, rule_order, span
 
 _CELL = ["backbone", "dataset", "rule"]
 
@@ -61,6 +61,6 @@ def table(
 
     def note(rows: pd.DataFrame) -> str:
         inside = int(rows.inside.sum())
-        return f"Ours: {rows.n_seeds.min()} seeds at least; {inside} of {len(rows)} within {_WITHIN} published standard deviations."
+        return f"Ours: {span(rows.n_seeds)} seeds; {inside} of {len(rows)} within {_WITHIN} published standard deviations."
 
     return Listing(settings=Settings, select=select, show=show, note=note, source=source, published=published)

@@ -9,7 +9,7 @@ import pandas as pd
 from creditflow.populations import get_update_rule
 from creditflow.populations.cost import flops_per_image
 from creditflow.reporting.listing import Listing
-from creditflow.reporting.names import display, rule_order
+from creditflow.reporting.names import display, rule_order, span
 from creditflow.settings import parse
 
 
@@ -62,7 +62,8 @@ def show(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 
 def note(rows: pd.DataFrame) -> str:
     """Says what the numbers rest on."""
-    return f"Populations of {rows.members.min()} to {rows.members.max()} networks; times of one run each, measurements included."
+    times = "Times are the wall's, of one run each, with measurements, pauses and whatever else the machine did"
+    return f"Populations of {span(rows.members)} networks. {times}; benchmarks/target_propagation.py times rules side by side."
 
 
 TABLE = Listing(settings=Settings, select=select, show=show, note=note, source="populations")

@@ -7,7 +7,7 @@ import pandas as pd
 
 from creditflow.errors import UserError
 from creditflow.reporting.listing import Listing
-from creditflow.reporting.names import display, rule_order
+from creditflow.reporting.names import display, rule_order, span
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _text(value: float, spread: float) -> str:
 
 def note(rows: pd.DataFrame) -> str:
     """Says what the numbers rest on."""
-    return f"Ours: {rows.n_seeds.min()} seeds at least, {rows.n_images.max()} test images."
+    return f"Ours: {span(rows.n_seeds)} seeds, {rows.n_images.max()} test images."
 
 
 TABLE = Listing(settings=Settings, select=select, show=show, note=note, source="records published", published="sal")

@@ -4,7 +4,7 @@ order, on a toy regression with two outputs; 0 for exact Gauss-Newton targets.""
 import pandas as pd
 
 from creditflow.reporting.listing import Listing
-from creditflow.reporting.names import display, rule_order
+from creditflow.reporting.names import display, rule_order, span
 from creditflow.settings import NoSettings
 
 
@@ -31,7 +31,7 @@ def show(rows: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
 
 def note(rows: pd.DataFrame) -> str:
     """Says what the numbers rest on."""
-    return f"Means of {rows.n_seeds.min()} seeds at least and {rows.steps.max()} steps, with the least and the greatest of the seeds."
+    return f"Means of {span(rows.n_seeds)} seeds and {rows.steps.max()} steps, with the least and the greatest of the seeds."
 
 
 TABLE = Listing(settings=NoSettings, select=select, show=show, note=note, source="records")

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from creditflow.reporting.listing import Listing
-from creditflow.reporting.names import display, rule_order
+from creditflow.reporting.names import display, rule_order, span
 from creditflow.reporting.recorded_angles import best_damping, recorded_angles
 from creditflow.settings import NoSettings
 
@@ -51,7 +51,7 @@ def show(rows: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
 
 def note(rows: pd.DataFrame) -> str:
     """Says what the numbers rest on."""
-    seeds = f"Means over {rows.epochs.max()} epochs and {rows.n_seeds.min()} seeds at least, with the least and the greatest of the seeds"
+    seeds = f"Means over {rows.epochs.max()} epochs and {span(rows.n_seeds)} seeds, with the least and the greatest of the seeds"
     return f"{seeds}; a batch of {rows.n.max()} training images."
 
 
