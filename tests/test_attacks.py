@@ -602,6 +602,20 @@ def test_guards_look_at_the_loss_that_the_attack_ascends(trained) -> None:  # ty
     assert not {"zero_gradients", "saturated_loss"} & (set(of["fab"]) | set(of["tpgd"]))
 
 
+def test_a_ratio_that_is_constant_by_definition_is_no_sign_of_a_hidden_gradient() -> None:
+    generator = torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 5)).requires_grad_(False)
+    images = torch.rand((8, 1, 4, 4), generator=generator)
+    ranks = model(images).argsort(1, descending=True)
+    for rank in range(5):
+        problem = Problem(model, images, ranks[:, rank], loss=targets.logits_ratio)
+        flat = problem.loss_and_gradient[1].flatten(1).abs().amax(1)
+        assert (flat < 1e-5).all() == (rank == 2)
+        assert guards.summarise(guards.observe(problem, gradient=True))["zero_gradients"] == 0
+    dead = Problem(nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.Hardtanh(1e6, 1e6 + 1)), images, ranks[:, 0], loss=targets.logits_ratio)
+    assert guards.summarise(guards.observe(dead, gradient=True))["zero_gradients"] > 0.5
+
+
 def test_the_difference_of_logits_ratio_is_the_references() -> None:
     generator = torch.Generator().manual_seed(0)
     logits, labels = torch.randn((50, 5), generator=generator), torch.randint(0, 5, (50,), generator=generator)

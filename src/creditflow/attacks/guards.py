@@ -5,6 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from creditflow import targets
 from creditflow.attacks.attack import Problem
 from creditflow.errors import UserError
 
@@ -41,10 +42,17 @@ def observe(problem: Problem, *, gradient: bool) -> dict[str, Tensor]:
         loss, slope = problem.loss_and_gradient
         flat = slope.flatten(1)
         seen["loss_is_zero"] = loss == 0
-        seen["gradient_is_zero"] = (flat == 0).all(1)
+        seen["gradient_is_zero"] = (flat == 0).all(1) & ~_constant_by_definition(problem)
         seen["zero_pixels"] = (flat == 0).double().mean(1)
         seen["gradient_is_not_finite"] = ~flat.isfinite().all(1)
     return {name: values.cpu() for name, values in seen.items()}
+
+
+def _constant_by_definition(problem: Problem) -> Tensor:
+    """Returns bool (N,): the difference of logits ratio is 1 wherever the label ranks third, which is wrong without an attack."""
+    if problem.loss is not targets.logits_ratio:
+        return torch.zeros(len(problem.labels), dtype=torch.bool, device=problem.labels.device)
+    return problem.logits.topk(3, dim=1).indices[:, 2] == problem.labels
 
 
 #: What each sign is called in a record's `checks`: a share of images, of pixels for the last one.
