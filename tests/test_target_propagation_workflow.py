@@ -43,6 +43,7 @@ TINY = {
     "attacks": {
         "pgd": {"backbones": ["cnn"], "images": 4, "batch_size": 4, "epsilons": [0.05], "settings": {"steps": 2}},
         "apgd_ce": None,
+        "apgd_dlr": None,
         "square": None,
     },
     "audit": None,
