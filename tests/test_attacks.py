@@ -612,8 +612,11 @@ def test_a_ratio_that_is_constant_by_definition_is_no_sign_of_a_hidden_gradient(
         flat = problem.loss_and_gradient[1].flatten(1).abs().amax(1)
         assert (flat < 1e-5).all() == (rank == 2)
         assert guards.summarise(guards.observe(problem, gradient=True))["zero_gradients"] == 0
-    dead = Problem(nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.Hardtanh(1e6, 1e6 + 1)), images, ranks[:, 0], loss=targets.logits_ratio)
-    assert guards.summarise(guards.observe(dead, gradient=True))["zero_gradients"] > 0.5
+    constant = nn.Sequential(nn.Flatten(), nn.Linear(16, 5)).requires_grad_(False)
+    constant[1].weight.zero_()
+    constant[1].bias.copy_(torch.arange(5.0))
+    hidden = Problem(constant, images, torch.full((8,), 4), loss=targets.logits_ratio)
+    assert guards.summarise(guards.observe(hidden, gradient=True))["zero_gradients"] == 1
 
 
 def test_the_difference_of_logits_ratio_is_the_references() -> None:

@@ -14,7 +14,7 @@ import yaml
 from creditflow import plugins
 from creditflow.errors import UserError
 from creditflow.experiments import Experiment, load_experiments
-from creditflow.files import write_parquet
+from creditflow.files import write_parquet, write_sealed_json
 from creditflow.records import Keys, Metric, read_record, write_record
 from creditflow.reporting.collection import long_form, read_frame, read_frames, summarize
 from creditflow.reporting.export import export
@@ -110,6 +110,17 @@ def test_the_provenance_is_that_of_the_records_without_hosts(experiment: Experim
     assert facts["versions"] == {"torch": ["2.9"], "foolbox": ["3.3", None], "creditflow": ["0.1"], "python": ["3.11"]}
     assert (facts["earliest_start"], facts["latest_start"]) == ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z")
     assert facts["wall_time_s"] == pytest.approx(8 * 1800.5)
+
+
+def test_the_code_of_training_is_told_apart_from_that_of_measuring(experiment: Experiment, tmp_path: Path) -> None:
+    made(tmp_path, experiment)
+    for rule, commit in (("bp", "older"), ("frsf", "newer")):
+        path = tmp_path / f"results/tiny/finetune/digits/small_cnn/{rule}/seed0.json"
+        write_sealed_json(path, {"provenance": {"git_commit": commit, "source_hash": f"hash of {commit}"}})
+    folder = export(experiment, tmp_path / "results", tmp_path)
+    facts = json.loads((folder / "provenance.json").read_text())
+    assert facts["trained"] == {"trainings": 2, "git_commits": ["newer", "older"], "source_hashes": ["hash of newer", "hash of older"]}
+    assert "2 trainings before that: commit newer, older" in (folder / "README.md").read_text()
 
 
 def test_a_large_drawing_is_left_out(experiment: Experiment, tmp_path: Path) -> None:

@@ -168,17 +168,28 @@ class Experiment:
         toys = [(rule, seed) for rule in self.keys.get("nullspace", {}) for seed in self.keys["seeds"]]
         return paths + [results / self.name / f"nullspace/{rule}/seed{seed}.json" for rule, seed in toys]
 
+    def populations(self, results: Path) -> list[Path]:
+        """Returns all populations, below a results folder and without suffix."""
+        return sorted({results / self.name / "population" / Path(*chain[:3]) for chain in self.chains() if "population" in self.keys})
+
+    def starts(self, results: Path) -> list[Path]:
+        """Returns all models that fine-tuning starts from, below a results folder and without suffix."""
+        starts = {self.pretrained(backbone, seed) for backbone in self.keys.get("backbones", []) for seed in self.keys["seeds"]}
+        return sorted(results / start for start in starts if start is not None)
+
+    def trainings(self, results: Path) -> list[Path]:
+        """Returns what trainings left, below a results folder and without suffix: populations, or models and what they start from."""
+        models = [self.model(results, *chain) for chain in self.chains()]
+        return self.populations(results) or self.starts(results) + models
+
     def files(self, results: Path) -> list[Path]:
         """Returns every file that the experiment can make, below a results folder."""
         folder = results / self.name
-        models = [self.model(results, *chain) for chain in self.chains()]
-        starts = {self.pretrained(backbone, seed) for backbone in self.keys.get("backbones", []) for seed in self.keys["seeds"]}
-        models += sorted(results / start for start in starts if start is not None)
-        populations = sorted({folder / "population" / Path(*chain[:3]) for chain in self.chains() if "population" in self.keys})
+        models = [self.model(results, *chain) for chain in self.chains()] + self.starts(results)
         codes = [folder / f"codes/{'/'.join(map(str, chain[:3]))}/seed{chain[3]}" for chain in self.chains() if "retrieval" in self.keys]
         families = [
             (models, (".safetensors", ".feedback.safetensors", ".json")),
-            (populations, (".safetensors", ".json")),
+            (self.populations(results), (".safetensors", ".json")),
             (codes, (".safetensors",)),
             (self.record_paths(results), (".json", ".safetensors")),
             ([folder / f"tables/{name}" for name in self.keys["tables"]], (".csv", ".md", ".tex", ".html")),

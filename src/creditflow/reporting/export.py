@@ -28,7 +28,7 @@ def export(experiment: Experiment, results: Path, output: Path, *, mixed: bool =
     the records were made by different versions of the sources.
     """
     records = _checked_records(experiment, results)
-    facts = provenance(records)
+    facts = provenance(records) | {"trained": trained(experiment, results)}
     if len(facts["source_hashes"]) > 1 and not mixed:
         count = len(facts["source_hashes"])
         raise UserError(f"records of {experiment.name} were made by {count} versions of the sources; make them again, or say --mixed")
@@ -67,6 +67,17 @@ def provenance(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
+def trained(experiment: Experiment, results: Path) -> dict[str, Any]:
+    """Returns what sidecars of trained models or populations, where they are still there, say of the code: records may be younger."""
+    sidecars = [path for name in experiment.trainings(results) if (path := name.with_suffix(".json")).exists()]
+    made = [files.read_json(path, "the description of a trained model")["provenance"] for path in sidecars]
+    return {
+        "trainings": len(made),
+        "git_commits": _different(one["git_commit"] for one in made),
+        "source_hashes": _different(one["source_hash"] for one in made),
+    }
+
+
 def _different(values: Iterable[Any]) -> list[Any]:
     return sorted(set(values), key=lambda value: (value is None, value))
 
@@ -102,6 +113,8 @@ def _provenance_lines(facts: dict[str, Any]) -> str:
         f"{facts['records']} records, seeds {listed(facts['seeds'])}; the first was begun {facts['earliest_start']}, the last"
         f" {facts['latest_start']}, and all took {timedelta(seconds=round(facts['wall_time_s']))} of measuring (training not counted)",
         f"commit {listed(commits)}, sources {listed(sources)}",
+        f"{facts['trained']['trainings']} trainings before that: commit {listed(facts['trained']['git_commits'])},"
+        f" sources {listed(facts['trained']['source_hashes'])}",
         f"Python {python}, torch {torch}; device {listed(facts['devices'])} ({listed(facts['processors'])}),"
         f" threads {listed(facts['threads'])}; container {listed(facts['containers'])}",
         "all of it in [provenance.json](provenance.json)",

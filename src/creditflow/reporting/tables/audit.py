@@ -15,7 +15,8 @@ from creditflow.settings import NoSettings
 #: Attack, gradient and heading of the columns of single attacks; those that an experiment lacks are left out.
 _SHOWN = (
     ("pgd exact", "PGD exact"),
-    ("apgd_ce exact", "APGD exact"),
+    ("apgd_ce exact", "APGD-CE exact"),
+    ("apgd_dlr exact", "APGD-DLR exact"),
     ("square none", "Square"),
     ("transfer none", "transfer"),
 )

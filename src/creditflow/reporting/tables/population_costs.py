@@ -63,7 +63,7 @@ def show(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 def note(rows: pd.DataFrame) -> str:
     """Says what the numbers rest on."""
     times = "Times are the wall's, of one run each, with measurements, pauses and whatever else the machine did"
-    return f"Populations of {span(rows.members)} networks. {times}; benchmarks/target_propagation.py times rules side by side."
+    return f"Populations of {span(rows.members)} networks. {times}: compare operations, or what `make bench` times side by side."
 
 
 TABLE = Listing(settings=Settings, select=select, show=show, note=note, source="populations")
