@@ -97,6 +97,7 @@ def test_the_folder_holds_what_is_declared_and_explains_itself(experiment: Exper
     ):  # fmt: skip
         assert text in page
     assert "versions of the sources" not in page
+    assert "their sidecars are no longer there" in page
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["tiny"]
 
 
@@ -121,6 +122,9 @@ def test_the_code_of_training_is_told_apart_from_that_of_measuring(experiment: E
     facts = json.loads((folder / "provenance.json").read_text())
     assert facts["trained"] == {"trainings": 2, "git_commits": ["newer", "older"], "source_hashes": ["hash of newer", "hash of older"]}
     assert "2 trainings before that: commit newer, older" in (folder / "README.md").read_text()
+    write_sealed_json(path, {"rule": "frsf"})
+    with pytest.raises(UserError, match=r"frsf/seed0\.json does not say which code trained the model; delete it"):
+        export(experiment, tmp_path / "results", tmp_path)
 
 
 def test_a_large_drawing_is_left_out(experiment: Experiment, tmp_path: Path) -> None:

@@ -68,14 +68,25 @@ def provenance(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def trained(experiment: Experiment, results: Path) -> dict[str, Any]:
-    """Returns what sidecars of trained models or populations, where they are still there, say of the code: records may be younger."""
-    sidecars = [path for name in experiment.trainings(results) if (path := name.with_suffix(".json")).exists()]
-    made = [files.read_json(path, "the description of a trained model")["provenance"] for path in sidecars]
+    """Returns what sidecars of trained models or populations, where they are still there, say of the code: records may be younger.
+
+    Raises UserError if a sidecar is damaged or does not say it.
+    """
+    sidecars = (name.with_suffix(".json") for name in experiment.trainings(results))
+    made = [_training(path) for path in sidecars if path.exists()]
     return {
         "trainings": len(made),
         "git_commits": _different(one["git_commit"] for one in made),
         "source_hashes": _different(one["source_hash"] for one in made),
     }
+
+
+def _training(sidecar: Path) -> dict[str, Any]:
+    content = files.read_json(sidecar, "the description of a trained model")
+    made = content.get("provenance") if isinstance(content, dict) else None
+    if not isinstance(made, dict) or not {"git_commit", "source_hash"} <= made.keys():
+        raise UserError(f"{sidecar} does not say which code trained the model; delete it and train the model again")
+    return made
 
 
 def _different(values: Iterable[Any]) -> list[Any]:
@@ -108,13 +119,15 @@ def _provenance_lines(facts: dict[str, Any]) -> str:
         return ", ".join("none" if value is None else str(value) for value in values)
 
     torch, python = (listed(facts["versions"].get(name, [])) for name in ("torch", "python"))
-    commits, sources = facts["git_commits"], facts["source_hashes"]
+    commits, sources, training = facts["git_commits"], facts["source_hashes"], facts["trained"]
     lines = [
         f"{facts['records']} records, seeds {listed(facts['seeds'])}; the first was begun {facts['earliest_start']}, the last"
         f" {facts['latest_start']}, and all took {timedelta(seconds=round(facts['wall_time_s']))} of measuring (training not counted)",
         f"commit {listed(commits)}, sources {listed(sources)}",
-        f"{facts['trained']['trainings']} trainings before that: commit {listed(facts['trained']['git_commits'])},"
-        f" sources {listed(facts['trained']['source_hashes'])}",
+        f"{training['trainings']} trainings before that: commit {listed(training['git_commits'])},"
+        f" sources {listed(training['source_hashes'])}"
+        if training["trainings"]
+        else "which code trained the models is not known: their sidecars are no longer there",
         f"Python {python}, torch {torch}; device {listed(facts['devices'])} ({listed(facts['processors'])}),"
         f" threads {listed(facts['threads'])}; container {listed(facts['containers'])}",
         "all of it in [provenance.json](provenance.json)",
