@@ -15,7 +15,7 @@ SNAKEMAKE := $(BIN)/snakemake
 # Where this forbids byte code, every job would compile all of torch again: two thirds of its time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo install report results page test test-fast lint format bench container lock check-lock clean
+.PHONY: help demo install report results page test test-fast lint lint-python lint-workflow format bench container lock check-lock clean
 .SECONDEXPANSION:
 .DELETE_ON_ERROR:
 
@@ -53,21 +53,26 @@ $(TOOLS): envs/requirements-dev.txt $(INSTALLED)
 	@touch $@
 
 test: $(TOOLS) ## the whole test suite, a process per core (WORKERS)
-	$(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile
+	$(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(TOOLS) ## the tests that take seconds
 	$(BIN)/pytest -m "not slow"
 
 # env-modules takes the place of the container, for which even a dry-run wants Apptainer.
 DRYRUN = $(SNAKEMAKE) --sdm env-modules -n --workflow-profile profiles
+EXPERIMENTS = $(notdir $(basename $(wildcard config/experiments/*.yaml)))
 
-lint: $(TOOLS) ## formatting, types, workflow lint, dry-run of every experiment
+lint: lint-workflow lint-python ## formatting, types, workflow lint, dry-run of every experiment; -j2 runs its halves at once
+
+lint-python: $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+lint-workflow: $(TOOLS)
 	$(BIN)/snakefmt --check .
 	$(SNAKEMAKE) --lint
-	printf '%s\n' $(notdir $(basename $(wildcard config/experiments/*.yaml))) | xargs -P "$$(getconf _NPROCESSORS_ONLN)" -I{} $(DRYRUN)/default -- {} > /dev/null
+	printf '%s\n' $(EXPERIMENTS) | xargs -n 8 -P "$$(getconf _NPROCESSORS_ONLN)" $(DRYRUN)/default -- > /dev/null
 	for profile in gpu slurm; do $(DRYRUN)/$$profile -- sign_symmetry > /dev/null || exit 1; done
 
 format: $(TOOLS) ## format Python and Snakemake files

@@ -1,5 +1,6 @@
 """Fixtures that more than one file uses."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,15 @@ import torch
 from helpers import TINY_TRAINING, stage
 
 torch.set_num_threads(1)
+
+# Else, where a shell started the tests in the background, what they start would be deaf to Ctrl-C, as background jobs are.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: at the end no core waits for one long file."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -76,11 +75,6 @@ def snakemake(folder: Path, *arguments: str, timeout: float = 1800) -> subproces
     """Runs Snakemake as a user does; stdout and stderr come back as one text."""
     command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
     return subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False)
-
-
-def interruptible() -> None:
-    """For `preexec_fn`: a shell that starts the tests in the background may have made Ctrl-C ineffective."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def stage(name: str, *arguments: str | Path, folder: Path | None = None) -> subprocess.CompletedProcess[str]:

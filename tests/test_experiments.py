@@ -147,7 +147,14 @@ def test_mistakes_are_named_with_file_and_key(path: str, value: Any, message: st
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [", "not valid YAML"), ("- a", "expected keys and values"), ("", "expected keys and values"), ("description: x", "required")],
+    [
+        ("a: [", "not valid YAML"),
+        ("a: &a [*a]", "a value contains itself"),
+        (f"a: {'[' * 300_000}", "more than 100 levels"),
+        ("- a", "expected keys and values"),
+        ("", "expected keys and values"),
+        ("description: x", "required"),
+    ],
 )
 def test_files_that_are_no_experiment(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from creditflow import forkserver
-from helpers import ROOT, interruptible
+from helpers import ROOT
 
 STAGE = """
 import json, os, signal, sys, threading, time
@@ -119,9 +119,10 @@ def test_a_signal_that_kills_it_kills_the_client(stage: Path, client: list[str],
 def waiting(tmp_path: Path, stage: Path, client: list[str]) -> Iterator["subprocess.Popen[str]"]:
     """A client whose stage runs for ever, and writes to `beats`."""
     command = [*client, str(stage), "wait", str(tmp_path / "beats")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         wait_for((tmp_path / "beats").exists)
         yield process
+        process.kill()
 
 
 def is_over(beats: Path) -> bool:
@@ -170,7 +171,7 @@ def early(server: "subprocess.Popen[bytes]", client: list[str], stage: Path, tmp
     """A client that the server does not serve yet."""
     server.send_signal(signal.SIGSTOP)
     command = [*client, str(stage), "wait", str(tmp_path / "beats")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         wait_for(
             lambda: "sock" in " ".join(str(path.readlink()) for path in Path(f"/proc/{process.pid}/fd").glob("*") if path.is_symlink())
         )

@@ -20,7 +20,7 @@ from creditflow.populations.network import Network, forward
 from creditflow.populations.selection import chosen_rate, scores
 from creditflow.populations.storage import load_population
 from creditflow.records import read_record
-from helpers import ROOT, interruptible, project, snakemake, stage
+from helpers import ROOT, project, snakemake, stage
 
 TINY = """
 description: populations on digits, in seconds
@@ -189,7 +189,7 @@ def test_kill_9_in_the_middle_then_the_same_command(digits: Path, tmp_path: Path
         "--checkpoint",
         str(checkpoint),
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, preexec_fn=interruptible)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while not checkpoint.exists() and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -30,6 +30,18 @@ SLURM = ["--workflow-profile", "profiles/slurm", "--default-resources", "slurm_p
 QUICKLY = ["--seconds-between-status-checks", "2", "--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "20"]
 
 
+TRANSFER = "  transfer: {epsilons: [0.1], images: 30, batch_size: 30, settings: {steps: 3}}\n"
+
+
+def changed(*pairs: str) -> str:
+    """Returns the tiny experiment with one text after the other replaced by its successor."""
+    text = TINY
+    for old, new in zip(pairs[::2], pairs[1::2], strict=True):
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text
+
+
 def tiny_project(folder: Path, text: str = TINY) -> Path:
     project(folder, tiny=text)
     (folder / "containers" / IMAGE.name).symlink_to(IMAGE)
@@ -46,11 +58,11 @@ def at_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def assert_same_results(folder: Path, at_home: Path) -> None:
-    """Same numbers as outside, every record naming the image, and nothing written outside the working directory."""
+def assert_same_results(folder: Path, at_home: Path, n: int) -> None:
+    """Same numbers as outside, every one of the n records naming the image, and nothing written outside the working directory."""
     paths = sorted((folder / "results/tiny").glob("*/high/**/seed*.json"))
     records = [path for path in paths if {"evaluate", "attack"} & set(path.parts)]
-    assert len(records) == 20
+    assert len(records) == n
     for path in records:
         mine, theirs = read_record(path), read_record(at_home / path.relative_to(folder))
         assert mine.content["provenance"]["container"] == {"name": IMAGE.name, "sha256": digest_path(IMAGE).read_text().split()[0]}
@@ -64,16 +76,44 @@ def test_every_stage_runs_in_the_container(at_home: Path, tmp_path: Path) -> Non
     folder = tiny_project(tmp_path)
     done = snakemake(folder, "--use-apptainer", *APPTAINER, "--", "tiny")
     assert done.returncode == 0, done.stdout
-    assert_same_results(folder, at_home)
+    assert_same_results(folder, at_home, 20)
 
 
 def test_every_stage_runs_on_the_cluster_without_accounting(at_home: Path, tmp_path: Path) -> None:
+    """From the download to the tables; with fewer records, as every job is a Snakemake and a container of its own."""
     assert shutil.which("sacct") is None or subprocess.run(["sacct"], capture_output=True, check=False).returncode != 0
-    folder = tiny_project(tmp_path)
+    folder = tiny_project(tmp_path, changed("seeds: [0, 1]", "seeds: [0]", TRANSFER, "", "attacks: [fgsm, transfer]", "attacks: [fgsm]"))
     done = snakemake(folder, *SLURM, *QUICKLY, *APPTAINER, "--", "tiny", timeout=900)
     assert done.returncode == 0, done.stdout
     assert "has been submitted with SLURM jobid" in done.stdout
-    assert_same_results(folder, at_home)
+    assert_same_results(folder, at_home, 8)
+
+
+FINETUNED = "results/tiny/finetune/high/small_cnn/brsf/seed0.safetensors"
+
+
+def epochs_of_last_run(model: Path) -> int:
+    return int(json.loads(model.with_suffix(".json").read_text())["run"]["epochs_of_this_run"])
+
+
+@pytest.fixture(scope="module")
+def long_training(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose next step is a fine-tuning of 60 epochs; what it starts from was made in the container."""
+    longer = changed("finetune: {datasets: [high], settings: {epochs: 2,", "finetune: {datasets: [high], settings: {epochs: 60,")
+    folder = tiny_project(tmp_path_factory.mktemp("long"), longer)
+    done = snakemake(folder, "--use-apptainer", *APPTAINER, "--", "results/tiny/pretrain/small_cnn/seed0.safetensors")
+    assert done.returncode == 0, done.stdout
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(long_training: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The model that the fine-tuning ends with where nothing stops it."""
+    folder = shutil.copytree(long_training, tmp_path_factory.mktemp("undisturbed") / "copy", symlinks=True)
+    done = snakemake(folder, "--use-apptainer", *APPTAINER, "--", FINETUNED)
+    assert done.returncode == 0, done.stdout
+    assert epochs_of_last_run(folder / FINETUNED) == 60
+    return (folder / FINETUNED).read_bytes()
 
 
 def cancel(job: str) -> None:
@@ -86,14 +126,13 @@ def preempt(job: str) -> None:
 
 
 @pytest.mark.parametrize("stop", [cancel, preempt])
-def test_a_job_that_the_cluster_stops_goes_on_from_its_checkpoint(stop: Callable[[str], None], tmp_path: Path) -> None:
+def test_a_job_that_the_cluster_stops_goes_on_from_its_checkpoint(
+    stop: Callable[[str], None], long_training: Path, undisturbed: bytes, tmp_path: Path
+) -> None:
     """Stopped in its third epoch: started again, resumed there, and in the end the model of an undisturbed run."""
-    longer = TINY.replace("finetune: {datasets: [high], settings: {epochs: 2", "finetune: {datasets: [high], settings: {epochs: 60")
-    folder = tiny_project(tmp_path, longer)
-    name = "finetune/high/small_cnn/brsf/seed0"
-    model, log = folder / f"results/tiny/{name}.safetensors", folder / f"results/tiny/logs/{name}.log"
-    target = str(model.relative_to(folder))
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", *SLURM, *QUICKLY, *APPTAINER, "--", target]
+    folder = shutil.copytree(long_training, tmp_path / "copy", symlinks=True)
+    log = folder / "results/tiny/logs/finetune/high/small_cnn/brsf/seed0.log"
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *SLURM, *QUICKLY, *APPTAINER, "--", FINETUNED]
     with (folder / "first.log").open("w") as output:
         process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
         deadline = time.monotonic() + 240
@@ -109,13 +148,8 @@ def test_a_job_that_the_cluster_stops_goes_on_from_its_checkpoint(stop: Callable
     second_leg = log.read_text()
     assert "epoch 1:" not in second_leg
     assert "epoch 60:" in second_leg
-    resumed = model.read_bytes()
-    assert 0 < json.loads(model.with_suffix(".json").read_text())["run"]["epochs_of_this_run"] <= 58
-
-    done = snakemake(folder, "--use-apptainer", *APPTAINER, "--force", "--", target)
-    assert done.returncode == 0, done.stdout
-    assert json.loads(model.with_suffix(".json").read_text())["run"]["epochs_of_this_run"] == 60
-    assert model.read_bytes() == resumed
+    assert 0 < epochs_of_last_run(folder / FINETUNED) <= 58
+    assert (folder / FINETUNED).read_bytes() == undisturbed
 
 
 PREPARE = "results/data/digits/prepared.safetensors"

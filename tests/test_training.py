@@ -24,7 +24,7 @@ from creditflow.settings import parse
 from creditflow.training import Resume, TrainingSettings, correct_predictions, train
 from creditflow.training.alignment import alignment
 from creditflow.training.task import Classification
-from helpers import ROOT, TINY_TRAINING, interruptible, small_model, stage, subset
+from helpers import ROOT, TINY_TRAINING, small_model, stage, subset
 
 SETTINGS = TrainingSettings(epochs=4, batch_size=16, learning_rate=0.003, head_learning_rate=0.03, weight_decay=5e-4)
 
@@ -183,7 +183,7 @@ def test_ctrl_c_says_how_to_go_on(digits: Path, pretrained: Path, tmp_path: Path
     checkpoint = tmp_path / "checkpoint"
     arguments = finetune(digits, pretrained, "bp", tmp_path / "model.safetensors", "--settings", longer, "--checkpoint", checkpoint)
     command = [sys.executable, ROOT / "src/finetune.py", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while not checkpoint.exists():
         assert process.poll() is None
         time.sleep(0.01)

@@ -1,5 +1,6 @@
 """Experiments: loading, validation, and the files that they are made of. Imports nothing heavy, for the workflow's sake."""
 
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -49,6 +50,9 @@ RESERVED = (
 )
 
 _NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
+
+#: Levels of a configuration file; what is used has a dozen.
+_MAX_DEPTH = 100
 
 
 @dataclass(frozen=True)
@@ -257,11 +261,28 @@ def check_target(target: str, experiments: Mapping[str, Experiment], rule_names:
         raise UserError(f"{target}: experiment {experiment.name!r} makes no such file; the nearest it makes is {close[0]}")
 
 
+def _load_yaml(path: Path) -> Any:
+    """Reads a file with libyaml where PyYAML has it: every start of Snakemake reads all experiments, in Python for most of a second.
+
+    Raises UserError where levels are nested so deeply that they would end the interpreter.
+    """
+    text, loader = path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    depth = 0
+    for event in yaml.parse(text, Loader=loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise UserError(f"{path}: more than {_MAX_DEPTH} levels of lists and keys in each other")
+    return yaml.load(text, Loader=loader)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text())
+        content = _load_yaml(path)
+        json.dumps(content, default=str, skipkeys=True)
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML ({one_line(error)})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: a value contains itself") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected keys and values, such as `description: ...`")
     return content
@@ -298,7 +319,7 @@ def _with_published(keys: dict[str, Any], where: str) -> dict[str, Any]:
 
 @cache
 def _validator(schema: Path, definition: str) -> Draft202012Validator:
-    content = yaml.safe_load(schema.read_text())
+    content = _load_yaml(schema)
     return Draft202012Validator({"$ref": f"#/$defs/{definition}", "$defs": content["$defs"]})
 
 
