@@ -4,11 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from creditflow import forkserver
 from creditflow.data.prepared import Subset
 from creditflow.models import ImageClassifier, ModelSpec, build_model
 
@@ -77,9 +79,16 @@ def snakemake(folder: Path, *arguments: str, timeout: float = 1800) -> subproces
     return subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False)
 
 
+@cache
+def _client() -> tuple[list[str], "subprocess.Popen[bytes]"]:
+    """The command that runs a stage in a fork of a process that has loaded its libraries, and that process: it ends when the tests do."""
+    server, command = forkserver.launch(forkserver.LIBRARIES)
+    return command, server
+
+
 def stage(name: str, *arguments: str | Path, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs a stage script by hand."""
-    command = [sys.executable, str(ROOT / "src" / f"{name}.py"), *map(str, arguments)]
+    """Runs a stage script by hand, as a fork (see test_forkserver.py): most of such a run is the loading of libraries."""
+    command = [*_client()[0], str(ROOT / "src" / f"{name}.py"), *map(str, arguments)]
     return subprocess.run(
         command, cwd=folder, capture_output=True, text=True, timeout=900, check=False, env=os.environ | {"COLUMNS": "200"}
     )

@@ -30,7 +30,14 @@ SLURM = ["--workflow-profile", "profiles/slurm", "--default-resources", "slurm_p
 QUICKLY = ["--seconds-between-status-checks", "2", "--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "20"]
 
 
-TRANSFER = "  transfer: {epsilons: [0.1], images: 30, batch_size: 30, settings: {steps: 3}}\n"
+FEWER = (
+    "rules: [bp, brsf]", "rules: [brsf]", "seeds: [0, 1]", "seeds: [0]", "gradients: [exact, feedback]", "gradients: [feedback]",
+    "  boundary: {epsilons: [1.0], images: 8, batch_size: 8, settings: {steps: 20}}\n", "",
+    "  transfer: {epsilons: [0.1], images: 30, batch_size: 30, settings: {steps: 3}}\n", "",
+    "audit: {epsilons: [0.1], attacks: [fgsm, transfer], claim: fgsm}\n", "",
+    "tables: {audit: {}, table1: {}, table3: {epsilon: 1}, figure2: {}}", "tables: {table1: {}}",
+    "figures: {audit: {}, figure2: {}}", "figures: {}",
+)  # fmt: skip
 
 
 def changed(*pairs: str) -> str:
@@ -80,13 +87,14 @@ def test_every_stage_runs_in_the_container(at_home: Path, tmp_path: Path) -> Non
 
 
 def test_every_stage_runs_on_the_cluster_without_accounting(at_home: Path, tmp_path: Path) -> None:
-    """From the download to the tables; with fewer records, as every job is a Snakemake and a container of its own."""
+    """From the download to the table; of few records, as every job is two Snakemakes and a container of its own."""
     assert shutil.which("sacct") is None or subprocess.run(["sacct"], capture_output=True, check=False).returncode != 0
-    folder = tiny_project(tmp_path, changed("seeds: [0, 1]", "seeds: [0]", TRANSFER, "", "attacks: [fgsm, transfer]", "attacks: [fgsm]"))
+    folder = tiny_project(tmp_path, changed(*FEWER))
     done = snakemake(folder, *SLURM, *QUICKLY, *APPTAINER, "--", "tiny", timeout=900)
     assert done.returncode == 0, done.stdout
-    assert "has been submitted with SLURM jobid" in done.stdout
-    assert_same_results(folder, at_home, 8)
+    assert done.stdout.count("has been submitted with SLURM jobid") == 5
+    assert_same_results(folder, at_home, 2)
+    assert (folder / "results/tiny/tables/table1.csv").read_text().count("brSF") == 1
 
 
 FINETUNED = "results/tiny/finetune/high/small_cnn/brsf/seed0.safetensors"
