@@ -94,7 +94,7 @@ def test_every_stage_runs_on_the_cluster_without_accounting(at_home: Path, tmp_p
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("has been submitted with SLURM jobid") == 5
     assert_same_results(folder, at_home, 2)
-    assert (folder / "results/tiny/tables/table1.csv").read_text().count("brSF") == 1
+    assert (folder / "results/tiny/tables/table1.csv").read_text().count(",brsf,") == 1
 
 
 FINETUNED = "results/tiny/finetune/high/small_cnn/brsf/seed0.safetensors"
