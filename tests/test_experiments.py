@@ -149,6 +149,7 @@ def test_mistakes_are_named_with_file_and_key(path: str, value: Any, message: st
     ("text", "message"),
     [
         ("a: [", "not valid YAML"),
+        ("a: 2026-13-01", "not valid YAML .month must be in"),
         ("a: &a [*a]", "a value contains itself"),
         (f"a: {'[' * 300_000}", "more than 100 levels"),
         ("- a", "expected keys and values"),

@@ -278,10 +278,11 @@ def _load_yaml(path: Path) -> Any:
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = _load_yaml(path)
-        json.dumps(content, default=str, skipkeys=True)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, yaml.YAMLError, ValueError) as error:  # ValueError: of bytes that are no text, of a 13th month
         raise UserError(f"{path}: not valid YAML ({one_line(error)})") from error
-    except ValueError as error:
+    try:
+        json.dumps(content, default=str, skipkeys=True)
+    except ValueError as error:  # of a circle
         raise UserError(f"{path}: a value contains itself") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected keys and values, such as `description: ...`")
