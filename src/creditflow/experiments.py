@@ -262,7 +262,7 @@ def check_target(target: str, experiments: Mapping[str, Experiment], rule_names:
 
 
 def _load_yaml(path: Path) -> Any:
-    """Reads a file with libyaml where PyYAML has it: every start of Snakemake reads all experiments, in Python for most of a second.
+    """Reads a file with libyaml where PyYAML has it: every start of Snakemake reads all experiments, half a second longer in Python.
 
     Raises UserError where levels are nested so deeply that they would end the interpreter.
     """
