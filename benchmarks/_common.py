@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from creditflow.cli import positive
+from creditflow.stages.command_line import positive
 
 
 def peak_memory() -> float:

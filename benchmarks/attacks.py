@@ -23,11 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from _common import peak_memory
 
-from creditflow.attacks import get_attack, run_attack
+from creditflow.attacks.judge import get_attack, run_attack
 from creditflow.data.inputs import to_unit_interval
 from creditflow.data.prepared import Subset
-from creditflow.evaluation import placed
-from creditflow.models import ModelSpec, build_model
+from creditflow.models.build import ModelSpec, build_model
+from creditflow.stages.measuring import placed
 
 ROUNDS, IMAGES, EPSILONS = 9, 250, [0.001, 0.005, 0.01, 0.05, 0.1, 0.5]
 REFERENCE = {
@@ -76,17 +76,22 @@ def ratios(name: str) -> dict[str, float]:
     memory = peak_of("ours", name) / peak_of("theirs", name)
     spread = f"(min {min(each):.2f}, max {max(each):.2f})"
     print(f"{name}: {statistics.median(each):.2f} x as fast as foolbox {spread}, {memory:.2f} x its peak memory")
-    return {f"{name}_foolbox_time_over_ours": round(statistics.median(each), 3), f"{name}_memory_over_foolbox": round(memory, 3)}
+    return {
+        f"{name}_foolbox_time_over_ours": round(statistics.median(each), 3),
+        f"{name}_memory_over_foolbox": round(memory, 3),
+    }
 
 
 def layout_ratio(name: str) -> dict[str, float]:
-    """Compares a model as it is built with one in the layout that `creditflow.evaluation` gives it on a CPU."""
+    """Compares a model as it is built with one in the layout that `creditflow.stages.measuring` gives it on a CPU."""
     built, data = task()
     last = placed(task()[0], torch.device("cpu"))
     for model in (built, last):
         ours(name, model, data)  # warm up
     each = [seconds(ours, name, built, data) / seconds(ours, name, last, data) for _ in range(ROUNDS)]
-    print(f"{name}: {statistics.median(each):.2f} x as fast with channels last (min {min(each):.2f}, max {max(each):.2f})")
+    print(
+        f"{name}: {statistics.median(each):.2f} x as fast with channels last (min {min(each):.2f}, max {max(each):.2f})"
+    )
     return {f"{name}_contiguous_over_channels_last": round(statistics.median(each), 3)}
 
 

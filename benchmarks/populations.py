@@ -21,10 +21,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from _common import parser_of, synchronised
 
-from creditflow import runtime
-from creditflow.populations import Member, get_update_rule, train_population
+from creditflow.compute.device import use_device
 from creditflow.populations.images import FlatImages
+from creditflow.populations.population import Member
+from creditflow.populations.rule import get_update_rule
 from creditflow.populations.settings import PopulationSettings
+from creditflow.populations.training import train_population
 
 BATCH, STEPS = 64, 60
 RULES = ("bp", "fa", "dfa", "pepita")
@@ -39,7 +41,13 @@ def images(device: torch.device) -> FlatImages:
 def population(rule: str, n: int, data: FlatImages) -> float:
     """Seconds per network and step of one epoch."""
     settings = PopulationSettings(
-        epochs=1, batch_size=BATCH, hidden=[1024], dropout=0.1, optimizer={"momentum": 0.9}, select="last", validation_images=0
+        epochs=1,
+        batch_size=BATCH,
+        hidden=[1024],
+        dropout=0.1,
+        optimizer={"momentum": 0.9},
+        select="last",
+        validation_images=0,
     )
     members = [Member(seed, 0.01) for seed in range(n)]
     start = synchronised(data.pixels.device)
@@ -53,11 +61,15 @@ def loop(n: int, data: FlatImages) -> float:
     start = synchronised(device)
     for seed in range(n):
         torch.manual_seed(seed)
-        net = nn.Sequential(nn.Linear(784, 1024), nn.ReLU(), nn.Dropout(0.1), nn.Linear(1024, 10), nn.Softmax(1)).to(device)
+        net = nn.Sequential(nn.Linear(784, 1024), nn.ReLU(), nn.Dropout(0.1), nn.Linear(1024, 10), nn.Softmax(1)).to(
+            device
+        )
         optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
         for chosen in torch.randperm(len(data), device=device).split(BATCH):
             targets = nn.functional.one_hot(data.labels[chosen], 10).float()
-            loss = nn.functional.mse_loss(net(data.pixels[chosen].float() / 255), targets, reduction="sum") / len(chosen)
+            loss = nn.functional.mse_loss(net(data.pixels[chosen].float() / 255), targets, reduction="sum") / len(
+                chosen
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -76,7 +88,7 @@ def share_of_data(n: int, data: FlatImages) -> float:
 
 def main() -> None:
     args = parser_of(__doc__, members=10).parse_args()
-    data = images(runtime.setup(args.device, args.threads))
+    data = images(use_device(args.device, args.threads))
     kinds = {"loop": lambda: loop(args.members, data)}
     kinds |= {rule: lambda rule=rule: population(rule, args.members, data) for rule in RULES}  # type: ignore[misc]
     taken: dict[str, list[float]] = {kind: [] for kind in kinds}
@@ -86,10 +98,14 @@ def main() -> None:
         for kind in taken if index % 2 else reversed(taken):
             taken[kind].append(kinds[kind]())
     found = {}
-    print(f"{args.members} networks, {args.threads} threads, {args.device}: milliseconds per network and step, and ratio to the loop")
+    print(
+        f"{args.members} networks, {args.threads} threads, {args.device}: milliseconds per network and step, and ratio to the loop"
+    )
     for kind, times in taken.items():
         ratios = sorted(one / reference for one, reference in zip(times, taken["loop"], strict=True))
-        print(f"  {kind}: {1e3 * statistics.median(times):.2f} ms, {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+        print(
+            f"  {kind}: {1e3 * statistics.median(times):.2f} ms, {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        )
         if kind != "loop":
             found[f"{kind}_over_loop"] = statistics.median(ratios)
     found["share_of_data"] = statistics.median(share_of_data(args.members, data) for _ in range(args.rounds))

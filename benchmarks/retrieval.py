@@ -38,7 +38,9 @@ from creditflow.retrieval.ranking import average_precisions, mean_average_precis
 K, BITS = 5000, 32
 
 
-def drawn(queries: int, items: int, n_labels: int, kind: str, *, several: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def drawn(
+    queries: int, items: int, n_labels: int, kind: str, *, several: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Codes and labels; the code is the first label's with flipped bits: one of its usual patterns, or any."""
     generator = torch.Generator().manual_seed(0)
     centres = torch.randint(0, 2, (n_labels, BITS), generator=generator) * 2 - 1
@@ -60,10 +62,14 @@ def drawn(queries: int, items: int, n_labels: int, kind: str, *, several: bool) 
     return *part(queries), *part(items)
 
 
-def loop(codes: Tensor, labels: Tensor, database_codes: Tensor, database_labels: Tensor, kind: type[np.generic] = np.int8) -> float:
+def loop(
+    codes: Tensor, labels: Tensor, database_codes: Tensor, database_labels: Tensor, kind: type[np.generic] = np.int8
+) -> float:
     """The evaluation as hashing code has it: labels as zeros and ones, a product, an argsort and a sum for each query."""
     query, database = codes.numpy().astype(np.float32), database_codes.numpy().astype(np.float32)
-    query_hot, database_hot = (np.eye(int(database_labels.max()) + 1, dtype=kind)[one.numpy()] for one in (labels, database_labels))
+    query_hot, database_hot = (
+        np.eye(int(database_labels.max()) + 1, dtype=kind)[one.numpy()] for one in (labels, database_labels)
+    )
     total = 0.0
     for code, label in zip(query, query_hot, strict=True):
         relevant = (database_hot @ label > 0).astype(np.float32)
@@ -128,7 +134,9 @@ def main() -> None:
     large = drawn(2100, 148_332, 21, "different", several=True)
     found["nus_wide_seconds"] = seconds(OURS["order_and_ties"], large)
     found["nus_wide_peak_mib"] = peak_memory()
-    print(f"2,100 queries, 148,332 codes: {found['nus_wide_seconds']:.1f} s, peak memory {found['nus_wide_peak_mib']:.0f} MiB")
+    print(
+        f"2,100 queries, 148,332 codes: {found['nus_wide_seconds']:.1f} s, peak memory {found['nus_wide_peak_mib']:.0f} MiB"
+    )
     print(json.dumps({name: round(value, 3) for name, value in found.items()}))
 
 

@@ -18,8 +18,8 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from creditflow.cli import positive
-from creditflow.files import write_atomically
+from creditflow.core.files import write_atomically
+from creditflow.stages.command_line import positive
 
 HERE = Path(__file__).resolve().parent
 
@@ -60,7 +60,13 @@ def table(runs: dict[str, list[dict[str, float]]], limits: dict[str, dict[str, d
             middle, its = statistics.median(values), limit(benchmark, name, limits)
             text = " ".join(f"{word.replace('_', ' ')} {value:g}" for word, value in its.items())
             within = its.get("least", middle) <= middle <= its.get("most", middle)
-            row = {"benchmark": benchmark, "number": name, "median": middle, "least": min(values), "greatest": max(values)}
+            row = {
+                "benchmark": benchmark,
+                "number": name,
+                "median": middle,
+                "least": min(values),
+                "greatest": max(values),
+            }
             rows.append(row | {"limit": text, "within": ("yes" if within else "no") if its else ""})
     return pd.DataFrame(rows)
 
@@ -79,7 +85,9 @@ def main() -> None:
             runs[name].append(numbers(name))
             frame = table({one: its for one, its in runs.items() if its}, limits)
             write_atomically(args.output / "performance.csv", frame.to_csv(index=False).encode())
-            write_atomically(args.output / "performance.md", (frame.to_markdown(index=False, floatfmt=".3g") + "\n").encode())
+            write_atomically(
+                args.output / "performance.md", (frame.to_markdown(index=False, floatfmt=".3g") + "\n").encode()
+            )
     print((args.output / "performance.md").read_text())
 
 

@@ -23,9 +23,9 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from creditflow.cli import positive
-from creditflow.experiments import Experiment, load_experiments
-from creditflow.records import Keys, Metric, write_record
+from creditflow.records.record import Keys, Metric, write_record
+from creditflow.stages.command_line import positive
+from creditflow.workflow.experiments import Experiment, load_experiments
 
 ROOT = Path(__file__).resolve().parents[1]
 RULES, IMAGES, EPSILONS = ["bp", "usf", "frsf", "brsf", "fa"], 100, [0.01, 0.05, 0.1]
@@ -38,7 +38,10 @@ def experiment(n_jobs: int) -> dict[str, object]:
     attack = {"epsilons": EPSILONS, "images": IMAGES, "batch_size": IMAGES}
     return {
         "description": "as many jobs as asked for",
-        "datasets": {"low": {"source": "digits", "classes": [0, 1, 2, 3, 4]}, "high": {"source": "digits", "classes": [5, 6, 7, 8, 9]}},
+        "datasets": {
+            "low": {"source": "digits", "classes": [0, 1, 2, 3, 4]},
+            "high": {"source": "digits", "classes": [5, 6, 7, 8, 9]},
+        },
         "backbones": ["small_cnn"],
         "rules": RULES,
         "seeds": list(range(max(n_jobs // PER_SEED, 1))),
@@ -46,7 +49,11 @@ def experiment(n_jobs: int) -> dict[str, object]:
         "pretrain": {"dataset": "low", "settings": settings},
         "finetune": {"datasets": ["high"], "settings": settings | {"head_learning_rate": 1e-2}},
         "gradients": ["exact", "feedback"],
-        "attacks": {"fgsm": attack, "pgd": attack | {"settings": {"steps": 5}}, "square": attack | {"settings": {"queries": 10}}},
+        "attacks": {
+            "fgsm": attack,
+            "pgd": attack | {"settings": {"steps": 5}},
+            "square": attack | {"settings": {"queries": 10}},
+        },
         "audit": {"epsilons": EPSILONS, "attacks": ["fgsm", "pgd", "square"], "claim": "pgd"},
         "tables": {"audit": {}, "table1": {}},
         "figures": {"figure2": {}},
@@ -73,7 +80,10 @@ def make_up_records(found: Experiment, results: Path) -> int:
             epsilons = [None] if attack == "clean" else EPSILONS
             correct = rng.random((len(epsilons), IMAGES)) < 0.5
             metric = "accuracy" if attack == "clean" else "robust_accuracy"
-            metrics = [Metric(metric, epsilon, float(row.mean()), IMAGES) for epsilon, row in zip(epsilons, correct, strict=True)]
+            metrics = [
+                Metric(metric, epsilon, float(row.mean()), IMAGES)
+                for epsilon, row in zip(epsilons, correct, strict=True)
+            ]
             keys = Keys(found.name, "classification", dataset, backbone, rule, seed, attack, gradient)
             place = f"{dataset}/{backbone}/{rule}" + ("" if attack == "clean" else f"/{attack}/{gradient}")
             path = results / found.name / ("evaluate" if attack == "clean" else "attack") / place / f"seed{seed}.json"
@@ -96,10 +106,28 @@ def at(n_jobs: int, folder: Path) -> dict[str, tuple[float, float]]:
     total = next(int(line.split()[1]) for line in said.splitlines() if line.startswith("total"))
     experiments = load_experiments(folder / "config/experiments", folder / "config/schema.yaml")
     n = make_up_records(experiments["scale"], folder / "results")
-    collect = [sys.executable, "src/collect.py", "--experiment", "scale", "--records", "records.parquet", "--summary", "summary.parquet"]
+    collect = [
+        sys.executable,
+        "src/collect.py",
+        "--experiment",
+        "scale",
+        "--records",
+        "records.parquet",
+        "--summary",
+        "summary.parquet",
+    ]
     found["collecting"] = measured(collect, folder, log)[:2]
     settings = json.dumps(experiments["scale"].keys["audit"])
-    audit = [sys.executable, "src/audit.py", "--experiment", "scale", "--settings", settings, "--output", "audit.parquet"]
+    audit = [
+        sys.executable,
+        "src/audit.py",
+        "--experiment",
+        "scale",
+        "--settings",
+        settings,
+        "--output",
+        "audit.parquet",
+    ]
     found["auditing"] = measured(audit, folder, log)[:2]
     size = (folder / "records.parquet").stat().st_size / 2**20
     print(f"{total} jobs, {n} records, records.parquet of {size:.2f} MiB", flush=True)

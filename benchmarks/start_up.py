@@ -19,8 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from creditflow import forkserver
-from creditflow.cli import positive
+from creditflow.stages.command_line import positive
+from creditflow.workflow import forkserver
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,7 +28,13 @@ ROOT = Path(__file__).resolve().parents[1]
 def seconds(prefix: str) -> float:
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     start = time.perf_counter()
-    subprocess.run(["bash", "-c", f"{prefix}python src/attack.py --help"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(
+        ["bash", "-c", f"{prefix}python src/attack.py --help"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
     return time.perf_counter() - start
 
 

@@ -23,12 +23,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from _common import parser_of, synchronised
 
-from creditflow import products, runtime
-from creditflow.experiments import Experiment, load_experiments
-from creditflow.populations import Member, get_update_rule, train_population
+from creditflow.compute import matmul
+from creditflow.compute.device import use_device
+from creditflow.core.settings import parse
 from creditflow.populations.images import FlatImages
+from creditflow.populations.population import Member
+from creditflow.populations.rule import get_update_rule
 from creditflow.populations.settings import PopulationSettings
-from creditflow.settings import parse
+from creditflow.populations.training import train_population
+from creditflow.workflow.experiments import Experiment, load_experiments
 
 #: Seconds per epoch.
 AUTHORS = {"bp": 2.6, "dfa_targets": 4.9, "dtp": 8.2, "ddtp_linear": 12.7, "dtpdrl": 23.1}
@@ -45,11 +48,20 @@ def images(device: torch.device) -> FlatImages:
 def epoch(experiment: Experiment, rule: str, n: int, data: FlatImages) -> float:
     """Seconds per member of an epoch."""
     values = experiment.population(DATASET, VARIANT, rule)
-    values |= {"epochs": 1, "validation_images": 0, "select": "last", "angle_images": 0, "layer_angles": False, "feedback_epochs": 0}
+    values |= {
+        "epochs": 1,
+        "validation_images": 0,
+        "select": "last",
+        "angle_images": 0,
+        "layer_angles": False,
+        "feedback_epochs": 0,
+    }
     rates = experiment.keys["population"]["variants"][VARIANT]["learning_rates"][DATASET][rule]
     members = [Member(seed, rates[0]) for seed in range(n)]
     start = synchronised(data.pixels.device)
-    train_population(get_update_rule(rule), members, data, data.part(torch.arange(1)), parse(PopulationSettings, values, rule))
+    train_population(
+        get_update_rule(rule), members, data, data.part(torch.arange(1)), parse(PopulationSettings, values, rule)
+    )
     return (synchronised(data.pixels.device) - start) * PART / n
 
 
@@ -71,8 +83,8 @@ def torch_epoch(data: FlatImages) -> float:
 
 def main() -> None:
     args = parser_of(__doc__, members=5).parse_args()
-    data = images(runtime.setup(args.device, args.threads))
-    products.use_faster_products()  # as the stage does; torch.nn has them, too
+    data = images(use_device(args.device, args.threads))
+    matmul.use_faster_matmul()  # as the stage does; torch.nn has them, too
     root = Path(__file__).resolve().parents[1] / "config"
     experiment = load_experiments(root / "experiments", root / "schema.yaml")["target_propagation_fashion"]
     rules = experiment.keys["rules"]
@@ -97,7 +109,9 @@ def main() -> None:
             text += f", {alone / AUTHORS[rule]:.2f} of the authors' {AUTHORS[rule]} s"
         middle = statistics.median(ratios)
         found[f"{rule}_of_{args.members}_over_1"] = middle
-        print(f"{text}; per member of {args.members}: {together:.2f} s, {middle:.2f} of one ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+        print(
+            f"{text}; per member of {args.members}: {together:.2f} s, {middle:.2f} of one ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        )
     print(json.dumps({name: round(value, 3) for name, value in found.items()}))
 
 

@@ -33,9 +33,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from _common import parser_of, peak_memory
 
-from creditflow import apply_rule, plugins
-from creditflow.models import ModelSpec, build_model
-from creditflow.torchvision_guard import torchvision
+from creditflow import apply_rule
+from creditflow.compute.torchvision_import import torchvision
+from creditflow.core import plugins
+from creditflow.models.build import ModelSpec, build_model
 
 BIOTORCH, FOLDER = "biotorch==0.0.16", Path(__file__).resolve().parents[1] / ".biotorch"
 BIOTORCH_RULES = ("usf", "frsf", "brsf", "fa")
@@ -106,11 +107,26 @@ def times(name: str, rule: str, with_biotorch: bool, args: argparse.Namespace) -
 
 def memory(name: str, rule: str, whose: str, args: argparse.Namespace) -> float:
     """Peak memory in MiB of a process that trains."""
-    command = [sys.executable, __file__, "--peak-of", name, rule, whose, "--threads", str(args.threads), "--biotorch", str(args.biotorch)]
+    command = [
+        sys.executable,
+        __file__,
+        "--peak-of",
+        name,
+        rule,
+        whose,
+        "--threads",
+        str(args.threads),
+        "--biotorch",
+        str(args.biotorch),
+    ]
     # glibc then gives freed memory back at once: the peak is of what is in use, not of what lies about in between.
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"})
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, check=False, env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    )
     if done.returncode:
-        sys.exit(f"error: the process that trains {name} under {rule} ({whose}) ended with status {done.returncode}; see above")
+        sys.exit(
+            f"error: the process that trains {name} under {rule} ({whose}) ended with status {done.returncode}; see above"
+        )
     return float(done.stdout)
 
 
@@ -130,7 +146,10 @@ def compare(name: str, rule: str, with_biotorch: bool, bp_memory: float, args: a
     if with_biotorch:
         their_peak = memory(name, rule, "biotorch", args)
         over_ours, words = ratio(seconds["biotorch"], seconds["ours"])
-        found |= {f"{name}_{rule}_biotorch_time_over_ours": over_ours, f"{name}_{rule}_biotorch_memory_over_ours": their_peak / peak}
+        found |= {
+            f"{name}_{rule}_biotorch_time_over_ours": over_ours,
+            f"{name}_{rule}_biotorch_memory_over_ours": their_peak / peak,
+        }
         print(f"{'BioTorch':>9} {rule:4} {described(seconds['biotorch'], their_peak, bp_memory)}; {words} x ours")
     sys.stdout.flush()
     return found
@@ -160,7 +179,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--rules", nargs="+", choices=rules, default=rules)
     parser.add_argument("--no-biotorch", action="store_true", help="compare with backpropagation only")
-    parser.add_argument("--biotorch", type=Path, default=FOLDER, metavar="FOLDER", help=f"where {BIOTORCH} is, or is installed to")
+    parser.add_argument(
+        "--biotorch", type=Path, default=FOLDER, metavar="FOLDER", help=f"where {BIOTORCH} is, or is installed to"
+    )
     parser.add_argument("--peak-of", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.rounds < 2:

@@ -18,17 +18,18 @@ from spython.main import Client
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "src"))
 
-from creditflow.cli import run_stage, stage_parser  # noqa: E402
-from creditflow.errors import UserError  # noqa: E402
-from creditflow.files import file_sha256, write_atomically  # noqa: E402
-from creditflow.image import FLAVOURS, digest_path, image_path, lock_hash  # noqa: E402
+from creditflow.compute.container import digest_path  # noqa: E402
+from creditflow.core.errors import UserError  # noqa: E402
+from creditflow.core.files import file_sha256, write_atomically  # noqa: E402
+from creditflow.stages.command_line import run_stage, stage_parser  # noqa: E402
+from creditflow.workflow.container import FLAVOURS, image_path, lock_hash  # noqa: E402
 
 # As small as with gzip at its best, written eight times as fast; and each job's imports, which read from it, take two thirds of the time.
 COMPRESSION = "-comp zstd -Xcompression-level 3"
 
 CHECK = """
 import torch, foolbox
-from creditflow.torchvision_guard import torchvision
+from creditflow.compute.torchvision_import import torchvision
 print(f"torch {torch.__version__}, CUDA {torch.version.cuda}, torchvision {torchvision.__version__}, foolbox {foolbox.__version__}")
 """
 
@@ -36,13 +37,23 @@ print(f"torch {torch.__version__}, CUDA {torch.version.cuda}, torchvision {torch
 def main() -> None:
     """Builds the image, unless it is there."""
     parser = stage_parser(__doc__)
-    parser.add_argument("--flavour", choices=FLAVOURS, default="cuda", help="build of torch: cuda runs on machines without a GPU too")
-    parser.add_argument("--base", choices=["docker", "debootstrap"], default="docker", help="debootstrap where there is no Docker Hub")
+    parser.add_argument(
+        "--flavour", choices=FLAVOURS, default="cuda", help="build of torch: cuda runs on machines without a GPU too"
+    )
+    parser.add_argument(
+        "--base", choices=["docker", "debootstrap"], default="docker", help="debootstrap where there is no Docker Hub"
+    )
     parser.add_argument("--mirror", help="Debian mirror for --base debootstrap")
     parser.add_argument(
-        "--bind", action="append", default=[], metavar="PATH", help="what the build needs of the host, read-only; repeatable"
+        "--bind",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="what the build needs of the host, read-only; repeatable",
     )
-    parser.add_argument("--pip-options", default="", help="further options of pip install, such as --find-links=/wheels")
+    parser.add_argument(
+        "--pip-options", default="", help="further options of pip install, such as --find-links=/wheels"
+    )
     args = parser.parse_args()
 
     if shutil.which("apptainer") is None:
@@ -55,7 +66,9 @@ def main() -> None:
     if args.base == "debootstrap" and not args.mirror:
         raise UserError("--base debootstrap needs --mirror, a Debian mirror such as the one in /etc/apt")
     if args.flavour == "cpu" and not args.pip_options:
-        raise UserError("--flavour cpu needs --pip-options='--extra-index-url=...' with PyTorch's index of CPU builds, or --find-links=...")
+        raise UserError(
+            "--flavour cpu needs --pip-options='--extra-index-url=...' with PyTorch's index of CPU builds, or --find-links=..."
+        )
     values = {
         "bootstrap": args.base,
         "mountpoints": " ".join(args.bind),
@@ -79,7 +92,9 @@ def build(image: Path, values: dict[str, str], binds: list[str]) -> None:
         options.append("--fakeroot")
     os.chdir(ROOT)  # the recipe names files of the project
     with singularity_command():
-        done = Client.build("containers/creditflow.def", str(part), sudo=False, force=True, options=options, return_result=True)
+        done = Client.build(
+            "containers/creditflow.def", str(part), sudo=False, force=True, options=options, return_result=True
+        )
     if not part.exists():
         hint = "; where there is no Docker Hub, use --base debootstrap" if values["bootstrap"] == "docker" else ""
         raise UserError(f"the build failed; its last lines above say why{f' ({done})' if done else ''}{hint}")
@@ -101,12 +116,22 @@ def singularity_command() -> Iterator[None]:
 
 def verify(image: Path, flavour: str) -> str:
     """Imports the libraries inside the image. Raises UserError, and removes the image, if that fails."""
-    inside = ["apptainer", "exec", "--cleanenv", "--env", "PYTHONPATH=src", *(["--userns"] if os.geteuid() == 0 else []), str(image)]
+    inside = [
+        "apptainer",
+        "exec",
+        "--cleanenv",
+        "--env",
+        "PYTHONPATH=src",
+        *(["--userns"] if os.geteuid() == 0 else []),
+        str(image),
+    ]
     done = subprocess.run([*inside, "python", "-c", CHECK], cwd=ROOT, capture_output=True, text=True, check=False)
     found = done.stdout.strip()
     if done.returncode != 0 or (flavour == "cuda") == ("CUDA None" in found):
         image.unlink()
-        raise UserError(f"the image does not hold what it should ({found or done.stderr.strip().splitlines()[-1]}); it was removed")
+        raise UserError(
+            f"the image does not hold what it should ({found or done.stderr.strip().splitlines()[-1]}); it was removed"
+        )
     return found
 
 

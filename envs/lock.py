@@ -30,7 +30,9 @@ def main() -> None:
     needed = resolve(runtime, pins(everything))
     extra = {name: version for name, version in everything.items() if name not in needed}
     (ENVS / "requirements.txt").write_text(HEADER + "".join(f"{pin}\n" for pin in pins(needed)))
-    (ENVS / "requirements-dev.txt").write_text(HEADER + "-r requirements.txt\n" + "".join(f"{pin}\n" for pin in pins(extra)))
+    (ENVS / "requirements-dev.txt").write_text(
+        HEADER + "-r requirements.txt\n" + "".join(f"{pin}\n" for pin in pins(extra))
+    )
     (ENVS / "environment.yaml").write_text(HEADER + conda_environment(pins(needed)))
 
 
@@ -43,7 +45,10 @@ def resolve(requirements: list[str], constraints: list[str]) -> dict[str, str]:
         command = [sys.executable, "-m", "pip", "install", "-qqq", "--dry-run", "--ignore-installed"]
         subprocess.run([*command, "-c", str(constraint_file), "--report", str(report), *requirements], check=True)
         installed = json.loads(report.read_text())["install"]
-    found = {item["metadata"]["name"].lower().replace("_", "-"): item["metadata"]["version"].partition("+")[0] for item in installed}
+    found = {
+        item["metadata"]["name"].lower().replace("_", "-"): item["metadata"]["version"].partition("+")[0]
+        for item in installed
+    }
     return {name: version for name, version in sorted(found.items()) if not name.startswith(LEFT_TO_TORCH)}
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import sys
-from functools import cache
 from pathlib import Path
 
 import snakemake.benchmark
@@ -20,21 +19,13 @@ for variable in ("XDG_CACHE_HOME", "TORCH_HOME", "MPLCONFIGDIR"):
 snakemake.benchmark.BENCHMARK_INTERVAL_SHORT = 2
 sys.path.append(str(Path(workflow.basedir) / "src"))
 
-from creditflow import diagnosis, experiments, forkserver, gpus, image, locks, plugins, preflight
-from creditflow.errors import UserError
-from creditflow.files import fingerprint
+from creditflow.compute import gpus
+from creditflow.core import plugins
+from creditflow.core.errors import UserError
 from creditflow.reporting.sources import source_files
-
-# What every stage of retrieval depends on.
-RETRIEVAL_LIBRARY = (
-    "retrieval",
-    "evaluation.py",
-    "records.py",
-    "runtime.py",
-    "models",
-    "data/inputs.py",
-    "data/prepared.py",
-)
+from creditflow.workflow import container as containers
+from creditflow.workflow import experiments, failures, forkserver, locks, preflight
+from creditflow.workflow.dependence import library_hash
 
 SCHEMA = Path("config/schema.yaml")
 RESULTS = Path("results")
@@ -73,7 +64,7 @@ EXPERIMENTS = explained(experiments.load_experiments, Path("config/experiments")
 explained(experiments.check_workflow, config, EXPERIMENTS, SCHEMA)
 
 
-IMAGE = image.image_path(Path("containers"), Path("envs/requirements.txt"), config["container"]["flavour"])
+IMAGE = containers.image_path(Path("containers"), Path("envs/requirements.txt"), config["container"]["flavour"])
 preflight.bind_into_containers(config["data"]["search_paths"])
 
 
@@ -83,7 +74,7 @@ def check_machine():
         return
     if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
         explained(preflight.check_apptainer)
-        explained(image.check_image, IMAGE, config["container"]["flavour"])
+        explained(containers.check_image, IMAGE, config["container"]["flavour"])
     if COMMAND_LINE.executor == "slurm":
         explained(preflight.check_slurm, COMMAND_LINE.slurm_status_command)
         return  # it hands out the GPUs
@@ -97,14 +88,16 @@ def share_start_up(jobs):
     elsewhere = workflow.deployment_settings.deployment_method or COMMAND_LINE.executor not in (None, "local")
     if elsewhere or workflow.touch or sys.platform != "linux" or Path(shell.get_executable() or "").name != "bash":
         return
-    if sum(job.rule.name in forkserver.STAGES for job in jobs) >= forkserver.MIN_JOBS and (function := forkserver.start()):
+    if sum(job.rule.name in forkserver.STAGES for job in jobs) >= forkserver.MIN_JOBS and (
+        function := forkserver.start()
+    ):
         shell.prefix(f"set -euo pipefail; {function}".replace("{", "{{").replace("}", "}}"))
 
 
 def explain_failures(logs):
     """Says why jobs failed, after everything that Snakemake says."""
     for path in [logs] if isinstance(logs, (str, Path)) else logs or ():
-        print(*diagnosis.explain_failures(Path(path).read_text()), sep="\n", file=sys.stderr)
+        print(*failures.explain_failures(Path(path).read_text()), sep="\n", file=sys.stderr)
 
 
 def one_of(names):
@@ -119,7 +112,11 @@ def views():
 
 def variants():
     """Names of the populations of all experiments."""
-    return {variant for experiment in EXPERIMENTS.values() for variant in experiment.keys.get("population", {}).get("variants", {})}
+    return {
+        variant
+        for experiment in EXPERIMENTS.values()
+        for variant in experiment.keys.get("population", {}).get("variants", {})
+    }
 
 
 def downloads(name):
@@ -127,7 +124,9 @@ def downloads(name):
     experiment_keys = EXPERIMENTS[name].keys
     raw = sorted({f"results/data/{view['source']}/raw" for view in experiment_keys["datasets"].values()})
     pretrain = experiment_keys.get("pretrain", {})
-    fetched = [backbone for backbone in experiment_keys.get("backbones", []) if backbone not in pretrain.get("files", {})]
+    fetched = [
+        backbone for backbone in experiment_keys.get("backbones", []) if backbone not in pretrain.get("files", {})
+    ]
     return raw + [fetched_weights(backbone, pretrain) for backbone in fetched if "weights" in pretrain]
 
 
@@ -222,12 +221,17 @@ def trained(suffix):
 
 def population_settings(wildcards):
     """Settings of a population's training, as compact JSON."""
-    return json.dumps(EXPERIMENTS[wildcards.experiment].population(wildcards.dataset, wildcards.backbone, wildcards.rule), sort_keys=True)
+    return json.dumps(
+        EXPERIMENTS[wildcards.experiment].population(wildcards.dataset, wildcards.backbone, wildcards.rule),
+        sort_keys=True,
+    )
 
 
 def learning_rates(wildcards):
     """The learning rates of a population."""
-    return keys(wildcards)["population"]["variants"][wildcards.backbone]["learning_rates"][wildcards.dataset][wildcards.rule]
+    return keys(wildcards)["population"]["variants"][wildcards.backbone]["learning_rates"][wildcards.dataset][
+        wildcards.rule
+    ]
 
 
 def population_seeds(wildcards):
@@ -244,11 +248,6 @@ def retrieval(wildcards):
     """The option that says what retrieval is; nothing for classification."""
     settings = EXPERIMENTS[wildcards.experiment].retrieval(wildcards.dataset)
     return [] if settings is None else ["--retrieval", json.dumps(settings, sort_keys=True)]
-
-
-def task_library(wildcards):
-    """A hash of the library's files that training for the experiment's task needs beyond those of classification."""
-    return library("retrieval/settings.py", "retrieval/task.py") if "retrieval" in keys(wildcards) else ""
 
 
 def pretrain_view(wildcards):
@@ -303,27 +302,23 @@ def source(kind):
     return paths
 
 
-def library(*parts):
-    """A hash of the library's files that a stage's results depend on, for `params`: one word, where files would be thirty inputs a job.
+def library(stage, **uses):
+    """A hash of the library's files that a stage's results depend on, for `params`: one word, where files would be many inputs a job.
 
-    A folder stands for its own files, without subfolders; a part such as "learning/rules/{rule}.py" is one file, and
-    those in its folder that it imports. With wildcards in a part it is a function of them.
+    `uses` names the plugins that a job loads, by kind: names or wildcards, such as `rule="{rule}"`. See creditflow.workflow.dependence.
     """
-    if any("{" in part for part in parts):
-        return lambda wildcards: hash_of_library(tuple(part.format(**wildcards) for part in parts))
-    return hash_of_library(parts)
+
+    def hashed(wildcards):
+        plugins_used = [(kind, name) for kind, names in uses.items() for name in names.format(**wildcards).split()]
+        return library_hash(stage, plugins_used, leaving_out(stage, wildcards))
+
+    return hashed
 
 
-@cache
-def hash_of_library(parts):
-    """The hash of what parts of the library stand for."""
-    files = {file for part in parts for file in library_files(Path("src/creditflow", part))}
-    return fingerprint({str(file): file.read_text() for file in files})
-
-
-def library_files(path):
-    """The files that a part of the library stands for."""
-    return path.glob("*.py") if path.suffix == "" else plugins.with_imports_beside(path)
+def leaving_out(stage, wildcards):
+    """Folders of the library that a script could use, but does not for this job."""
+    classifies = stage == "finetune" and "retrieval" not in keys(wildcards)
+    return ("creditflow/retrieval",) if classifies else ()
 
 
 def caption(kind):

@@ -12,7 +12,7 @@ rule fetch:
     conda:
         "../envs/environment.yaml"
     params:
-        library=library("data/datasets/{source}.py"),
+        library=library("fetch", dataset="{source}"),
         search_paths=search_paths,
     shell:
         "python {input.script:q} --dataset {wildcards.source} {params.search_paths:q} --output {output.raw:q} > {log:q} 2>&1"
@@ -33,7 +33,7 @@ rule prepare:
         "../envs/environment.yaml"
     threads: 4
     params:
-        library=library("data", "data/datasets/{source}.py"),
+        library=library("prepare", dataset="{source}"),
         max_unreadable=config["data"]["max_unreadable"],
     shell:
         "python {input.script:q} --dataset {wildcards.source} --raw {input.raw:q} --output {output.data:q}"

@@ -16,16 +16,7 @@ rule evaluate:
         "../envs/environment.yaml"
     threads: threads_of
     params:
-        library=library(
-            "evaluation.py",
-            "records.py",
-            "runtime.py",
-            "targets.py",
-            "training/accuracy.py",
-            "models",
-            "data/inputs.py",
-            "data/prepared.py",
-        ),
+        library=library("evaluate"),
         classes=classes("dataset"),
         inputs=inputs,
         device=config["device"],
@@ -56,18 +47,7 @@ rule attack:
         "../envs/environment.yaml"
     threads: threads_of
     params:
-        library=library(
-            "attacks",
-            "attacks/methods/{attack}.py",
-            "evaluation.py",
-            "records.py",
-            "runtime.py",
-            "targets.py",
-            "learning",
-            "models",
-            "data/inputs.py",
-            "data/prepared.py",
-        ),
+        library=library("attack", attack="{attack}"),
         classes=classes("dataset"),
         inputs=inputs,
         epsilons=of_attack("epsilons"),

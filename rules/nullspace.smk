@@ -12,7 +12,7 @@ rule measure_nullspace:
     conda:
         "../envs/environment.yaml"
     params:
-        library=library("populations/nullspace.py", "populations/rules/{rule}.py", "products.py", "records.py", "runtime.py"),
+        library=library("measure_nullspace", update_rule="{rule}"),
         settings=settings("nullspace", "{rule}"),
     shell:
         "python {input.script:q} --rule {wildcards.rule} --settings {params.settings:q} --seed {wildcards.seed}"

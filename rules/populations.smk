@@ -17,18 +17,8 @@ rule train_population:
         "../envs/environment.yaml"
     threads: threads_of
     params:
-        library=library(
-            "populations/training.py",
-            "populations/storage.py",
-            "populations/rules/{rule}.py",
-            "populations/rules/bp.py",  # angles are to these two
-            "populations/rules/gnt.py",
-            "populations/spectra.py",
-            "products.py",
-            "runtime.py",
-            "data/inputs.py",
-            "data/prepared.py",
-        ),
+        # Angles are measured to the update of `bp`.
+        library=library("train_population", update_rule="{rule} bp"),
         classes=classes("dataset"),
         inputs=inputs,
         settings=population_settings,
@@ -61,7 +51,7 @@ rule select_member:
     conda:
         "../envs/environment.yaml"
     params:
-        library=library("populations/selection.py", "models", "models/backbones/mlp.py"),
+        library=library("select_member"),
     shell:
         "python {input.script:q} --population {input.population:q} --name {wildcards.backbone} --seed {wildcards.seed}"
         " --output {output.model:q} > {log:q} 2>&1"

@@ -14,7 +14,7 @@ rule collect:
     conda:
         "../envs/environment.yaml"
     params:
-        library=library("reporting/collection.py", "reporting/statistics.py", "records.py"),
+        library=library("collect"),
     shell:
         "python {input.script:q} --experiment {wildcards.experiment} --records {output.records:q}"
         " --summary {output.summary:q} > {log:q} 2>&1"
@@ -35,7 +35,7 @@ rule audit:
     conda:
         "../envs/environment.yaml"
     params:
-        library=library("reporting/audit.py", "reporting/statistics.py", "records.py", "checks.py"),
+        library=library("audit"),
         settings=settings("audit"),
     shell:
         "python {input.script:q} --experiment {wildcards.experiment} --settings {params.settings:q}"
@@ -66,7 +66,7 @@ rule make_table:
     conda:
         "../envs/environment.yaml"
     params:
-        library=library("reporting", "reporting/tables/{table}.py", "populations/cost.py"),
+        library=library("make_table", table="{table}"),
         caption=caption("table"),
         settings=settings("tables", "{table}"),
     shell:
@@ -97,13 +97,7 @@ rule plot_figure:
     conda:
         "../envs/environment.yaml"
     params:
-        library=library(
-            "reporting",
-            "reporting/figures/{figure}.py",
-            "populations/selection.py",
-            "populations/spectra.py",
-            "populations/start.py",
-        ),
+        library=library("plot_figure", figure="{figure}"),
         caption=caption("figure"),
         settings=settings("figures", "{figure}"),
     shell:

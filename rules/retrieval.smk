@@ -15,7 +15,7 @@ rule encode:
         "../envs/environment.yaml"
     threads: threads_of
     params:
-        library=library(*RETRIEVAL_LIBRARY),
+        library=library("encode"),
         classes=classes("dataset"),
         inputs=inputs,
         retrieval=retrieval,
@@ -46,7 +46,7 @@ rule retrieve:
         "../envs/environment.yaml"
     threads: threads_of
     params:
-        library=library(*RETRIEVAL_LIBRARY),
+        library=library("retrieve"),
         classes=classes("dataset"),
         inputs=inputs,
         retrieval=retrieval,
@@ -77,15 +77,7 @@ rule attack_retrieval:
         "../envs/environment.yaml"
     threads: threads_of
     params:
-        library=library(
-            "attacks/evaluate_hashing.py",
-            "attacks/hash_attack.py",
-            "attacks/evaluate.py",
-            "attacks/guards.py",
-            "attacks/hashing/{attack}.py",
-            "learning",
-            *RETRIEVAL_LIBRARY,
-        ),
+        library=library("attack_retrieval", hash_attack="{attack}"),
         classes=classes("dataset"),
         inputs=inputs,
         retrieval=retrieval,

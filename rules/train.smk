@@ -15,17 +15,7 @@ rule pretrain:
         "../envs/environment.yaml"
     threads: threads_of
     params:
-        library=library(
-            "training",
-            "runtime.py",
-            "learning",
-            "learning/rules/bp.py",
-            "models",
-            "models/backbones/{backbone}.py",
-            "targets.py",
-            "data/inputs.py",
-            "data/prepared.py",
-        ),
+        library=library("pretrain", backbone="{backbone}", rule="bp"),
         classes=classes(pretrain_view),
         inputs=inputs,
         settings=settings("pretrain", "settings"),
@@ -52,7 +42,7 @@ rule fetch_weights:
     conda:
         "../envs/environment.yaml"
     params:
-        library=library("models/published.py", "models/backbones/{backbone}.py"),
+        library=library("fetch_weights", backbone="{backbone}"),
         search_paths=search_paths,
     shell:
         "python {input.script:q} --backbone {wildcards.backbone} --weights {wildcards.weights} {params.search_paths:q}"
@@ -75,7 +65,7 @@ rule import_weights:
     conda:
         "../envs/environment.yaml"
     params:
-        library=library("runtime.py", "models", "models/backbones/{backbone}.py"),
+        library=library("import_weights", backbone="{backbone}"),
         sha256=weights_sha256,
         weights=lambda wildcards: keys(wildcards)["pretrain"]["weights"],
         size=lambda wildcards: EXPERIMENTS[wildcards.experiment].input(wildcards.backbone).get("size", 224),
@@ -102,18 +92,7 @@ rule finetune:
         "../envs/environment.yaml"
     threads: threads_of
     params:
-        library=library(
-            "training",
-            "runtime.py",
-            "learning",
-            "learning/rules/{rule}.py",
-            "models",
-            "models/backbones/{backbone}.py",
-            "targets.py",
-            "data/inputs.py",
-            "data/prepared.py",
-        ),
-        task=task_library,
+        library=library("finetune", backbone="{backbone}", rule="{rule}"),
         classes=classes("dataset"),
         inputs=inputs,
         settings=finetune_settings,

@@ -2,18 +2,23 @@
 
 from pathlib import Path
 
-from creditflow.cli import add_experiment_options, json_object, run_stage, stage_parser
-from creditflow.experiments import find, load_experiments
-from creditflow.files import write_parquet
-from creditflow.records import read_record
-from creditflow.reporting.audit import audit
+from creditflow.audit.verdicts import audit
+from creditflow.core.files import write_parquet
+from creditflow.records.record import read_record
+from creditflow.stages.command_line import add_experiment_options, json_object, run_stage, stage_parser
+from creditflow.workflow.experiments import find, load_experiments
 
 
 def main() -> None:
     parser = stage_parser(__doc__)
     add_experiment_options(parser)
     parser.add_argument("--settings", type=json_object, required=True, help="the experiment's `audit` keys")
-    parser.add_argument("--output", type=Path, required=True, help="parquet file to write: a row per dataset, backbone, rule and epsilon")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        help="parquet file to write: a row per dataset, backbone, rule and epsilon",
+    )
     args = parser.parse_args()
 
     experiment = find(load_experiments(args.experiments, args.schema), args.experiment)

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from creditflow import runtime
-from creditflow.cli import add_compute_options, run_stage, stage_parser
+from creditflow.compute.device import use_device
 from creditflow.retrieval.codes import encode
-from creditflow.retrieval.stage import add_retrieval_options, retrieval_model
 from creditflow.retrieval.storage import PARTS, Encoded, save_codes
+from creditflow.stages.command_line import add_compute_options, run_stage, stage_parser
+from creditflow.stages.retrieval import add_retrieval_options, retrieval_model
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
     add_compute_options(parser)
     args = parser.parse_args()
 
-    device = runtime.setup(args.device, args.threads)
+    device = use_device(args.device, args.threads)
     model, _, parts, _, source = retrieval_model(args, device)
     encoded = {name: Encoded(encode(model, parts[name]), parts[name].labels) for name in PARTS}
     save_codes(args.output, encoded, source)

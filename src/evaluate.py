@@ -2,12 +2,13 @@
 
 import torch
 
-from creditflow import runtime
-from creditflow.cli import add_compute_options, run_stage, stage_parser
-from creditflow.evaluation import add_model_options, add_record_option, history_metrics, loaded, record_keys
-from creditflow.files import file_sha256
-from creditflow.records import Metric, write_record
-from creditflow.training import correct_predictions
+from creditflow.compute.device import use_device
+from creditflow.compute.provenance import Stopwatch, provenance_of
+from creditflow.core.files import file_sha256
+from creditflow.records.record import Metric, write_record
+from creditflow.stages.command_line import add_compute_options, run_stage, stage_parser
+from creditflow.stages.measuring import add_model_options, add_record_option, history_metrics, loaded, record_keys
+from creditflow.training.accuracy import correct_predictions
 
 
 def main() -> None:
@@ -17,8 +18,8 @@ def main() -> None:
     add_compute_options(parser)
     args = parser.parse_args()
 
-    device = runtime.setup(args.device, args.threads)
-    watch = runtime.Stopwatch(device)
+    device = use_device(args.device, args.threads)
+    watch = Stopwatch(device)
     model, sidecar, data = loaded(args, device)
     correct = correct_predictions(model, data)
     settings = {
@@ -31,10 +32,13 @@ def main() -> None:
     write_record(
         args.record,
         record_keys(args, sidecar, attack="clean", gradient="none"),
-        [Metric("accuracy", None, float(correct.double().mean()), len(correct)), *history_metrics(sidecar, len(correct))],
+        [
+            Metric("accuracy", None, float(correct.double().mean()), len(correct)),
+            *history_metrics(sidecar, len(correct)),
+        ],
         {"correct": correct[None].numpy(), "example": torch.arange(len(correct)).numpy()},
         settings=settings,
-        provenance=runtime.provenance(settings, device),
+        provenance=provenance_of(settings, device),
         run=watch.run_facts(),
     )
     print(f"{args.model}: clean accuracy {float(correct.double().mean()):.2%} of {len(correct)} images")

@@ -2,16 +2,20 @@
 
 from pathlib import Path
 
-from creditflow.cli import add_experiment_options, run_stage, stage_parser
-from creditflow.experiments import find, load_experiments
 from creditflow.reporting.export import export
+from creditflow.stages.command_line import add_experiment_options, run_stage, stage_parser
+from creditflow.workflow.experiments import find, load_experiments
 
 
 def main() -> None:
     parser = stage_parser(__doc__)
     add_experiment_options(parser)
-    parser.add_argument("--output", type=Path, default=Path("docs/results"), help="folder that gets one of the experiment's name")
-    parser.add_argument("--mixed", action="store_true", help="allow records made by different versions of the sources; the page says so")
+    parser.add_argument(
+        "--output", type=Path, default=Path("docs/results"), help="folder that gets one of the experiment's name"
+    )
+    parser.add_argument(
+        "--mixed", action="store_true", help="allow records made by different versions of the sources; the page says so"
+    )
     args = parser.parse_args()
 
     experiment = find(load_experiments(args.experiments, args.schema), args.experiment)

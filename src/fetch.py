@@ -2,17 +2,21 @@
 
 from pathlib import Path
 
-from creditflow import files, plugins
-from creditflow.cli import run_stage, stage_parser
+from creditflow.core import files, plugins
 from creditflow.data.dataset import Dataset
 from creditflow.data.fetching import fetch
+from creditflow.stages.command_line import run_stage, stage_parser
 
 
 def main() -> None:
     parser = stage_parser(__doc__)
     parser.add_argument("--dataset", required=True, help="id of a dataset (a file in src/creditflow/data/datasets)")
-    parser.add_argument("--search-path", type=Path, action="append", default=[], help="folder to look in first; repeatable")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the raw files, or for a note where they are")
+    parser.add_argument(
+        "--search-path", type=Path, action="append", default=[], help="folder to look in first; repeatable"
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, help="folder for the raw files, or for a note where they are"
+    )
     args = parser.parse_args()
 
     dataset: Dataset = plugins.load("dataset", args.dataset).DATASET

@@ -2,20 +2,24 @@
 
 from pathlib import Path
 
-from creditflow import plugins
-from creditflow.cli import run_stage, stage_parser
+from creditflow.core import plugins
 from creditflow.models.published import fetch_weights
+from creditflow.stages.command_line import run_stage, stage_parser
 
 
 def main() -> None:
     parser = stage_parser(__doc__)
     parser.add_argument("--backbone", required=True, help=f"one of: {', '.join(plugins.names('backbone'))}")
     parser.add_argument("--weights", default="IMAGENET1K_V1", help="torchvision's name of the weights")
-    parser.add_argument("--search-path", type=Path, action="append", default=[], help="folder to look in first; repeatable")
+    parser.add_argument(
+        "--search-path", type=Path, action="append", default=[], help="folder to look in first; repeatable"
+    )
     parser.add_argument("--output", type=Path, required=True, help="file to write (.pth)")
     args = parser.parse_args()
 
-    print(f"{args.backbone}: {args.weights} from {fetch_weights(args.backbone, args.weights, args.search_path, args.output)}")
+    print(
+        f"{args.backbone}: {args.weights} from {fetch_weights(args.backbone, args.weights, args.search_path, args.output)}"
+    )
 
 
 if __name__ == "__main__":

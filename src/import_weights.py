@@ -2,34 +2,50 @@
 
 from pathlib import Path
 
-from creditflow import files, plugins, runtime
-from creditflow.cli import existing_file, positive, run_stage, stage_parser
-from creditflow.models import save_model
+from creditflow.compute.device import use_device
+from creditflow.compute.provenance import Stopwatch, provenance_of
+from creditflow.core import files, plugins
 from creditflow.models.published import import_state, published_digits, verify
+from creditflow.models.storage import save_model
+from creditflow.stages.command_line import existing_file, positive, run_stage, stage_parser
 
 
 def main() -> None:
     parser = stage_parser(__doc__)
     parser.add_argument("--backbone", required=True, help=f"one of: {', '.join(plugins.names('backbone'))}")
-    parser.add_argument("--file", type=existing_file, required=True, help="state dict (.pth) as torchvision publishes it")
+    parser.add_argument(
+        "--file", type=existing_file, required=True, help="state dict (.pth) as torchvision publishes it"
+    )
     parser.add_argument(
         "--sha256",
         help="the file's SHA-256, or at least its first 8 digits; else those in its name count, or those that torchvision states",
     )
     parser.add_argument(
-        "--weights", help="torchvision's name of the weights, for their mean and standard deviation", default="IMAGENET1K_V1"
+        "--weights",
+        help="torchvision's name of the weights, for their mean and standard deviation",
+        default="IMAGENET1K_V1",
     )
-    parser.add_argument("--size", type=positive, default=224, help="height and width of the images that the model will take")
+    parser.add_argument(
+        "--size", type=positive, default=224, help="height and width of the images that the model will take"
+    )
     parser.add_argument("--output", type=Path, required=True, help="model file to write (.safetensors, with sidecar)")
     args = parser.parse_args()
 
-    device = runtime.setup("cpu", 1)
-    watch = runtime.Stopwatch(device)
+    device = use_device("cpu", 1)
+    watch = Stopwatch(device)
     found = verify(args.file, args.sha256, lambda: published_digits(args.backbone, args.weights))
-    identity = {"stage": "import_weights", "backbone": args.backbone, "weights": args.weights, "sha256": found, "size": args.size}
+    identity = {
+        "stage": "import_weights",
+        "backbone": args.backbone,
+        "weights": args.weights,
+        "sha256": found,
+        "size": args.size,
+    }
     model = import_state(args.backbone, args.file, args.weights, args.size)
     with files.only_one_writer(args.output):
-        save_model(args.output, model, settings=identity, provenance=runtime.provenance(identity, device), run=watch.run_facts())
+        save_model(
+            args.output, model, settings=identity, provenance=provenance_of(identity, device), run=watch.run_facts()
+        )
     print(f"{args.backbone}: {args.file} (SHA-256 {found[:12]}...)")
 
 

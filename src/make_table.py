@@ -2,20 +2,30 @@
 
 from pathlib import Path
 
-from creditflow import plugins
-from creditflow.cli import existing_file, json_object, run_stage, stage_parser
+from creditflow.core import plugins
+from creditflow.core.settings import parse
 from creditflow.reporting.collection import read_frames
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.table import Table
-from creditflow.settings import parse
+from creditflow.stages.command_line import existing_file, json_object, run_stage, stage_parser
 
 
 def main() -> None:
     parser = stage_parser(__doc__)
     parser.add_argument("--table", required=True, help=f"one of: {', '.join(plugins.names('table'))}")
-    parser.add_argument("--settings", type=json_object, default={}, help='parameters of the table, such as {"epsilon": 0.1}')
-    parser.add_argument("--frame", type=existing_file, nargs="+", required=True, help="what the table shows, in the order of its `source`")
-    parser.add_argument("--output", type=Path, required=True, help="file to write; its suffix is replaced by .csv, .md, .tex, .html")
+    parser.add_argument(
+        "--settings", type=json_object, default={}, help='parameters of the table, such as {"epsilon": 0.1}'
+    )
+    parser.add_argument(
+        "--frame",
+        type=existing_file,
+        nargs="+",
+        required=True,
+        help="what the table shows, in the order of its `source`",
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, help="file to write; its suffix is replaced by .csv, .md, .tex, .html"
+    )
     args = parser.parse_args()
 
     table: Table | Listing = plugins.load("table", args.table).TABLE

@@ -5,25 +5,31 @@ from pathlib import Path
 
 import torch
 
-from creditflow import plugins, runtime
-from creditflow.cli import json_object, natural, run_stage, stage_parser
-from creditflow.populations import get_update_rule
+from creditflow.compute.device import use_device
+from creditflow.compute.provenance import Stopwatch, provenance_of
+from creditflow.core import plugins
+from creditflow.core.settings import parse
 from creditflow.populations.nullspace import STUDENT, NullspaceSettings, nullspace_ratios
-from creditflow.records import Keys, Metric, write_record
-from creditflow.settings import parse
+from creditflow.populations.rule import get_update_rule
+from creditflow.records.record import Keys, Metric, write_record
+from creditflow.stages.command_line import json_object, natural, run_stage, stage_parser
 
 
 def main() -> None:
     parser = stage_parser(__doc__)
     parser.add_argument("--rule", required=True, help=f"one of: {', '.join(plugins.names('update_rule'))}")
-    parser.add_argument("--settings", type=json_object, default={}, help='such as {"rule": {"step_size": 0.04, "sigma": 0.06}}')
+    parser.add_argument(
+        "--settings", type=json_object, default={}, help='such as {"rule": {"step_size": 0.04, "sigma": 0.06}}'
+    )
     parser.add_argument("--seed", type=natural, default=0, help="every random number derives from it")
     parser.add_argument("--experiment", default="manual", help="name under which the record is filed")
-    parser.add_argument("--record", type=Path, required=True, help="record to write (.json, with a .safetensors beside it)")
+    parser.add_argument(
+        "--record", type=Path, required=True, help="record to write (.json, with a .safetensors beside it)"
+    )
     args = parser.parse_args()
 
-    device = runtime.setup("cpu", 1)
-    watch = runtime.Stopwatch(device)
+    device = use_device("cpu", 1)
+    watch = Stopwatch(device)
     settings = parse(NullspaceSettings, args.settings, "--settings")
     ratios = nullspace_ratios(get_update_rule(args.rule), settings, args.seed)
     facts = {"stage": "measure_nullspace", "rule": args.rule, "seed": args.seed, "settings": asdict(settings)}
@@ -37,10 +43,12 @@ def main() -> None:
         ],
         {"nullspace_ratio": ratios.numpy(), "example": torch.arange(len(ratios)).numpy()},
         settings=facts,
-        provenance=runtime.provenance(facts, device),
+        provenance=provenance_of(facts, device),
         run=watch.run_facts(),
     )
-    print(f"{args.rule}: a share of {float(ratios.mean()):.3f} of the update (SD {float(ratios.std()):.3f}) changes nothing")
+    print(
+        f"{args.rule}: a share of {float(ratios.mean()):.3f} of the update (SD {float(ratios.std()):.3f}) changes nothing"
+    )
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from creditflow import plugins
-from creditflow.cli import existing_file, json_object, run_stage, stage_parser
-from creditflow.errors import UserError
+from creditflow.core import plugins
+from creditflow.core.errors import UserError
+from creditflow.core.settings import parse
 from creditflow.reporting.collection import read_frames
 from creditflow.reporting.figure import Figure, write_figure
-from creditflow.settings import parse
+from creditflow.stages.command_line import existing_file, json_object, run_stage, stage_parser
 
 
 def main() -> None:
@@ -21,7 +21,9 @@ def main() -> None:
         required=True,
         help="what the figure shows: summary.parquet, audit.parquet, records.parquet, single records or populations, as its `source` says",
     )
-    parser.add_argument("--output", type=Path, required=True, help="file to write; its suffix is replaced by .pdf, .svg, .png")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="file to write; its suffix is replaced by .pdf, .svg, .png"
+    )
     args = parser.parse_args()
 
     figure: Figure = plugins.load("figure", args.figure).FIGURE

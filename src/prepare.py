@@ -4,12 +4,12 @@ from pathlib import Path
 
 import torch
 
-from creditflow import plugins
-from creditflow.cli import existing_file, positive, run_stage, share, stage_parser
+from creditflow.core import plugins
+from creditflow.core.errors import UserError
 from creditflow.data.dataset import Dataset
 from creditflow.data.prepared import check_splits, save_prepared
 from creditflow.data.readable import check_share, describe, drop_unreadable
-from creditflow.errors import UserError
+from creditflow.stages.command_line import existing_file, positive, run_stage, share, stage_parser
 
 
 def main() -> None:
@@ -17,7 +17,9 @@ def main() -> None:
     parser.add_argument("--dataset", required=True, help="id of a dataset (a file in src/creditflow/data/datasets)")
     parser.add_argument("--raw", type=existing_file, required=True, help="folder that fetch.py wrote")
     parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")
-    parser.add_argument("--max-unreadable", type=share, default=0.001, help="share of a split's image files that may be unreadable")
+    parser.add_argument(
+        "--max-unreadable", type=share, default=0.001, help="share of a split's image files that may be unreadable"
+    )
     parser.add_argument("--threads", type=positive, default=1, help="CPU threads that look at image files")
     args = parser.parse_args()
 
@@ -27,7 +29,9 @@ def main() -> None:
     splits = dataset.read(args.raw)
     check_splits(splits, names)  # before the hours that looking at all files of a large dataset may take
     if any(dataset.multi_label != (labels.ndim == 2) for _, labels in splits.values()):
-        raise UserError(f"{args.dataset}: its file says multi_label={dataset.multi_label}, but its labels are otherwise; change one")
+        raise UserError(
+            f"{args.dataset}: its file says multi_label={dataset.multi_label}, but its labels are otherwise; change one"
+        )
     splits, unreadable = drop_unreadable(args.dataset, splits, args.threads)
     for split, (_, labels) in splits.items():
         reasons = unreadable.get(split, {})

@@ -2,14 +2,19 @@
 
 from pathlib import Path
 
-from creditflow import files
-from creditflow.cli import run_stage, stage_parser
+from creditflow.core import files
 from creditflow.reporting.results_page import results_page
+from creditflow.stages.command_line import run_stage, stage_parser
 
 
 def main() -> None:
     parser = stage_parser(__doc__)
-    parser.add_argument("--folder", type=Path, default=Path("docs/results"), help="folder with claims.yaml and one folder per experiment")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("docs/results"),
+        help="folder with claims.yaml and one folder per experiment",
+    )
     args = parser.parse_args()
 
     page = args.folder / "README.md"

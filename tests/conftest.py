@@ -38,8 +38,21 @@ def pretrained(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small CNN trained on digits 0 to 4 by the stage itself."""
     path = tmp_path_factory.mktemp("pretrained") / "model.safetensors"
     done = stage(
-        "pretrain", "--data", digits, "--classes", "0", "1", "2", "3", "4", "--backbone", "small_cnn",
-        "--settings", TINY_TRAINING, "--output", path,
-    )  # fmt: skip
+        "pretrain",
+        "--data",
+        digits,
+        "--classes",
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+        "--backbone",
+        "small_cnn",
+        "--settings",
+        TINY_TRAINING,
+        "--output",
+        path,
+    )
     assert done.returncode == 0, done.stderr
     return path

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from creditflow import forkserver
 from creditflow.data.prepared import Subset
-from creditflow.models import ImageClassifier, ModelSpec, build_model
+from creditflow.models.build import ImageClassifier, ModelSpec, build_model
+from creditflow.workflow import forkserver
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -65,7 +65,9 @@ def project(folder: Path, **experiments: str) -> Path:
     for name in ("Snakefile", "rules", "src", "config", "profiles", "envs", "containers"):
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("*.sif", "*.sha256", "*.part", "__pycache__"))
+            shutil.copytree(
+                source, folder / name, ignore=shutil.ignore_patterns("*.sif", "*.sha256", "*.part", "__pycache__")
+            )
         else:
             shutil.copy(source, folder / name)
     for name, text in experiments.items():
@@ -76,7 +78,9 @@ def project(folder: Path, **experiments: str) -> Path:
 def snakemake(folder: Path, *arguments: str, timeout: float = 1800) -> subprocess.CompletedProcess[str]:
     """Runs Snakemake as a user does; stdout and stderr come back as one text."""
     command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
-    return subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False)
+    return subprocess.run(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False
+    )
 
 
 @cache
@@ -90,5 +94,11 @@ def stage(name: str, *arguments: str | Path, folder: Path | None = None) -> subp
     """Runs a stage script by hand, as a fork (see test_forkserver.py): most of such a run is the loading of libraries."""
     command = [*_client()[0], str(ROOT / "src" / f"{name}.py"), *map(str, arguments)]
     return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=900, check=False, env=os.environ | {"COLUMNS": "200"}
+        command,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+        env=os.environ | {"COLUMNS": "200"},
     )

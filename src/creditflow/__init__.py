@@ -10,11 +10,11 @@ from typing import Any
 __version__ = "1.0.0"
 
 _HOME_OF = {
-    "apply_rule": "creditflow.learning",
-    "feedback_state": "creditflow.learning",
-    "load_feedback": "creditflow.models",
-    "load_model": "creditflow.models",
-    "save_model": "creditflow.models",
+    "apply_rule": "creditflow.feedback.apply",
+    "feedback_state": "creditflow.feedback.apply",
+    "load_feedback": "creditflow.models.storage",
+    "load_model": "creditflow.models.storage",
+    "save_model": "creditflow.models.storage",
 }
 
 __all__ = ["__version__", "apply_rule", "feedback_state", "load_feedback", "load_model", "save_model"]

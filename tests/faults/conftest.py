@@ -80,12 +80,21 @@ class Whole:
         """Runs a job's command as Snakemake does, in a process group of its own; dies at its nth change of a file if told to."""
         environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
         if crash_at:
-            environment |= {"PYTHONPATH": str(CRASH), "CRASH_AT": str(crash_at), "CRASH_BELOW": str(self.folder / "results")}
+            environment |= {
+                "PYTHONPATH": str(CRASH),
+                "CRASH_AT": str(crash_at),
+                "CRASH_BELOW": str(self.folder / "results"),
+            }
         return subprocess.Popen(
             ["bash", "-c", f"set -euo pipefail; {job.command}"],
-            cwd=self.folder, env=environment, start_new_session=True, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=preexec,
-        )  # fmt: skip
+            cwd=self.folder,
+            env=environment,
+            start_new_session=True,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            preexec_fn=preexec,
+        )
 
     def run(self, job: Job, **options: Any) -> tuple[int, str]:
         """Returns the exit status and what was said: all of it in the log, or on the screen where the job has none."""
@@ -134,8 +143,11 @@ def whole() -> Iterator[Whole]:
         assert done.returncode == 0, done.stdout
         summary = subprocess.run(
             [sys.executable, "-m", "snakemake", "--detailed-summary", "cells", "many"],
-            cwd=folder, capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
         yield Whole(folder, _jobs(folder, summary), snapshot(folder))
 
 

@@ -35,7 +35,9 @@ def shift(path: Path, seconds: float) -> None:
     os.utime(path, (at, at))
 
 
-def test_an_input_from_the_future_makes_its_job_run_again_and_the_results_are_the_same(whole: Whole, copy: Path) -> None:
+def test_an_input_from_the_future_makes_its_job_run_again_and_the_results_are_the_same(
+    whole: Whole, copy: Path
+) -> None:
     shift(copy / "results/cells/pretrain/small_cnn/seed0.safetensors", SKEW)
     done = snakemake(copy, "cells", "many")
     assert done.returncode == 0, done.stdout

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from creditflow import runtime
+from creditflow.compute.checkpoints import load_checkpoint, save_checkpoint
+from creditflow.core.errors import UserError
 from creditflow.data.prepared import load_prepared
-from creditflow.errors import UserError
-from creditflow.models import load_feedback, load_model
+from creditflow.models.storage import load_feedback, load_model
 from creditflow.populations.storage import load_population
-from creditflow.records import read_record
+from creditflow.records.record import read_record
 from creditflow.reporting.collection import read_frame
 from faults.conftest import Whole
 
@@ -49,7 +49,10 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     f"{RECORD}.safetensors": (RECORD, lambda base: read_record(base.with_suffix(".json"))),
     f"{POPULATION}.safetensors": (POPULATION, lambda base: load_population(base.with_suffix(".safetensors"))),
     f"{POPULATION}.json": (POPULATION, lambda base: load_population(base.with_suffix(".safetensors"))),
-    "results/data/digits/prepared.safetensors": ("results/data/digits/prepared.safetensors", lambda path: load_prepared(path, "train")),
+    "results/data/digits/prepared.safetensors": (
+        "results/data/digits/prepared.safetensors",
+        lambda path: load_prepared(path, "train"),
+    ),
     "results/cells/records.parquet": ("results/cells/records.parquet", lambda path: read_frame(path, "records")),
     "results/cells/summary.parquet": ("results/cells/summary.parquet", lambda path: read_frame(path, "summary")),
     "results/cells/audit.parquet": ("results/cells/audit.parquet", lambda path: read_frame(path, "audit")),
@@ -82,27 +85,46 @@ def test_what_is_read_is_what_was_written_or_the_file_is_named(whole: Whole, nam
 
 def test_a_spoilt_checkpoint_is_not_gone_on_from(tmp_path: Path) -> None:
     path, rng, said = tmp_path / "job.checkpoint", random.Random(0), list[str]()
-    runtime.save_checkpoint(path, "me", {"weights": torch.arange(1000.0), "epoch": 3})
+    save_checkpoint(path, "me", {"weights": torch.arange(1000.0), "epoch": 3})
     content = path.read_bytes()
-    assert runtime.load_checkpoint(path, "me", said.append) is not None
+    assert load_checkpoint(path, "me", said.append) is not None
     for _ in range(FLIPS):
         flipped = bytearray(content)
         flipped[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
         for spoilt in (bytes(flipped), content[: rng.randrange(len(content))]):
             path.write_bytes(spoilt)
-            assert runtime.load_checkpoint(path, "me", said.append) is None
-    assert len(said) == 2 * FLIPS and all("ignoring the damaged checkpoint" in line and "\n" not in line for line in said)
+            assert load_checkpoint(path, "me", said.append) is None
+    assert len(said) == 2 * FLIPS and all(
+        "ignoring the damaged checkpoint" in line and "\n" not in line for line in said
+    )
 
 
-@pytest.mark.parametrize("stage", ["collect", "audit", "plot_figure", "make_table", "select_member", "evaluate", "finetune"])
+@pytest.mark.parametrize(
+    "stage", ["collect", "audit", "plot_figure", "make_table", "select_member", "evaluate", "finetune"]
+)
 def test_jobs_that_read_a_spoilt_file_say_so_in_one_line(whole: Whole, stage: str) -> None:
-    victim = whole.folder / {
-        "collect": f"{RECORD}.json", "audit": f"{RECORD}.safetensors", "plot_figure": "results/cells/summary.parquet",
-        "make_table": "results/cells/summary.parquet", "select_member": f"{POPULATION}.safetensors", "evaluate": f"{MODEL}.json",
-        "finetune": "results/cells/pretrain/small_cnn/seed0.safetensors",
-    }[stage]  # fmt: skip
-    places = {"cells", "brsf"} if stage in ("evaluate", "finetune") else {"pepita"} if stage == "select_member" else {"cells"}
-    job = next(one for one in whole.jobs[stage] if all(place in one.command for place in places) and needs(stage, one.command))
+    victim = (
+        whole.folder
+        / {
+            "collect": f"{RECORD}.json",
+            "audit": f"{RECORD}.safetensors",
+            "plot_figure": "results/cells/summary.parquet",
+            "make_table": "results/cells/summary.parquet",
+            "select_member": f"{POPULATION}.safetensors",
+            "evaluate": f"{MODEL}.json",
+            "finetune": "results/cells/pretrain/small_cnn/seed0.safetensors",
+        }[stage]
+    )
+    places = (
+        {"cells", "brsf"}
+        if stage in ("evaluate", "finetune")
+        else {"pepita"}
+        if stage == "select_member"
+        else {"cells"}
+    )
+    job = next(
+        one for one in whole.jobs[stage] if all(place in one.command for place in places) and needs(stage, one.command)
+    )
     content = victim.read_bytes()
     place = slice(len(content) // 3, len(content) // 3 + 400)
     victim.write_bytes(content[: place.start] + bytes(byte ^ 0xFF for byte in content[place]) + content[place.stop :])

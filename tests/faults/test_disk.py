@@ -15,8 +15,20 @@ from faults.conftest import Job, Whole
 
 pytestmark = pytest.mark.slow
 
-STAGES = ("fetch", "prepare", "pretrain", "finetune", "evaluate", "attack", "train_population", "select_member", "collect", "make_table",
-          "plot_figure", "audit")  # fmt: skip
+STAGES = (
+    "fetch",
+    "prepare",
+    "pretrain",
+    "finetune",
+    "evaluate",
+    "attack",
+    "train_population",
+    "select_member",
+    "collect",
+    "make_table",
+    "plot_figure",
+    "audit",
+)
 
 #: linux/prctl.h and linux/capability.h
 _PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE = 24, 1
@@ -86,9 +98,14 @@ def test_a_results_folder_that_is_read_only(whole: Whole, read_only: Path, stage
 def test_a_workflow_in_a_read_only_results_folder_ends_and_changes_nothing(whole: Whole, read_only: Path) -> None:
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--force", "results/cells/tables/table1.csv"]
     done = subprocess.run(
-        command, cwd=whole.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        command,
+        cwd=whole.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
         preexec_fn=without_roots_privilege,
-    )  # fmt: skip
+    )
     assert done.returncode != 0
     assert "Permission denied" in done.stdout
     assert whole.snapshot() == whole.files

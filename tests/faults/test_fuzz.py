@@ -17,29 +17,35 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save as dump_arrays
 
-from creditflow import runtime
-from creditflow.cli import json_object
-from creditflow.data.idx import read_idx
+from creditflow.compute.checkpoints import load_checkpoint
+from creditflow.core.errors import UserError
+from creditflow.core.files import seal
+from creditflow.data.formats.idx import read_idx
 from creditflow.data.prepared import load_prepared
-from creditflow.errors import UserError
-from creditflow.experiments import load_experiments
-from creditflow.files import seal
-from creditflow.models import load_feedback, load_model
+from creditflow.models.storage import load_feedback, load_model
 from creditflow.populations.storage import load_population
-from creditflow.records import read_record
+from creditflow.records.record import read_record
 from creditflow.reporting.collection import read_frame
 from creditflow.reporting.published import read_published
 from creditflow.reporting.results_page import results_page
 from creditflow.retrieval.storage import load_codes
+from creditflow.stages.command_line import json_object
+from creditflow.workflow.experiments import load_experiments
 from helpers import ROOT
 
 often = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 scalars = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.sampled_from(["small_cnn", "bp", "0" * 64, "accuracy"])
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from(["small_cnn", "bp", "0" * 64, "accuracy"]),
 )
 values = st.recursive(
-    scalars, lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=6), inner, max_size=4))
+    scalars,
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=6), inner, max_size=4)),
 )
 
 
@@ -55,14 +61,21 @@ def refused(read: Callable[[], Any]) -> bool:
 
 RECORD = {
     "format": 1,
-    "keys": dict.fromkeys(("experiment", "task", "dataset", "backbone", "rule", "attack", "gradient"), "a") | {"seed": 0},
+    "keys": dict.fromkeys(("experiment", "task", "dataset", "backbone", "rule", "attack", "gradient"), "a")
+    | {"seed": 0},
     "metrics": [{"metric": "accuracy", "epsilon": None, "value": 0.5, "n": 2}],
     "outcomes": {"file": "r.safetensors", "sha256": "0"},
 }
 SIDECAR = {"format": 1, "spec": {"backbone": "small_cnn"}, "rule": "bp", "sha256": {"weights": "0", "feedback": "0"}}
 POPULATION = {
-    "format": 1, "rule": "bp", "spec": {}, "members": [{"seed": 0}], "measured_images": {}, "settings": {"settings": {}}, "sha256": "0",
-}  # fmt: skip
+    "format": 1,
+    "rule": "bp",
+    "spec": {},
+    "members": [{"seed": 0}],
+    "measured_images": {},
+    "settings": {"settings": {}},
+    "sha256": "0",
+}
 
 READERS: dict[str, Callable[[Path], Any]] = {
     "record": read_record,
@@ -112,7 +125,11 @@ NAMES = {"experiments": "mine.yaml", "page": "claims.yaml", "model": "m.safetens
 
 @pytest.mark.parametrize("kind", BYTES)
 @often
-@given(content=st.one_of(st.binary(max_size=200), st.text(max_size=80).map(str.encode), values.map(lambda one: json.dumps(one).encode())))
+@given(
+    content=st.one_of(
+        st.binary(max_size=200), st.text(max_size=80).map(str.encode), values.map(lambda one: json.dumps(one).encode())
+    )
+)
 def test_files_of_anything(kind: str, content: bytes) -> None:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / NAMES.get(kind, "file")
@@ -123,7 +140,9 @@ def test_files_of_anything(kind: str, content: bytes) -> None:
 
 
 @often
-@given(facts=values, dtype=st.sampled_from(["uint8", "int64", "float32"]), shape=st.lists(st.integers(0, 3), max_size=4))
+@given(
+    facts=values, dtype=st.sampled_from(["uint8", "int64", "float32"]), shape=st.lists(st.integers(0, 3), max_size=4)
+)
 def test_safetensors_of_anything(facts: Any, dtype: str, shape: list[int]) -> None:
     arrays = {name: np.zeros(shape, dtype) for name in ("train_images", "train_labels", "query_codes", "query_labels")}
     with tempfile.TemporaryDirectory() as name:
@@ -162,5 +181,5 @@ def test_checkpoints_of_anything(tmp_path: Path) -> None:
     body = pickle.dumps({"identity": "me", "state": torch.nn.Linear})
     path = tmp_path / "c"
     path.write_bytes(hashlib.sha256(body).digest() + body)
-    assert runtime.load_checkpoint(path, "me", said.append) is None
+    assert load_checkpoint(path, "me", said.append) is None
     assert len(said) == 1

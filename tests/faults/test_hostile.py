@@ -8,18 +8,43 @@ import pytest
 import yaml
 from sklearn.datasets import load_digits
 
-from creditflow.errors import UserError
-from creditflow.experiments import check_workflow, load_experiments
+from creditflow.core.errors import UserError
+from creditflow.workflow.experiments import check_workflow, load_experiments
 from faults.conftest import CELLS
 from helpers import ROOT, project, snakemake
 
-HOSTILE = ("$(touch obeyed)", "`touch obeyed`", "a;touch obeyed", "a b", "a'b", 'a"b', "a&touch obeyed", "../up", "a\n", "-x", "{a}", "*")
+HOSTILE = (
+    "$(touch obeyed)",
+    "`touch obeyed`",
+    "a;touch obeyed",
+    "a b",
+    "a'b",
+    'a"b',
+    "a&touch obeyed",
+    "../up",
+    "a\n",
+    "-x",
+    "{a}",
+    "*",
+)
 
 #: Places of an experiment that become part of a command or a path.
 PLACES = (
-    "datasets.low.source", "backbones.0", "rules.1", "seeds.0", "threads", "pretrain.dataset", "finetune.datasets.0", "gradients.0",
-    "audit.attacks.0", "audit.claim", "attacks.fgsm.images", "attacks.fgsm.batch_size", "attacks.fgsm.epsilons.1", "datasets.low.classes.0",
-)  # fmt: skip
+    "datasets.low.source",
+    "backbones.0",
+    "rules.1",
+    "seeds.0",
+    "threads",
+    "pretrain.dataset",
+    "finetune.datasets.0",
+    "gradients.0",
+    "audit.attacks.0",
+    "audit.claim",
+    "attacks.fgsm.images",
+    "attacks.fgsm.batch_size",
+    "attacks.fgsm.epsilons.1",
+    "datasets.low.classes.0",
+)
 KEYS = ("datasets", "attacks", "tables", "figures")
 
 
@@ -59,7 +84,11 @@ def test_the_workflows_own_configuration_is_checked(place: str, word: str) -> No
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     put(config, place, word)
     with pytest.raises(UserError, match="configuration"):
-        check_workflow(config, load_experiments(ROOT / "config/experiments", ROOT / "config/schema.yaml"), ROOT / "config/schema.yaml")
+        check_workflow(
+            config,
+            load_experiments(ROOT / "config/experiments", ROOT / "config/schema.yaml"),
+            ROOT / "config/schema.yaml",
+        )
 
 
 @pytest.mark.slow
@@ -71,7 +100,10 @@ def test_a_workflow_with_hostile_folders_and_texts(tmp_path: Path) -> None:
     place = folder / "data of $(touch obeyed) 'mine'"
     place.mkdir()
     digits = load_digits()
-    rows = [",".join(f"{value:g}" for value in [*image, label]) for image, label in zip(digits.data, digits.target, strict=True)]
+    rows = [
+        ",".join(f"{value:g}" for value in [*image, label])
+        for image, label in zip(digits.data, digits.target, strict=True)
+    ]
     (place / "digits.csv.gz").write_bytes(gzip.compress(("\n".join(rows) + "\n").encode()))
     config = yaml.safe_load((folder / "config/config.yaml").read_text())
     config["data"]["search_paths"] = [str(place), "$(touch obeyed)"]
@@ -81,7 +113,9 @@ def test_a_workflow_with_hostile_folders_and_texts(tmp_path: Path) -> None:
     assert (folder / "results/cells/figures/figure2.pdf").stat().st_size > 5000
     origin = (folder / "results/data/digits/raw/origin.json").read_text()
     assert "$(touch obeyed) 'mine'" in origin
-    spoilt = text.replace("images: 40, batch_size: 20}", 'images: 40, batch_size: 20, settings: {norm: "$(touch obeyed)\'"}}')
+    spoilt = text.replace(
+        "images: 40, batch_size: 20}", 'images: 40, batch_size: 20, settings: {norm: "$(touch obeyed)\'"}}'
+    )
     (folder / "config/experiments/cells.yaml").write_text(spoilt)
     done = snakemake(folder, "cells")
     assert done.returncode != 0

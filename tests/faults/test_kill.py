@@ -13,9 +13,19 @@ from faults.conftest import Job, Whole
 pytestmark = pytest.mark.slow
 
 STAGES = (
-    "fetch", "prepare", "pretrain", "finetune", "evaluate", "attack", "train_population", "select_member", "collect", "make_table",
-    "plot_figure", "audit",
-)  # fmt: skip
+    "fetch",
+    "prepare",
+    "pretrain",
+    "finetune",
+    "evaluate",
+    "attack",
+    "train_population",
+    "select_member",
+    "collect",
+    "make_table",
+    "plot_figure",
+    "audit",
+)
 
 TRIALS = 30
 
@@ -67,7 +77,10 @@ def test_a_schedulers_sigterm_is_answered_in_one_line_and_training_goes_on_later
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGTERM)
     process.communicate(timeout=60)  # of the shell, which does not wait for what it started
-    log, expected = whole.folder / job.command.rpartition(" > ")[2].split()[0], "stopped by SIGTERM; run the same command again to go on\n"
+    log, expected = (
+        whole.folder / job.command.rpartition(" > ")[2].split()[0],
+        "stopped by SIGTERM; run the same command again to go on\n",
+    )
     while not log.read_text().endswith(expected):
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.005)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from creditflow import targets
+from creditflow.data.labels import cross_entropies
 from creditflow.data.prepared import Subset
 
 #: L-infinity and L2 over all pixels of an image; L0 counts the positions (rows, columns) that changed in any channel.
@@ -44,7 +44,7 @@ class Problem:
     pool: Pool | None = None
     surrogate: nn.Module | None = None
     views: Callable[[int], Sequence[nn.Module]] | None = None
-    loss: Callable[[Tensor, Tensor], Tensor] = targets.cross_entropies
+    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropies
 
     @cached_property
     def logits(self) -> Tensor:
@@ -114,4 +114,4 @@ class Attack:
     uses_surrogate: bool = False
     uses_pool: bool = False
     multi_label: bool = False
-    loss: Callable[[Tensor, Tensor], Tensor] | None = targets.cross_entropies
+    loss: Callable[[Tensor, Tensor], Tensor] | None = cross_entropies

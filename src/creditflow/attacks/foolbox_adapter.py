@@ -8,8 +8,8 @@ import foolbox
 import torch
 from torch import Tensor, nn
 
-from creditflow import targets
 from creditflow.attacks.attack import Candidates, Pool, Problem
+from creditflow.data.labels import cross_entropy, holds_for_all, is_correct
 
 
 class LeavesItsLabels(foolbox.criteria.Misclassification):
@@ -17,7 +17,7 @@ class LeavesItsLabels(foolbox.criteria.Misclassification):
 
     def __call__(self, perturbed: Any, outputs: Any) -> Any:
         raw, restore = ep.astensor_(outputs)
-        return restore(ep.astensor(~targets.is_correct(raw.raw, self.labels.raw)))
+        return restore(ep.astensor(~is_correct(raw.raw, self.labels.raw)))
 
 
 class TargetsLoss:
@@ -25,7 +25,7 @@ class TargetsLoss:
 
     def get_loss_fn(self, model: foolbox.models.Model, labels: ep.Tensor) -> Callable[[ep.Tensor], ep.Tensor]:
         """Returns images -> summed cross-entropy (`targets`)."""
-        return lambda inputs: ep.astensor(targets.cross_entropy(model(inputs).raw, labels.raw, reduction="none")).sum()
+        return lambda inputs: ep.astensor(cross_entropy(model(inputs).raw, labels.raw, reduction="none")).sum()
 
 
 def wrap(model: nn.Module, images: Tensor) -> foolbox.PyTorchModel:
@@ -33,7 +33,9 @@ def wrap(model: nn.Module, images: Tensor) -> foolbox.PyTorchModel:
     return foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)
 
 
-def fixed_epsilon(attack: foolbox.attacks.base.FixedEpsilonAttack, problem: Problem, epsilons: Sequence[float]) -> Candidates:
+def fixed_epsilon(
+    attack: foolbox.attacks.base.FixedEpsilonAttack, problem: Problem, epsilons: Sequence[float]
+) -> Candidates:
     """Runs an attack that spends a given epsilon: one run per epsilon, judged by our judge only.
 
     foolbox's own call would ask the model once more at every epsilon whether the attack succeeded.
@@ -51,7 +53,9 @@ def fixed_epsilon(attack: foolbox.attacks.base.FixedEpsilonAttack, problem: Prob
     return Candidates([proposal(epsilon) for epsilon in epsilons])
 
 
-def smallest_l2(attack: foolbox.attacks.base.MinimizationAttack, problem: Problem, epsilons: Sequence[float]) -> Candidates:
+def smallest_l2(
+    attack: foolbox.attacks.base.MinimizationAttack, problem: Problem, epsilons: Sequence[float]
+) -> Candidates:
     """Runs an attack that looks for the smallest L2 perturbation, from starting points of other images.
 
     For each epsilon foolbox shortens the perturbation that it found to that length; whether the shortened one still
@@ -64,7 +68,9 @@ def smallest_l2(attack: foolbox.attacks.base.MinimizationAttack, problem: Proble
     distance = torch.full((len(problem.images),), float("inf"))
     if len(images) > 0:
         criterion = LeavesItsLabels(labels)
-        raw, clipped, _ = attack(wrap(problem.model, images), images, criterion, epsilons=list(epsilons), starting_points=starts[can_start])
+        raw, clipped, _ = attack(
+            wrap(problem.model, images), images, criterion, epsilons=list(epsilons), starting_points=starts[can_start]
+        )
         for target, found in zip(proposed, clipped, strict=True):
             target[can_start] = found
         distance[can_start.cpu()] = (raw[0] - images).flatten(1).norm(dim=1).cpu()
@@ -106,4 +112,4 @@ def _nearest_of_pool(problem: Problem, pool: Pool) -> tuple[Tensor, Tensor]:
 def _distances(problem: Problem, images: Tensor, predictions: Tensor) -> Tensor:
     """Returns L2 distances (N, M) to other images, infinite where their prediction is a label of the attacked one."""
     distances = torch.cdist(problem.images.flatten(1), images.flatten(1))
-    return distances.masked_fill(targets.holds_for_all(predictions, problem.labels), float("inf"))
+    return distances.masked_fill(holds_for_all(predictions, problem.labels), float("inf"))

@@ -5,9 +5,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from creditflow import targets
 from creditflow.attacks.attack import Problem
-from creditflow.errors import UserError
+from creditflow.core.errors import UserError
+from creditflow.data.labels import logits_ratio
 
 
 def check_outputs(logits: Tensor) -> None:
@@ -50,7 +50,7 @@ def observe(problem: Problem, *, gradient: bool) -> dict[str, Tensor]:
 
 def _constant_by_definition(problem: Problem) -> Tensor:
     """Returns bool (N,): the difference of logits ratio is 1 wherever the label ranks third, which is wrong without an attack."""
-    if problem.loss is not targets.logits_ratio:
+    if problem.loss is not logits_ratio:
         return torch.zeros(len(problem.labels), dtype=torch.bool, device=problem.labels.device)
     return problem.logits.topk(3, dim=1).indices[:, 2] == problem.labels
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from creditflow import runtime
+from creditflow.compute import randomness
 from creditflow.retrieval.codes import hash_codes
 
 #: Sharpness alpha of tanh(alpha f), by tenths of the iterations: as in the reference implementations, made for 2,000 of them.
@@ -40,7 +40,7 @@ class HashProblem:
     def noise(self) -> Tensor:
         """Uniform in [-1, 1], (N, C, H, W): an image's own, whatever batch it is in."""
         one = self.images[0]
-        drawn = [torch.rand(one.shape, generator=runtime.generator("hash attack", *names)) for names in self.names]
+        drawn = [torch.rand(one.shape, generator=randomness.generator("hash attack", *names)) for names in self.names]
         return (2 * torch.stack(drawn) - 1).to(one.device)
 
     @cached_property

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from creditflow.attacks.attack import Candidates, Problem
-from creditflow.errors import UserError
+from creditflow.core.errors import UserError
 
 
 class _Perturbs(Protocol):
@@ -31,4 +31,6 @@ def fixed_epsilon(make: Callable[[float, int], _Perturbs], problem: Problem, eps
 def need_classes(problem: Problem, least: int, attack: str) -> None:
     """Raises UserError if the task has fewer classes than a loss is defined for."""
     if problem.n_classes < least:
-        raise UserError(f"attack {attack} needs at least {least} classes, the model has {problem.n_classes}; use apgd_ce")
+        raise UserError(
+            f"attack {attack} needs at least {least} classes, the model has {problem.n_classes}; use apgd_ce"
+        )

@@ -1,1 +1,1 @@
-"""Datasets: where their files come from, and the one canonical form that every stage reads."""
+"""Datasets: where their files come from, the one canonical form that every stage reads, what networks see of it, and labels."""

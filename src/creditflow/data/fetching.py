@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from creditflow import files
-from creditflow.data.archives import unpack
+from creditflow.core import files
+from creditflow.core.errors import UserError
+from creditflow.data.formats.archives import unpack
 from creditflow.data.sources import Folder, NotAvailableError, Source, UserFolder, as_published
-from creditflow.errors import UserError
 
 
-def fetch(dataset: str, checksums: Mapping[str, str], sources: Sequence[Source], search_paths: Sequence[Path], folder: Path) -> str:
+def fetch(
+    dataset: str, checksums: Mapping[str, str], sources: Sequence[Source], search_paths: Sequence[Path], folder: Path
+) -> str:
     """Puts all files of a dataset, verified, into `folder`, notes in `origin.json` where they are from, and returns that.
 
     Folders in `search_paths` come first, if they hold any of the files or are the `UserFolder` among the sources, of which
@@ -80,12 +82,18 @@ def _unpack_all(dataset: str, checksums: Mapping[str, str], layout: UserFolder, 
         unpack(folder / name, folder, layout.entries)
         (folder / name).unlink()
     if missing := layout.missing(folder):
-        raise UserError(f"{dataset}: {', '.join(checksums)} do not contain {', '.join(missing)}; get them from {layout.origin}")
+        raise UserError(
+            f"{dataset}: {', '.join(checksums)} do not contain {', '.join(missing)}; get them from {layout.origin}"
+        )
 
 
 def _incomplete(layout: UserFolder, places: Sequence[Path]) -> list[str]:
     """Returns what is missing in folders that have some of the entries: their owner means them to be used."""
-    return [f"{place} lacks {', '.join(missing)}" for place in places if len(missing := layout.missing(place)) < len(layout.entries)]
+    return [
+        f"{place} lacks {', '.join(missing)}"
+        for place in places
+        if len(missing := layout.missing(place)) < len(layout.entries)
+    ]
 
 
 def _not_there(places: Sequence[Path]) -> list[str]:

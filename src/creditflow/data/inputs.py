@@ -10,8 +10,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
+from creditflow.core.errors import UserError, one_line
 from creditflow.data.dataset import ImageFiles
-from creditflow.errors import UserError, one_line
 
 #: torchvision's ratio of resized side to crop for its ImageNet weights.
 _CROP_MARGIN = 256 / 224
@@ -71,7 +71,9 @@ def to_input(images: Tensor, settings: InputSettings) -> Tensor:
         x = _resize(x, settings.size, settings.resize)
     if settings.channels is not None and settings.channels != x.shape[1]:
         if x.shape[1] != 1:
-            raise UserError(f"input.channels: {settings.channels}, but the images have {x.shape[1]} channels; leave it out")
+            raise UserError(
+                f"input.channels: {settings.channels}, but the images have {x.shape[1]} channels; leave it out"
+            )
         x = x.expand(-1, settings.channels, -1, -1).contiguous()
     return x
 
@@ -98,7 +100,9 @@ def augment(images: Tensor, settings: Augmentation, generator: torch.Generator) 
         shifts = torch.randint(0, 2 * settings.pad + 1, (2, n), generator=generator).to(images.device)
         rows = (shifts[0, :, None] + torch.arange(height, device=images.device))[:, :, None]
         columns = (shifts[1, :, None] + torch.arange(width, device=images.device))[:, None, :]
-        images = padded.permute(0, 2, 3, 1)[torch.arange(n, device=images.device)[:, None, None], rows, columns].permute(0, 3, 1, 2)
+        images = padded.permute(0, 2, 3, 1)[
+            torch.arange(n, device=images.device)[:, None, None], rows, columns
+        ].permute(0, 3, 1, 2)
     if settings.flip:
         flipped = (torch.rand(n, generator=generator) < 0.5).to(images.device)
         images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
@@ -119,7 +123,9 @@ def decode(path: Path, settings: InputSettings) -> Tensor:
             image.draft(mode, (2 * size, 2 * size))
             pixels = image.convert(mode)
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as an image ({one_line(error)}); replace it, or prepare the dataset again") from error
+        raise UserError(
+            f"{path} cannot be read as an image ({one_line(error)}); replace it, or prepare the dataset again"
+        ) from error
     if settings.resize == "crop":
         scale = round(size * _CROP_MARGIN) / min(pixels.size)
         width, height = (max(size, round(side * scale)) for side in pixels.size)
@@ -128,7 +134,9 @@ def decode(path: Path, settings: InputSettings) -> Tensor:
     else:
         pixels = pixels.resize((size, size), Image.Resampling.BILINEAR)
     array = np.asarray(pixels)
-    return torch.from_numpy(array.copy() if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))).view(-1, size, size)
+    return torch.from_numpy(array.copy() if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))).view(
+        -1, size, size
+    )
 
 
 class Decoder:

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as dump_arrays
 from torch import Tensor
 
-from creditflow import files
+from creditflow.core import files
+from creditflow.core.errors import UserError, one_line
 from creditflow.data.dataset import ImageFiles, Split
 from creditflow.data.inputs import Augmentation, Decoder, InputSettings, augment, to_input, to_unit_interval
-from creditflow.errors import UserError, one_line
 
 #: Pixels per channel of a batch that only looks: 1,000 images of 28x28, a hundred and more of 224x224.
 _PIXELS = 1 << 23
@@ -77,7 +77,9 @@ class Subset:
             images = images.to(device)
         return dataclasses.replace(self, images=images, labels=self.labels.to(device), device=device)
 
-    def batch(self, chosen: Tensor, change: Augmentation | None = None, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def batch(
+        self, chosen: Tensor, change: Augmentation | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Returns images float32 (n, C, H, W) in [0, 1] and their labels, on the device, for indices (n,)."""
         return self._finish(self._stored(chosen), chosen, change, generator)
 
@@ -124,7 +126,10 @@ class Subset:
 
 
 def save_prepared(
-    path: Path, splits: Mapping[str, Split], class_names: Sequence[str], unreadable: Mapping[str, Sequence[str]] | None = None
+    path: Path,
+    splits: Mapping[str, Split],
+    class_names: Sequence[str],
+    unreadable: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Writes the canonical form, atomically; `unreadable` are image files that were left out, by split, for the record.
 
@@ -137,7 +142,9 @@ def save_prepared(
             arrays[f"{name}_names"] = np.frombuffer("\n".join(images.names).encode(), dtype=np.uint8)
         else:
             arrays[f"{name}_images"] = np.ascontiguousarray(images)
-        arrays[f"{name}_labels"] = np.ascontiguousarray(labels.astype(np.int64 if labels.ndim == 1 else np.uint8, copy=False))
+        arrays[f"{name}_labels"] = np.ascontiguousarray(
+            labels.astype(np.int64 if labels.ndim == 1 else np.uint8, copy=False)
+        )
     mean, std = channel_statistics(_sample(splits["train"][0]))
     facts: dict[str, Any] = {"class_names": list(class_names), "mean": mean, "std": std}
     if folders := {images.folder.resolve() for images, _ in splits.values() if isinstance(images, ImageFiles)}:
@@ -157,9 +164,13 @@ def check_splits(splits: Mapping[str, Split], class_names: Sequence[str]) -> Non
         elif images.dtype != np.uint8 or images.ndim != 4:
             raise UserError(f"{where}: images must be uint8 (N, C, H, W), not {images.dtype} {images.shape}")
         if len(images) == 0 or labels.shape[:1] != (len(images),):
-            raise UserError(f"{where}: {len(images)} images, but labels of shape {labels.shape}; it must have images, and labels for each")
+            raise UserError(
+                f"{where}: {len(images)} images, but labels of shape {labels.shape}; it must have images, and labels for each"
+            )
         _check_labels(where, labels, len(class_names))
-    kinds = {(images.folder if isinstance(images, ImageFiles) else None, labels.ndim) for images, labels in splits.values()}
+    kinds = {
+        (images.folder if isinstance(images, ImageFiles) else None, labels.ndim) for images, labels in splits.values()
+    }
     if len(kinds) != 1 or "train" not in splits:
         raise UserError(
             f"splits {', '.join(splits)}: all must be alike in the kind of images, their folder and the kind of labels, one is 'train'"
@@ -170,7 +181,9 @@ def _check_names(where: str, names: Sequence[str]) -> None:
     for name in names:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or not path.parts or "\n" in name or not name.isprintable():
-            raise UserError(f"{where}: {name!r} is not a file name below the dataset's folder that can be kept; rename it")
+            raise UserError(
+                f"{where}: {name!r} is not a file name below the dataset's folder that can be kept; rename it"
+            )
 
 
 def _check_labels(where: str, labels: NDArray[Any], n_classes: int) -> None:
@@ -181,9 +194,13 @@ def _check_labels(where: str, labels: NDArray[Any], n_classes: int) -> None:
             raise UserError(f"{where}: labels must lie in 0..{n_classes - 1}, not {labels.min()}..{labels.max()}")
         return
     if labels.ndim != 2 or labels.shape[1] != n_classes:
-        raise UserError(f"{where}: labels must be (N,), or (N, {n_classes}) as there are {n_classes} classes, not {labels.shape}")
+        raise UserError(
+            f"{where}: labels must be (N,), or (N, {n_classes}) as there are {n_classes} classes, not {labels.shape}"
+        )
     if labels.min() < 0 or labels.max() > 1:
-        raise UserError(f"{where}: labels of images that may have several must be 0 or 1, not {labels.min()}..{labels.max()}")
+        raise UserError(
+            f"{where}: labels of images that may have several must be 0 or 1, not {labels.min()}..{labels.max()}"
+        )
     if not (some := labels.any(1)).all():
         raise UserError(f"{where}: image {int(some.argmin())} has no label; leave such images out")
 
@@ -218,7 +235,9 @@ def _blocks(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
     return (images[start : start + 1000] for start in range(0, max(len(images), 1), 1000))
 
 
-def load_prepared(path: Path, split: str, classes: Sequence[int] | None = None, inputs: InputSettings | None = None) -> Subset:
+def load_prepared(
+    path: Path, split: str, classes: Sequence[int] | None = None, inputs: InputSettings | None = None
+) -> Subset:
     """Reads one split, all of it or only some classes.
 
     Raises UserError if the file is not a prepared dataset, the split is not in it, a chosen class has no image, or `inputs` do
@@ -229,7 +248,9 @@ def load_prepared(path: Path, split: str, classes: Sequence[int] | None = None, 
         with safetensors.safe_open(path, framework="pt") as file:
             facts = json.loads(file.metadata()["creditflow"])
             stored = {name: file.get_tensor(name) for name in file.keys() if name.startswith(f"{split}_")}  # noqa: SIM118 - no mapping
-            if not files.is_whole(facts) or any(files.sha256(one.numpy().data) != facts["sha256"][name] for name, one in stored.items()):
+            if not files.is_whole(facts) or any(
+                files.sha256(one.numpy().data) != facts["sha256"][name] for name, one in stored.items()
+            ):
                 raise ValueError("its content is not what was written")
             images, labels = _stored_images(stored, split, facts), stored[f"{split}_labels"]
     except (OSError, TypeError, KeyError, ValueError, safetensors.SafetensorError) as error:
@@ -256,11 +277,15 @@ def _stored_images(stored: Mapping[str, Tensor], split: str, facts: dict[str, An
     return ImageFiles(Path(facts["folder"]), names.split("\n"))
 
 
-def _select(images: Tensor | ImageFiles, labels: Tensor, classes: list[int], path: Path) -> tuple[Tensor | ImageFiles, Tensor]:
+def _select(
+    images: Tensor | ImageFiles, labels: Tensor, classes: list[int], path: Path
+) -> tuple[Tensor | ImageFiles, Tensor]:
     if len(set(classes)) < len(classes):
         raise UserError(f"classes {' '.join(map(str, classes))} name one twice; name each once")
     multi_label = labels.dim() == 2
-    counts = labels.sum(0, dtype=torch.int64) if multi_label else torch.bincount(labels, minlength=max([*classes, 0]) + 1)
+    counts = (
+        labels.sum(0, dtype=torch.int64) if multi_label else torch.bincount(labels, minlength=max([*classes, 0]) + 1)
+    )
     for index in classes:
         if index >= len(counts) or counts[index] == 0:
             raise UserError(f"{path}: class {index} has no image; check `classes` in the experiment")
@@ -275,5 +300,7 @@ def _select(images: Tensor | ImageFiles, labels: Tensor, classes: list[int], pat
     if bool(keep.all()):
         return images, labels  # memory-mapped still
     if isinstance(images, ImageFiles):
-        return ImageFiles(images.folder, [images.names[index] for index in keep.nonzero().flatten().tolist()]), labels[keep]
+        return ImageFiles(images.folder, [images.names[index] for index in keep.nonzero().flatten().tolist()]), labels[
+            keep
+        ]
     return images[keep], labels[keep]

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from creditflow.core.errors import UserError, one_line
 from creditflow.data.dataset import ImageFiles, Split
-from creditflow.errors import UserError, one_line
 
 #: How many unreadable files are named.
 _NAMED = 20
@@ -19,7 +19,9 @@ _BLOCK = 4096
 _DRAFT = (64, 64)
 
 
-def drop_unreadable(dataset: str, splits: Mapping[str, Split], threads: int = 1) -> tuple[dict[str, Split], dict[str, dict[str, str]]]:
+def drop_unreadable(
+    dataset: str, splits: Mapping[str, Split], threads: int = 1
+) -> tuple[dict[str, Split], dict[str, dict[str, str]]]:
     """Decodes every image file once, and returns the splits without those that cannot be read, and these with the reason.
 
     The second mapping has an entry for each split of files.
@@ -30,7 +32,10 @@ def drop_unreadable(dataset: str, splits: Mapping[str, Split], threads: int = 1)
             unreadable[name] = _reasons(images, f"{dataset} {name}", threads)
             if unreadable[name]:
                 keep = [index for index, image in enumerate(images.names) if image not in unreadable[name]]
-                kept[name] = ImageFiles(images.folder, [images.names[index] for index in keep]), labels[np.array(keep, dtype=np.int64)]
+                kept[name] = (
+                    ImageFiles(images.folder, [images.names[index] for index in keep]),
+                    labels[np.array(keep, dtype=np.int64)],
+                )
     return kept, unreadable
 
 
@@ -56,7 +61,10 @@ def check_share(dataset: str, split: str, n_kept: int, reasons: Mapping[str, str
 def _reasons(images: ImageFiles, title: str, threads: int) -> dict[str, str]:
     """Returns the files that cannot be read, by name, in their order, with the reason."""
     found = {}
-    with ThreadPoolExecutor(threads) as pool, tqdm(desc=title, total=len(images), unit="image", leave=False, disable=None) as bar:
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        tqdm(desc=title, total=len(images), unit="image", leave=False, disable=None) as bar,
+    ):
         for block in _blocks(images.names):
             for name, reason in zip(block, pool.map(lambda name: _why_not(images.folder / name), block), strict=True):
                 if reason is not None:

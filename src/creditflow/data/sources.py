@@ -21,8 +21,8 @@ from typing import IO, Protocol
 
 from tqdm import tqdm
 
-from creditflow import files
-from creditflow.errors import UserError, one_line
+from creditflow.core import files
+from creditflow.core.errors import UserError, one_line
 
 _TIMEOUT_S = 30
 _APT_TIMEOUT_S = 600
@@ -71,7 +71,10 @@ def receive(stream: IO[bytes], expected: str, target: Path, origin: str, size: i
         return
     md5 = hashlib.md5(usedforsecurity=False)
     try:
-        with target.open("wb") as file, tqdm(desc=target.name, total=size, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+        with (
+            target.open("wb") as file,
+            tqdm(desc=target.name, total=size, unit="B", unit_scale=True, leave=False, disable=None) as bar,
+        ):
             for chunk in _chunks(stream, _MAX_PUBLISHED, origin):
                 md5.update(chunk)
                 file.write(chunk)
@@ -201,10 +204,16 @@ class DebianPackage:
         for command in (["update"], ["download", self.package]):
             done = subprocess.run(
                 ["apt-get", "-oAPT::Sandbox::User=", *options, *command],
-                cwd=f"{scratch.name}/download", capture_output=True, text=True, timeout=_APT_TIMEOUT_S, check=False,
-            )  # fmt: skip
+                cwd=f"{scratch.name}/download",
+                capture_output=True,
+                text=True,
+                timeout=_APT_TIMEOUT_S,
+                check=False,
+            )
             if done.returncode != 0:
-                raise NotAvailableError(f"apt-get {' '.join(command)} failed: {' '.join(done.stderr.split()) or 'it did not say why'}")
+                raise NotAvailableError(
+                    f"apt-get {' '.join(command)} failed: {' '.join(done.stderr.split()) or 'it did not say why'}"
+                )
         archive = next(Path(scratch.name, "download").glob("*.deb"))
         subprocess.run(["dpkg-deb", "-x", str(archive), f"{scratch.name}/root"], check=True, capture_output=True)
         return scratch
@@ -259,7 +268,9 @@ class UserFolder:
         origin = files.read_json(raw / "origin.json", "what fetch notes of a dataset")
         folder = Path(origin.get("folder", raw)).resolve()
         if missing := self.missing(folder):
-            raise UserError(f"{folder} has lost {', '.join(missing)}; put it back, or delete {raw} and run the same command again")
+            raise UserError(
+                f"{folder} has lost {', '.join(missing)}; put it back, or delete {raw} and run the same command again"
+            )
         return folder
 
     def missing(self, folder: Path) -> list[str]:

@@ -1,17 +1,1 @@
-"""Models: description, construction, files."""
-
-from creditflow.models.build import ImageClassifier, ModelSpec, build_model, replace_head
-from creditflow.models.storage import feedback_path, load_feedback, load_model, read_sidecar, save_model, sidecar_path
-
-__all__ = [
-    "ImageClassifier",
-    "ModelSpec",
-    "build_model",
-    "feedback_path",
-    "load_feedback",
-    "load_model",
-    "read_sidecar",
-    "replace_head",
-    "save_model",
-    "sidecar_path",
-]
+"""Models: how they are described, built and stored, and published weights. A model is plain: learning rules are put on from outside."""

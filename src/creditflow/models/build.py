@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from creditflow import plugins, runtime
+from creditflow.compute import randomness
+from creditflow.core import plugins
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def build_model(spec: ModelSpec, *seed_names: str | int) -> ImageClassifier:
 
     Raises UserError for an unknown backbone or an image size that it does not take.
     """
-    with runtime.global_seed("initialise", *seed_names):
+    with randomness.global_seed("initialise", *seed_names):
         return ImageClassifier(spec)
 
 

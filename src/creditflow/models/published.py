@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor
 
-from creditflow import files, plugins
-from creditflow.errors import UserError, one_line
+from creditflow.core import files, plugins
+from creditflow.core.errors import UserError, one_line
 from creditflow.models.build import ImageClassifier, ModelSpec, build_model
 from creditflow.models.torchvision_models import TorchvisionModel, load_into
 
@@ -26,7 +26,9 @@ def torchvision_model(backbone: str) -> TorchvisionModel:
     """Returns a backbone's torchvision counterpart. Raises UserError if it has none."""
     model = getattr(plugins.load("backbone", backbone), "TORCHVISION", None)
     if not isinstance(model, TorchvisionModel):
-        raise UserError(f"backbone {backbone!r} is not torchvision's, so there are no published weights for it; pretrain it")
+        raise UserError(
+            f"backbone {backbone!r} is not torchvision's, so there are no published weights for it; pretrain it"
+        )
     return model
 
 
@@ -50,7 +52,9 @@ def verify(path: Path, expected: str | None, published: Callable[[], str] | None
         raise UserError(f"{path}: sha256 {wanted!r} is not 8 to 64 hexadecimal digits in lower case")
     found = files.file_sha256(path)
     if not found.startswith(wanted):
-        raise UserError(f"{path} is truncated, corrupt or another file: its SHA-256 begins with {found[:8]}, not {wanted[:8]}; replace it")
+        raise UserError(
+            f"{path} is truncated, corrupt or another file: its SHA-256 begins with {found[:8]}, not {wanted[:8]}; replace it"
+        )
     return found
 
 

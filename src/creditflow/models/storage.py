@@ -13,8 +13,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
-from creditflow import files
-from creditflow.errors import UserError, one_line
+from creditflow.core import files
+from creditflow.core.errors import UserError, one_line
 from creditflow.models.build import ImageClassifier, ModelSpec
 
 _FORMAT = 1
@@ -31,7 +31,12 @@ def sidecar_path(path: Path) -> Path:
 
 
 def save_model(
-    path: str | Path, model: ImageClassifier, *, rule: str = "bp", feedback: Mapping[str, Tensor] | None = None, **facts: Any
+    path: str | Path,
+    model: ImageClassifier,
+    *,
+    rule: str = "bp",
+    feedback: Mapping[str, Tensor] | None = None,
+    **facts: Any,
 ) -> None:
     """Writes the plain weights, the rule's feedback state and the sidecar; `facts` go into the sidecar as they are."""
     path = Path(path)
@@ -82,10 +87,18 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     """Returns a model's sidecar. Raises UserError if it is missing or not one."""
     sidecar: dict[str, Any] = files.read_json(sidecar_path(path), "the sidecar of a creditflow model")
     hashes = sidecar.get("sha256") if isinstance(sidecar, dict) else None
-    if not isinstance(hashes, dict) or not {"format", "spec", "rule"} <= sidecar.keys() or not {"weights", "feedback"} <= hashes.keys():
-        raise UserError(f"{sidecar_path(path)} is not the sidecar of a creditflow model; name a .safetensors that a stage wrote")
+    if (
+        not isinstance(hashes, dict)
+        or not {"format", "spec", "rule"} <= sidecar.keys()
+        or not {"weights", "feedback"} <= hashes.keys()
+    ):
+        raise UserError(
+            f"{sidecar_path(path)} is not the sidecar of a creditflow model; name a .safetensors that a stage wrote"
+        )
     if sidecar["format"] != _FORMAT:
-        raise UserError(f"{sidecar_path(path)} has format {sidecar['format']}, this version reads {_FORMAT}; train the model again")
+        raise UserError(
+            f"{sidecar_path(path)} has format {sidecar['format']}, this version reads {_FORMAT}; train the model again"
+        )
     return sidecar
 
 
@@ -99,8 +112,12 @@ def _read(path: Path, expected: str) -> dict[str, Tensor]:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); train the model again") from error
     if files.sha256(content) != expected:
-        raise UserError(f"{path} is damaged or not the file its sidecar describes; delete both and train the model again")
+        raise UserError(
+            f"{path} is damaged or not the file its sidecar describes; delete both and train the model again"
+        )
     try:
         return load_tensors(content)
     except SafetensorError as error:
-        raise UserError(f"{path} is not a safetensors file ({one_line(error)}); delete it and train the model again") from error
+        raise UserError(
+            f"{path} is not a safetensors file ({one_line(error)}); delete it and train the model again"
+        ) from error

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from creditflow.errors import UserError, one_line
+from creditflow.core.errors import UserError, one_line
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,14 @@ class TorchvisionModel:
         """Returns the network up to its features, and their number. Raises UserError for images it does not take."""
         channels, height, width = image_shape
         if channels != 3:
-            raise UserError(f"backbone {self.constructor} takes images of three channels, not {channels}; set input.channels: 3")
+            raise UserError(
+                f"backbone {self.constructor} takes images of three channels, not {channels}; set input.channels: 3"
+            )
         if min(height, width) < self.smallest:
             size = self.smallest
-            raise UserError(f"backbone {self.constructor} takes images of at least {size}x{size}, not {height}x{width}; set input.size")
+            raise UserError(
+                f"backbone {self.constructor} takes images of at least {size}x{size}, not {height}x{width}; set input.size"
+            )
         network: nn.Module = getattr(_torchvision().models, self.constructor)(weights=None)
         parent, _, name = self.head.rpartition(".")
         last = network.get_submodule(self.head)
@@ -50,7 +54,11 @@ class TorchvisionModel:
 
     def split(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Returns a published state as (backbone's, head's) own. Raises UserError if it is another network's."""
-        head = {key.removeprefix(f"{self.head}."): tensor for key, tensor in tensors.items() if key.startswith(f"{self.head}.")}
+        head = {
+            key.removeprefix(f"{self.head}."): tensor
+            for key, tensor in tensors.items()
+            if key.startswith(f"{self.head}.")
+        }
         if set(head) != {"weight", "bias"} or head["weight"].dim() != 2:
             raise UserError(
                 f"the weights are not those of {self.constructor}: they have no layer {self.head}; give the file that torchvision publishes"
@@ -61,7 +69,9 @@ class TorchvisionModel:
     def _weights(self, name: str) -> Any:
         enum = getattr(_torchvision().models, self.weights)
         if name not in enum.__members__:
-            raise UserError(f"{self.constructor} has no weights {name!r}; torchvision has {', '.join(enum.__members__)}")
+            raise UserError(
+                f"{self.constructor} has no weights {name!r}; torchvision has {', '.join(enum.__members__)}"
+            )
         return enum[name]
 
 
@@ -70,10 +80,12 @@ def load_into(module: nn.Module, tensors: dict[str, Tensor], what: str) -> None:
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:
-        raise UserError(f"{what} do not fit this network ({one_line(error)[:200]}); they are another architecture's") from error
+        raise UserError(
+            f"{what} do not fit this network ({one_line(error)[:200]}); they are another architecture's"
+        ) from error
 
 
 def _torchvision() -> Any:
-    from creditflow.torchvision_guard import torchvision
+    from creditflow.compute.torchvision_import import torchvision
 
     return torchvision

@@ -56,7 +56,12 @@ def input_gradient(network: Network, loss: str, parameters: Parameters, images: 
 
 @torch.no_grad()
 def adversarial_images(
-    network: Network, settings: AdversarySettings, parameters: Parameters, images: Tensor, targets: Tensor, start: Tensor | None = None
+    network: Network,
+    settings: AdversarySettings,
+    parameters: Parameters,
+    images: Tensor,
+    targets: Tensor,
+    start: Tensor | None = None,
 ) -> Tensor:
     """Returns adversarial images (P, B, n_0) for a population.
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from creditflow import runtime
+from creditflow.compute import randomness
+from creditflow.core.errors import UserError
 from creditflow.data.prepared import Subset
-from creditflow.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,9 @@ class FlatImages:
         if labels.dim() == 2:
             targets = labels.to(dtype) / labels.sum(1, keepdim=True)
         else:
-            targets = torch.zeros(len(flat), self.n_classes, dtype=dtype, device=images.device).scatter_(1, labels[:, None], 1)
+            targets = torch.zeros(len(flat), self.n_classes, dtype=dtype, device=images.device).scatter_(
+                1, labels[:, None], 1
+            )
         return images.view(*chosen.shape, -1), targets.view(*chosen.shape, -1)
 
     def part(self, chosen: Tensor) -> "FlatImages":
@@ -46,22 +48,28 @@ class FlatImages:
 def flat_images(data: Subset) -> FlatImages:
     """Returns a subset's images as vectors. Raises UserError for files, resized images, and an image without any label."""
     if not isinstance(data.images, Tensor) or data.inputs.size is not None:
-        raise UserError("populations take small images at their stored size; take `input.size` away or choose another dataset")
+        raise UserError(
+            "populations take small images at their stored size; take `input.size` away or choose another dataset"
+        )
     if data.multi_label and not bool(data.labels.any(1).all()):
-        raise UserError("an image has no label at all, so that there is nothing to learn from it; give such images a label of their own")
+        raise UserError(
+            "an image has no label at all, so that there is nothing to learn from it; give such images a label of their own"
+        )
     pixels = data.images
     channels = data.inputs.channels
     if channels is not None and channels != pixels.shape[1]:
         pixels = pixels.expand(-1, channels, -1, -1)
     _, channels, height, width = pixels.shape
-    return FlatImages(pixels.flatten(1).to(data.device), data.labels, len(data.class_names), shape=(channels, height, width))
+    return FlatImages(
+        pixels.flatten(1).to(data.device), data.labels, len(data.class_names), shape=(channels, height, width)
+    )
 
 
 def held_out(data: FlatImages, n: int) -> tuple[FlatImages, FlatImages]:
     """Returns the images to train on, and n held out: the same for every seed and rule. Raises UserError if there are not more."""
     if n >= len(data):
         raise UserError(f"{n} validation images of {len(data)} leave none to train on; lower validation_images")
-    order = torch.randperm(len(data), generator=runtime.generator("validation images")).to(data.labels.device)
+    order = torch.randperm(len(data), generator=randomness.generator("validation images")).to(data.labels.device)
     return data.part(order[n:].sort().values), data.part(order[:n].sort().values)
 
 
@@ -78,13 +86,20 @@ class Streams:
         self.seeds = sorted(set(seeds))
         self._row = torch.tensor([self.seeds.index(seed) for seed in seeds], device=device)
         self._all_differ = len(self.seeds) == len(seeds) and self.seeds == seeds
-        self._of = {name: [runtime.generator("population", name, seed) for seed in self.seeds] for name in self.ORDERS}
-        self._of |= {name: [runtime.generator("population", name, seed, device=device) for seed in self.seeds] for name in self.NOISES}
+        self._of = {
+            name: [randomness.generator("population", name, seed) for seed in self.seeds] for name in self.ORDERS
+        }
+        self._of |= {
+            name: [randomness.generator("population", name, seed, device=device) for seed in self.seeds]
+            for name in self.NOISES
+        }
         self.device = device
 
     def orders(self, n: int, stream: str = "order") -> Tensor:
         """Returns for each member a permutation (P, n) of the training images."""
-        return self._spread(torch.stack([torch.randperm(n, generator=generator) for generator in self._of[stream]]).to(self.device))
+        return self._spread(
+            torch.stack([torch.randperm(n, generator=generator) for generator in self._of[stream]]).to(self.device)
+        )
 
     def uniform(self, shape: tuple[int, ...], dtype: torch.dtype, stream: str = "noise") -> Tensor:
         """Returns for each member numbers (P, *shape) in [0, 1)."""

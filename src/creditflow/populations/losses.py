@@ -47,7 +47,9 @@ def _beside_the_largest(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 #: `mse`: the squared error of the outputs themselves, summed over classes (SAL's F); `mse_softmax`: that of probabilities (PEPITA's code);
 #: `cross_entropy`: of logits.
 LOSSES = {
-    "mse": Loss(lambda logits, targets: (logits - targets).square().sum(-1), lambda logits, targets: 2 * (logits - targets)),
+    "mse": Loss(
+        lambda logits, targets: (logits - targets).square().sum(-1), lambda logits, targets: 2 * (logits - targets)
+    ),
     "mse_softmax": Loss(_squared, _squared_slope),
     "cross_entropy": Loss(_cross_entropy, _cross_entropy_slope),
 }

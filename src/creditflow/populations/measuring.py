@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from creditflow import runtime
+from creditflow.compute import randomness
+from creditflow.core.settings import NoSettings
 from creditflow.populations.adversaries import AdversarySettings, adversarial_images
 from creditflow.populations.images import FlatImages, is_right
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters, forward
 from creditflow.populations.rule import Batch, get_update_rule
 from creditflow.populations.rules import gnt
-from creditflow.settings import NoSettings
 
 #: Images that are measured at once: enough for large products, few enough for memory.
 MEASURED = 1000
@@ -34,13 +34,20 @@ def accuracies(network: Network, parameters: Parameters, data: FlatImages, dtype
 
 
 def robust_accuracies(
-    network: Network, parameters: Parameters, data: FlatImages, n_images: int, adversary: AdversarySettings, dtype: torch.dtype
+    network: Network,
+    parameters: Parameters,
+    data: FlatImages,
+    n_images: int,
+    adversary: AdversarySettings,
+    dtype: torch.dtype,
 ) -> Tensor:
     """Returns the accuracy (P,) of each network on adversarial versions of the first images."""
     device = data.labels.device
     images, targets = data.batch(torch.arange(min(n_images, len(data)), device=device), dtype)
     # The same start for every member and epoch: scores differ by the networks alone.
-    start = torch.rand(images.shape, generator=runtime.generator("validation adversary"), dtype=torch.float64).to(images)
+    start = torch.rand(images.shape, generator=randomness.generator("validation adversary"), dtype=torch.float64).to(
+        images
+    )
     attacked = adversarial_images(network, adversary, parameters, images, targets, start)
     logits = vmap(lambda one, images: forward(network, one, images).logits)(parameters, attacked)
     return is_right(logits, targets.expand(logits.shape)).double().mean(1)
@@ -54,13 +61,20 @@ def update_angles(network: Network, loss: Loss, parameters: Parameters, directio
 
 
 def layer_angles(
-    network: Network, loss: Loss, parameters: Parameters, directions: Parameters, batch: Batch, dampings: Sequence[float]
+    network: Network,
+    loss: Loss,
+    parameters: Parameters,
+    directions: Parameters,
+    batch: Batch,
+    dampings: Sequence[float],
 ) -> dict[str, Tensor]:
     """Returns the angles (P,) of each weight below the output to the loss gradient, and to what Gauss-Newton targets teach, by damping."""
     references = {"angle_bp_layer{}": _directions("bp", network, loss, NoSettings(), parameters, batch)}
     for damping in dampings:
         settings = gnt.Settings(damping)
-        references[f"angle_gnt_layer{{}}_damping{damping:g}"] = _directions("gnt", network, loss, settings, parameters, batch)
+        references[f"angle_gnt_layer{{}}_damping{damping:g}"] = _directions(
+            "gnt", network, loss, settings, parameters, batch
+        )
     return {
         title.format(layer): _angle(directions[f"weight{layer}"].flatten(1), reference[f"weight{layer}"].flatten(1))
         for title, reference in references.items()
@@ -68,7 +82,9 @@ def layer_angles(
     }
 
 
-def _directions(rule: str, network: Network, loss: Loss, settings: Any, parameters: Parameters, batch: Batch) -> Parameters:
+def _directions(
+    rule: str, network: Network, loss: Loss, settings: Any, parameters: Parameters, batch: Batch
+) -> Parameters:
     found: Parameters = vmap(partial(get_update_rule(rule).step, network, loss, settings))(
         parameters, {}, batch._replace(noise=())
     ).directions

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import torch
 
-from creditflow.errors import UserError
+from creditflow.core.errors import UserError
 from creditflow.populations.measuring import MEASURED
 from creditflow.populations.network import Network
 from creditflow.populations.settings import PopulationSettings
 
 
-def check_memory(network: Network, n_feedback: int, n_members: int, settings: PopulationSettings, device: torch.device) -> None:
+def check_memory(
+    network: Network, n_feedback: int, n_members: int, settings: PopulationSettings, device: torch.device
+) -> None:
     """Raises UserError, with the number of members that fit, if the population needs more memory than is available.
 
     n_feedback: numbers in one network's feedback state.
@@ -32,7 +34,11 @@ def member_bytes(network: Network, n_feedback: int, settings: PopulationSettings
     optimizer = settings.optimizer_settings()
     copies = 5 + (2 if optimizer.kind == "adam" else bool(optimizer.momentum))
     activations = 8 * settings.batch_size * sum(widths)
-    measured = 3 * max(settings.adversary_images, settings.curve_images) * sum(widths) if settings.adversary else MEASURED * sum(widths[1:])
+    measured = (
+        3 * max(settings.adversary_images, settings.curve_images) * sum(widths)
+        if settings.adversary
+        else MEASURED * sum(widths[1:])
+    )
     return (8 if settings.precision == "float64" else 4) * (copies * parameters + activations + measured)
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from creditflow.errors import UserError
-from creditflow.products import mkl_is_held_back
+from creditflow.compute.matmul import mkl_is_held_back
+from creditflow.core.errors import UserError
 
 #: `weight1` (n_1, n_0), `bias1` (n_1,), `weight2`, ... as torch.nn.Linear has them; with a leading dimension for a population.
 Parameters = dict[str, Tensor]
@@ -50,7 +50,9 @@ def tanh(z: Tensor) -> Tensor:
 
 ACTIVATIONS = {
     "relu": Activation(
-        torch.relu, lambda error, h: torch.ops.aten.threshold_backward(error, h, 0), lambda z, h, delta: (z + delta).relu() - h
+        torch.relu,
+        lambda error, h: torch.ops.aten.threshold_backward(error, h, 0),
+        lambda z, h, delta: (z + delta).relu() - h,
     ),
     "tanh": Activation(tanh, tanh_backward, lambda z, h, delta: tanh_change(h, delta)),
     "linear": Activation(lambda z: z, lambda error, h: error, lambda z, h, delta: delta),
@@ -111,7 +113,8 @@ class Network:
         """Returns the shape of each layer's weight: (n_out, n_in), or (n_out, n_in, 5, 5) of channels."""
         dense = range(len(self.convolutions) + 1, self.n_layers + 1)
         convolving: dict[int, tuple[int, ...]] = {
-            layer: (channels, self.shape(layer - 1)[0], KERNEL, KERNEL) for layer, channels in enumerate(self.convolutions, 1)
+            layer: (channels, self.shape(layer - 1)[0], KERNEL, KERNEL)
+            for layer, channels in enumerate(self.convolutions, 1)
         }
         return convolving | {layer: (self.widths[layer], self.widths[layer - 1]) for layer in dense}
 
@@ -140,7 +143,13 @@ class Pass(NamedTuple):
         return self.pre[-1]
 
 
-def forward(network: Network, parameters: Parameters, images: Tensor, masks: tuple[Tensor, ...] = (), first: Tensor | None = None) -> Pass:
+def forward(
+    network: Network,
+    parameters: Parameters,
+    images: Tensor,
+    masks: tuple[Tensor, ...] = (),
+    first: Tensor | None = None,
+) -> Pass:
     """Computes z_l = W_l h_{l-1} + b_l and h_l = f(z_l), times a mask (B, n_l) for each hidden layer if there are masks.
 
     `first` is z_1 (B, n_1), where it is known already.
@@ -190,7 +199,9 @@ def initial_parameters(network: Network, kind: str, generator: torch.Generator, 
         else:
             weight = uniform(shape, bound, generator)
         parameters[f"weight{layer}"] = weight
-        parameters[f"bias{layer}"] = uniform(shape[:1], 1 / math.sqrt(n_in), generator) * (biases and kind != "xavier_normal")
+        parameters[f"bias{layer}"] = uniform(shape[:1], 1 / math.sqrt(n_in), generator) * (
+            biases and kind != "xavier_normal"
+        )
     return parameters
 
 

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from creditflow import runtime
-from creditflow.errors import UserError
+from creditflow.compute import randomness
+from creditflow.core.errors import UserError
+from creditflow.core.settings import parse
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters, forward, initial_parameters
 from creditflow.populations.optimizers import Optimizer, OptimizerSettings
 from creditflow.populations.rule import Batch, UpdateRule
-from creditflow.settings import parse
 
 #: Widths of student and teacher; the teacher's hidden units are ReLUs, its weights Xavier normal times this gain.
 STUDENT, TEACHER, GAIN = (6, 6, 6, 2), (6, 1000, 1000, 1000, 1000, 2), 3.0
@@ -70,7 +70,9 @@ def nullspace_ratios(rule: UpdateRule, settings: NullspaceSettings, seed: int) -
         raise UserError(f"{rule.name}: its feedback does not learn from examples alone; leave it out of nullspace")
     own = parse(rule.settings, settings.rule, f"settings of rule {rule.name}")
     network = Network(STUDENT, "tanh")
-    weights, feedback_stream, data = (runtime.generator("nullspace", kind, seed) for kind in ("weights", "feedback", "data"))
+    weights, feedback_stream, data = (
+        randomness.generator("nullspace", kind, seed) for kind in ("weights", "feedback", "data")
+    )
     parameters = initial_parameters(network, "xavier_normal", weights)
     feedback = {name: value[None] for name, value in rule.init(network, own, feedback_stream).items()}
     examples = list(_examples(settings.examples, data))
@@ -90,7 +92,10 @@ def nullspace_ratios(rule: UpdateRule, settings: NullspaceSettings, seed: int) -
 
     ratios = []
     for epoch in range(settings.feedback_epochs + settings.epochs * (1 + settings.extra_feedback_epochs)):
-        measured = epoch >= settings.feedback_epochs and (epoch - settings.feedback_epochs) % (1 + settings.extra_feedback_epochs) == 0
+        measured = (
+            epoch >= settings.feedback_epochs
+            and (epoch - settings.feedback_epochs) % (1 + settings.extra_feedback_epochs) == 0
+        )
         for step, index in enumerate(torch.randperm(len(examples), generator=data).tolist()):
             if measured and step % settings.every == 0:
                 state = {name: value[0] for name, value in feedback.items()}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from creditflow.errors import UserError
+from creditflow.core.errors import UserError
 from creditflow.populations.network import Parameters
 
 
@@ -43,7 +43,9 @@ class OptimizerSettings:
             raise ValueError(f"kind must be 'sgd' or 'adam', not {self.kind!r}")
         if not (0 <= self.momentum < 1 and 0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
             raise ValueError("momentum, beta1 and beta2 must be in [0, 1)")
-        if not (0 <= self.weight_decay < math.inf and 0 < self.stability < math.inf and 0 < self.drop_factor < math.inf):
+        if not (
+            0 <= self.weight_decay < math.inf and 0 < self.stability < math.inf and 0 < self.drop_factor < math.inf
+        ):
             raise ValueError("weight_decay must be at least 0, stability and drop_factor positive")
         if any(not 0 < value < math.inf for value in (*self.layer_rates, *self.layer_stabilities)):
             raise ValueError("layer_rates and layer_stabilities must be positive and finite")
@@ -58,9 +60,14 @@ class OptimizerSettings:
         layer = name.removeprefix("weight").removeprefix("bias")
         if not layer.isdigit() or not (self.layer_rates or self.layer_stabilities):
             return 1.0, self.stability
-        factors, stabilities = self.layer_rates or [1.0] * int(layer), self.layer_stabilities or [self.stability] * int(layer)
+        factors, stabilities = (
+            self.layer_rates or [1.0] * int(layer),
+            self.layer_stabilities or [self.stability] * int(layer),
+        )
         if int(layer) > min(len(factors), len(stabilities)):
-            raise UserError(f"layer_rates and layer_stabilities must have an entry for each layer; there is none for layer {layer}")
+            raise UserError(
+                f"layer_rates and layer_stabilities must have an entry for each layer; there is none for layer {layer}"
+            )
         return factors[int(layer) - 1], stabilities[int(layer) - 1]
 
     def rate_factor(self, epoch: int) -> float:
@@ -98,7 +105,9 @@ class Optimizer:
         for (factor, stability), names in alike.items():
             self._adam_of(names, parameters, directions, rates * factor, stability)
 
-    def _adam_of(self, names: list[str], parameters: Parameters, directions: Parameters, rates: Tensor, stability: float) -> None:
+    def _adam_of(
+        self, names: list[str], parameters: Parameters, directions: Parameters, rates: Tensor, stability: float
+    ) -> None:
         """Takes PyTorch's fused step for each member: it reads and writes every number once."""
         one = self.settings
         state = {kind: [self._kept(kind, name, directions[name]) for name in names] for kind in ("mean", "square")}
@@ -106,13 +115,25 @@ class Optimizer:
             values = [parameters[name][index] for name in names]
             for value in values:
                 self._shrink(value)
-            steps = list(torch.full((len(names),), self.n_steps - 1.0, device=rates.device).unbind())  # the step counts each up
+            steps = list(
+                torch.full((len(names),), self.n_steps - 1.0, device=rates.device).unbind()
+            )  # the step counts each up
             adam(
-                values, [directions[name][index].contiguous() for name in names], [value[index] for value in state["mean"]],
-                [value[index] for value in state["square"]], [], steps,
-                fused=True, amsgrad=False, maximize=False, beta1=one.beta1, beta2=one.beta2, lr=rate if rate.is_cuda else float(rate),
-                weight_decay=one.weight_decay, eps=stability,
-            )  # fmt: skip
+                values,
+                [directions[name][index].contiguous() for name in names],
+                [value[index] for value in state["mean"]],
+                [value[index] for value in state["square"]],
+                [],
+                steps,
+                fused=True,
+                amsgrad=False,
+                maximize=False,
+                beta1=one.beta1,
+                beta2=one.beta2,
+                lr=rate if rate.is_cuda else float(rate),
+                weight_decay=one.weight_decay,
+                eps=stability,
+            )
 
     def _shrink(self, value: Tensor) -> None:
         if self.settings.shrinkage:

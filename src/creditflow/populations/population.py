@@ -47,7 +47,9 @@ class Population:
 
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps of it."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("members", "network")}
+        return {
+            field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("members", "network")
+        }
 
 
 def norms(parameters: Parameters) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from creditflow import plugins
+from creditflow.core import plugins
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from creditflow.errors import UserError
-from creditflow.models import ImageClassifier, ModelSpec
+from creditflow.core.errors import UserError
+from creditflow.models.build import ImageClassifier, ModelSpec
 from creditflow.populations.storage import SavedPopulation
 
 
@@ -23,14 +23,18 @@ def chosen_rate(saved: SavedPopulation, where: str) -> float:
     found = scores(saved)
     if not found:
         steps = sorted(member["diverged_at_step"] for member in saved.content["members"] if member["diverged_at_step"])
-        raise UserError(f"{where}: at every learning rate a member diverged, the first at step {steps[0]}; lower the learning rates")
+        raise UserError(
+            f"{where}: at every learning rate a member diverged, the first at step {steps[0]}; lower the learning rates"
+        )
     return max(found, key=lambda rate: (found[rate], -rate))
 
 
 def member_model(saved: SavedPopulation, index: int) -> ImageClassifier:
     """Returns a member as a model of backbone `mlp`, in float32, with the parameters of its best epoch."""
     model = ImageClassifier(ModelSpec.from_json(saved.content["spec"]))
-    layers: list[Any] = [layer for layer in model.backbone if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)] + [model.head]
+    layers: list[Any] = [layer for layer in model.backbone if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)] + [
+        model.head
+    ]
     with torch.no_grad():
         for number, layer in enumerate(layers, 1):
             layer.weight.copy_(saved.parameters[f"weight{number}"][index])

@@ -4,12 +4,12 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from creditflow.errors import UserError
+from creditflow.core.errors import UserError
+from creditflow.core.settings import parse
 from creditflow.populations.adversaries import AdversarySettings
 from creditflow.populations.losses import LOSSES
 from creditflow.populations.network import ACTIVATIONS
 from creditflow.populations.optimizers import OptimizerSettings
-from creditflow.settings import parse
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,9 @@ class PopulationSettings:
         if any(not isinstance(channels, int) or channels < 1 for channels in self.convolutions):
             raise ValueError("convolutions must be numbers of channels of at least 1")
         if self.convolutions and (self.dropout or self.layer_angles or self.adversary is not None):
-            raise ValueError("dropout, layer_angles and an adversary need fully connected layers; leave them or convolutions out")
+            raise ValueError(
+                "dropout, layer_angles and an adversary need fully connected layers; leave them or convolutions out"
+            )
         for name, known in (("activation", ACTIVATIONS), ("loss", LOSSES), ("precision", ("float32", "float64"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
@@ -96,13 +98,17 @@ class PopulationSettings:
         if self.select not in ("natural", "adversarial", "last") or self.select_on not in ("validation", "test"):
             raise ValueError("select must be natural, adversarial or last; select_on validation or test")
         if self.select != "last" and self.select_on == "validation" and self.validation_images < 1:
-            raise ValueError("validation_images is 0, but something is to be selected; hold images out, or say select: last")
+            raise ValueError(
+                "validation_images is 0, but something is to be selected; hold images out, or say select: last"
+            )
         if self.patience is not None and (self.patience < 1 or self.select == "last"):
             raise ValueError("patience must be at least 1, and needs a selection")
         if self.select == "adversarial" and not self.adversary_images:
             raise ValueError("adversary_images is 0, but something is to be selected by adversarial accuracy")
         if self.select_on == "test" and self.curve_images:
-            raise ValueError("curve_images are test images, which with select_on: test would choose the network; leave them out")
+            raise ValueError(
+                "curve_images are test images, which with select_on: test would choose the network; leave them out"
+            )
         if self.adversary is None and (self.select == "adversarial" or self.adversarial_training or self.curve_images):
             raise ValueError("adversarial selection, adversarial training and curves need an adversary")
         if min(self.validation_images, self.adversary_images, self.curve_images, self.angle_images) < 0:
@@ -114,7 +120,9 @@ class PopulationSettings:
         if not (0 <= self.pixel_mean <= 1 and 0 < self.pixel_deviation < math.inf):
             raise ValueError("pixel_mean must be in [0, 1], pixel_deviation positive and finite")
         if self.adversary is not None and (self.pixel_mean, self.pixel_deviation) != (0.0, 1.0):
-            raise ValueError("a population's adversary knows pixels in [0, 1] only; leave pixel_mean and pixel_deviation out")
+            raise ValueError(
+                "a population's adversary knows pixels in [0, 1] only; leave pixel_mean and pixel_deviation out"
+            )
         n_layers = len(self.convolutions) + len(self.hidden) + 1
         if self.trained_layers is not None and not set(self.trained_layers) & set(range(1, n_layers + 1)):
             raise ValueError(f"trained_layers must name some of the layers 1 to {n_layers}")
@@ -138,12 +146,21 @@ class PopulationSettings:
 
     def feedback_optimizer_settings(self) -> OptimizerSettings | None:
         """Returns those of the feedback state's own optimiser, if it has one."""
-        return None if self.feedback_optimizer is None else parse(OptimizerSettings, self.feedback_optimizer, "feedback_optimizer")
+        return (
+            None
+            if self.feedback_optimizer is None
+            else parse(OptimizerSettings, self.feedback_optimizer, "feedback_optimizer")
+        )
 
     def measured_images(self, n_data: int, n_test: int) -> dict[str, int]:
         """Returns over how many images each number of a history is, for a training split of n_data images."""
-        chosen_on, n_train = (n_test, n_data) if self.select_on == "test" else (self.validation_images, n_data - self.validation_images)
-        counts = {f"{self.select_on}_accuracy": chosen_on, f"{self.select_on}_adversarial_accuracy": min(self.adversary_images, chosen_on)}
+        chosen_on, n_train = (
+            (n_test, n_data) if self.select_on == "test" else (self.validation_images, n_data - self.validation_images)
+        )
+        counts = {
+            f"{self.select_on}_accuracy": chosen_on,
+            f"{self.select_on}_adversarial_accuracy": min(self.adversary_images, chosen_on),
+        }
         counts |= dict.fromkeys(("loss", "train_accuracy"), n_train)
         if self.curve_images:
             counts |= dict.fromkeys(("test_accuracy", "test_adversarial_accuracy"), min(self.curve_images, n_test))
@@ -154,5 +171,9 @@ class PopulationSettings:
     def adversaries(self) -> tuple[AdversarySettings | None, AdversarySettings | None]:
         """Returns what measures, and what makes images to train on."""
         measures = None if self.adversary is None else parse(AdversarySettings, self.adversary, "adversary")
-        own = measures if self.training_adversary is None else parse(AdversarySettings, self.training_adversary, "training_adversary")
+        own = (
+            measures
+            if self.training_adversary is None
+            else parse(AdversarySettings, self.training_adversary, "training_adversary")
+        )
         return measures, own if self.adversarial_training else None

@@ -11,13 +11,13 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
-from creditflow import files
-from creditflow.errors import UserError, one_line
-from creditflow.models import ModelSpec
+from creditflow.core import files
+from creditflow.core.errors import UserError, one_line
+from creditflow.core.settings import parse
+from creditflow.models.build import ModelSpec
 from creditflow.populations.network import Network, Parameters, network_of
 from creditflow.populations.population import Population
 from creditflow.populations.settings import PopulationSettings
-from creditflow.settings import parse
 
 _FORMAT = 1
 _CONTENT = ("format", "rule", "spec", "members", "measured_images", "settings", "sha256")
@@ -41,13 +41,17 @@ class SavedPopulation:
         """What its members are."""
         spec, settings = ModelSpec.from_json(self.content["spec"]), self.training
         shape = spec.image_shape
-        return network_of(math.prod(shape), settings.hidden, spec.n_classes, settings.activation, settings.convolutions, shape)
+        return network_of(
+            math.prod(shape), settings.hidden, spec.n_classes, settings.activation, settings.convolutions, shape
+        )
 
 
 def save_population(path: Path, population: Population, **facts: Any) -> None:
     """Writes both files; `facts` go into the JSON as they are."""
     groups = {"parameters": population.best, "feedback": population.best_feedback}
-    tensors = dump_tensors({f"{group}.{name}": one.cpu().contiguous() for group, its in groups.items() for name, one in its.items()})
+    tensors = dump_tensors(
+        {f"{group}.{name}": one.cpu().contiguous() for group, its in groups.items() for name, one in its.items()}
+    )
     members = [
         {
             "seed": member.seed,
@@ -62,7 +66,9 @@ def save_population(path: Path, population: Population, **facts: Any) -> None:
         for index, member in enumerate(population.members)
     ]
     files.write_atomically(path, tensors)
-    files.write_sealed_json(path.with_suffix(".json"), {"format": _FORMAT, "members": members, "sha256": files.sha256(tensors), **facts})
+    files.write_sealed_json(
+        path.with_suffix(".json"), {"format": _FORMAT, "members": members, "sha256": files.sha256(tensors), **facts}
+    )
 
 
 def load_population(path: Path) -> SavedPopulation:
@@ -70,11 +76,15 @@ def load_population(path: Path) -> SavedPopulation:
     sidecar = path.with_suffix(".json")
     content = files.read_json(sidecar, "the description of a population")
     if not isinstance(content, dict) or not set(_CONTENT) <= content.keys() or content["format"] != _FORMAT:
-        raise UserError(f"{sidecar} does not describe a population of this version; delete it and run the same command again")
+        raise UserError(
+            f"{sidecar} does not describe a population of this version; delete it and run the same command again"
+        )
     try:
         tensors = path.read_bytes()
         if files.sha256(tensors) != content["sha256"]:
-            raise UserError(f"{path} is damaged or not the file that {sidecar.name} describes; delete both and train the population again")
+            raise UserError(
+                f"{path} is damaged or not the file that {sidecar.name} describes; delete both and train the population again"
+            )
         loaded = load_tensors(tensors)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} cannot be read ({one_line(error)}); train the population again") from error

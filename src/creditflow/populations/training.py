@@ -11,8 +11,11 @@ from torch.func import vmap
 from torch.utils._pytree import tree_map
 from tqdm import tqdm
 
-from creditflow import files, runtime
-from creditflow.errors import UserError
+from creditflow.compute import randomness
+from creditflow.compute.checkpoints import Resume, load_checkpoint, save_checkpoint
+from creditflow.core import files
+from creditflow.core.errors import UserError
+from creditflow.core.settings import parse
 from creditflow.populations.adversaries import AdversarySettings, adversarial_images
 from creditflow.populations.images import FlatImages, Streams, held_out, is_right
 from creditflow.populations.losses import LOSSES
@@ -24,8 +27,6 @@ from creditflow.populations.population import Member, Population, norms
 from creditflow.populations.rule import Batch, UpdateRule
 from creditflow.populations.settings import PopulationSettings
 from creditflow.populations.start import draw_start
-from creditflow.runtime import Resume
-from creditflow.settings import parse
 
 
 def train_population(
@@ -52,12 +53,12 @@ def train_population(
     """
     run = _Run(rule, list(members), data, test, settings)
     if resume is not None:
-        run.load(runtime.load_checkpoint(resume.path, resume.identity, files.warn))
+        run.load(load_checkpoint(resume.path, resume.identity, files.warn))
     population = run.population
     while population.epoch < settings.epochs and not bool(((population.stopped > 0) | (population.diverged > 0)).all()):
         run.epoch()
         if resume is not None:
-            runtime.save_checkpoint(resume.path, resume.identity, run.state())
+            save_checkpoint(resume.path, resume.identity, run.state())
         on_epoch(population)
     return population
 
@@ -73,13 +74,20 @@ def for_one(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Run:
-    def __init__(self, rule: UpdateRule, members: list[Member], data: FlatImages, test: FlatImages, settings: PopulationSettings) -> None:
+    def __init__(
+        self, rule: UpdateRule, members: list[Member], data: FlatImages, test: FlatImages, settings: PopulationSettings
+    ) -> None:
         self.settings, self.loss = settings, LOSSES[settings.loss]
         self.measured_on, self.data = self._split(data, test)
         self.test = test.part(torch.arange(min(settings.curve_images, len(test)), device=test.labels.device))
         self.device, self.dtype = data.pixels.device, getattr(torch, settings.precision)
         self.network = network_of(
-            data.pixels.shape[1], settings.hidden, data.n_classes, settings.activation, settings.convolutions, data.shape
+            data.pixels.shape[1],
+            settings.hidden,
+            data.n_classes,
+            settings.activation,
+            settings.convolutions,
+            data.shape,
         )
         if self.network.convolutions and not rule.convolutional:
             raise UserError(f"{rule.name} knows fully connected layers only; leave convolutions out")
@@ -87,7 +95,10 @@ class _Run:
             raise UserError(f"{rule.name} knows no dropout; leave it out")
         rule_settings = parse(rule.settings, settings.rule, f"settings of rule {rule.name}")
         check_memory(self.network, 0, len(members), settings, self.device)  # before anything of that size is drawn
-        n_feedback = sum(value.numel() for value in draw_start(rule, rule_settings, self.network, settings, members[0].seed)[1].values())
+        n_feedback = sum(
+            value.numel()
+            for value in draw_start(rule, rule_settings, self.network, settings, members[0].seed)[1].values()
+        )
         check_memory(self.network, n_feedback, len(members), settings, self.device)
         for warning in rule.warnings(self.network, rule_settings):
             files.warn(warning)
@@ -109,7 +120,9 @@ class _Run:
         self.population = self._start(rule, rule_settings, members)
         self.optimizer = Optimizer(settings.optimizer_settings())
         self.feedback_optimizer = Optimizer(settings.feedback_optimizer_settings() or OptimizerSettings())
-        probe = torch.randperm(len(self.data), generator=runtime.generator("population", "probe"))[: settings.angle_images]
+        probe = torch.randperm(len(self.data), generator=randomness.generator("population", "probe"))[
+            : settings.angle_images
+        ]
         self.probe = self.data.part(probe.to(self.device))
 
     def _split(self, data: FlatImages, test: FlatImages) -> tuple[FlatImages, FlatImages]:
@@ -130,9 +143,19 @@ class _Run:
         best, best_feedback = ({name: value.clone() for name, value in of.items()} for of in (start, feedback))
         never = torch.zeros(len(members), dtype=torch.int64)
         return Population(
-            members, self.network, start, feedback, best, best_feedback,
-            best_score=never - 1.0, best_epoch=never, diverged=never, stopped=never, norm=norms(start), history=[[] for _ in members],
-        )  # fmt: skip
+            members,
+            self.network,
+            start,
+            feedback,
+            best,
+            best_feedback,
+            best_score=never - 1.0,
+            best_epoch=never,
+            diverged=never,
+            stopped=never,
+            norm=norms(start),
+            history=[[] for _ in members],
+        )
 
     def state(self) -> dict[str, Any]:
         optimizers = [{"state": one.state, "n_steps": one.n_steps} for one in (self.optimizer, self.feedback_optimizer)]
@@ -145,7 +168,10 @@ class _Run:
             at = {key: one.to(self.device) for key, one in value.items()} if isinstance(value, dict) else value
             setattr(self.population, name, at)
         for one, state in zip((self.optimizer, self.feedback_optimizer), saved["optimizers"], strict=True):
-            one.state, one.n_steps = {name: value.to(self.device) for name, value in state["state"].items()}, state["n_steps"]
+            one.state, one.n_steps = (
+                {name: value.to(self.device) for name, value in state["state"].items()},
+                state["n_steps"],
+            )
         self.streams.set_state(saved["streams"])
 
     @torch.no_grad()
@@ -187,10 +213,14 @@ class _Run:
         if keep < 1:
             shapes = [(images.shape[1], width) for width in self.settings.hidden]
             masks = tuple(self.streams.masks(shape, keep, self.dtype) for shape in shapes)
-        update = self.step(self.population.parameters, self.population.feedback, Batch(images, targets, masks, self._noise(images)))
+        update = self.step(
+            self.population.parameters, self.population.feedback, Batch(images, targets, masks, self._noise(images))
+        )
         apart = self.settings.feedback_optimizer is not None
         taught = {name: one for name, one in update.directions.items() if apart and name in self.population.feedback}
-        self._descend(self.optimizer, {name: one for name, one in update.directions.items() if name not in taught}, rates)
+        self._descend(
+            self.optimizer, {name: one for name, one in update.directions.items() if name not in taught}, rates
+        )
         self._descend(self.feedback_optimizer, taught, self._feedback_rates(rates))
         logits: Tensor = update.logits
         return logits
@@ -206,9 +236,13 @@ class _Run:
         """Takes a feedback step that needs no images."""
         assert self.feedback_step is not None
         widths = self.rule.noise(self.network, self.rule_settings)
-        noise = tuple(self.streams.uniform((self.settings.batch_size, width), self.dtype, "feedback noise") for width in widths)
+        noise = tuple(
+            self.streams.uniform((self.settings.batch_size, width), self.dtype, "feedback noise") for width in widths
+        )
         nothing = torch.empty(len(rates), 0, device=self.device, dtype=self.dtype)
-        directions = self.feedback_step(self.population.parameters, self.population.feedback, Batch(nothing, nothing, (), noise))
+        directions = self.feedback_step(
+            self.population.parameters, self.population.feedback, Batch(nothing, nothing, (), noise)
+        )
         self._descend(self.feedback_optimizer, directions, self._feedback_rates(rates))
 
     def _feedback_epochs(self, n: int, rates: Tensor) -> None:
@@ -250,7 +284,9 @@ class _Run:
         if settings.select == "adversarial":
             found[f"{prefix}_adversarial_accuracy"] = self._robust(self.measured_on, settings.adversary_images)
         if self.rule.measure is not None:
-            found |= vmap(partial(self.rule.measure, self.network, self.rule_settings))(population.parameters, population.feedback)
+            found |= vmap(partial(self.rule.measure, self.network, self.rule_settings))(
+                population.parameters, population.feedback
+            )
         if len(self.probe):
             chosen = torch.arange(len(self.probe), device=self.device).expand(len(population.members), -1)
             images, targets = self.probe.batch(chosen, self.dtype)
@@ -258,7 +294,9 @@ class _Run:
             directions = self.step(population.parameters, population.feedback, batch).directions
             found["update_angle"] = update_angles(self.network, self.loss, population.parameters, directions, batch)
             if settings.layer_angles:
-                found |= layer_angles(self.network, self.loss, population.parameters, directions, batch, settings.dampings)
+                found |= layer_angles(
+                    self.network, self.loss, population.parameters, directions, batch, settings.dampings
+                )
         if len(self.test):
             found["test_accuracy"] = accuracies(self.network, population.parameters, self.test, self.dtype)
             found["test_adversarial_accuracy"] = self._robust(self.test, len(self.test))
@@ -272,7 +310,11 @@ class _Run:
         """Notes the epoch's numbers, divergence and stops; keeps the parameters of members that are better than before."""
         population, settings = self.population, self.settings
         sizes = norms(population.parameters)
-        finite = torch.stack([sizes, *([norms(population.feedback)] if population.feedback else []), *rows.values()]).isfinite().all(0)
+        finite = (
+            torch.stack([sizes, *([norms(population.feedback)] if population.feedback else []), *rows.values()])
+            .isfinite()
+            .all(0)
+        )
         bad = torch.where(finite, bad, bad.clamp(max=n_steps - 1))  # the last step's loss was from before it
         newly = (bad < n_steps) & (population.diverged == 0)
         population.diverged = torch.where(newly, (population.epoch - 1) * n_steps + bad + 1, population.diverged)
@@ -280,16 +322,25 @@ class _Run:
         running = (population.diverged == 0) & (population.stopped == 0)
         adversarial = "adversarial_" if settings.select == "adversarial" else ""
         last = settings.select == "last"
-        score = torch.full_like(population.best_score, population.epoch) if last else rows[f"{settings.select_on}_{adversarial}accuracy"]
+        score = (
+            torch.full_like(population.best_score, population.epoch)
+            if last
+            else rows[f"{settings.select_on}_{adversarial}accuracy"]
+        )
         better = running & (score > population.best_score)
         population.best_score = torch.where(better, score, population.best_score)
         population.best_epoch = torch.where(better, population.epoch, population.best_epoch)
         chosen = better.to(self.device)
-        for kept, present in ((population.best, population.parameters), (population.best_feedback, population.feedback)):
+        for kept, present in (
+            (population.best, population.parameters),
+            (population.best_feedback, population.feedback),
+        ):
             for name, value in kept.items():
                 value[chosen] = present[name][chosen]
         for index in running.nonzero().flatten().tolist():
-            population.history[index].append({"epoch": population.epoch} | {name: float(value[index]) for name, value in rows.items()})
+            population.history[index].append(
+                {"epoch": population.epoch} | {name: float(value[index]) for name, value in rows.items()}
+            )
         if settings.patience is not None:
             out = running & (population.epoch - population.best_epoch >= settings.patience)
             population.stopped = torch.where(out, population.epoch, population.stopped)

@@ -1,3 +1,3 @@
-"""From records to statistics, tables and figures.
-
-Only what shows trained populations themselves imports torch. No number is made up here."""
+"""From records to tables, figures, exports and the page of results. No number is made up here. Only what shows trained populations
+themselves imports torch.
+"""

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from creditflow import files
-from creditflow.errors import UserError, one_line
-from creditflow.records import Metric, Record, read_record
-from creditflow.reporting.audit import COLUMNS as AUDIT_COLUMNS
+from creditflow.audit.statistics import INTERVAL, two_way_interval
+from creditflow.audit.verdicts import COLUMNS as AUDIT_COLUMNS
+from creditflow.core import files
+from creditflow.core.errors import UserError, one_line
+from creditflow.records.record import Metric, Record, read_record
 from creditflow.reporting.published import read_published
-from creditflow.reporting.statistics import INTERVAL, two_way_interval
 
 _KEYS = ["experiment", "task", "dataset", "backbone", "rule", "seed", "attack", "gradient"]
 
@@ -55,13 +55,19 @@ def _summarize_cell(cell: tuple[str, ...], records: list[Record]) -> list[dict[s
     shapes = [[(metric.metric, metric.epsilon, len(row)) for metric, row in one] for one in means]
     for record, shape in zip(records[1:], shapes[1:], strict=True):
         if shape != shapes[0] or not _same_images(record, records[0]):
-            raise UserError(f"{record.path} and {records[0].path} differ in epsilons or images; delete both and run the same command again")
+            raise UserError(
+                f"{record.path} and {records[0].path} differ in epsilons or images; delete both and run the same command again"
+            )
     rows = []
     for index, (metric, _) in enumerate(means[0]):
         outcomes = np.stack([one[index][1] for one in means])
         low, high = two_way_interval(outcomes)
         row: dict[str, object] = dict(zip(_CELL, cell, strict=True))
-        row |= {"norm": records[0].content.get("settings", {}).get("norm", ""), "epsilon": metric.epsilon, "metric": metric.metric}
+        row |= {
+            "norm": records[0].content.get("settings", {}).get("norm", ""),
+            "epsilon": metric.epsilon,
+            "metric": metric.metric,
+        }
         row |= {"value": float(outcomes.mean()), "low": low, "high": high}
         row |= {"n_images": outcomes.shape[1], "n_seeds": len(records), "interval": INTERVAL}
         rows.append(row)
@@ -75,7 +81,9 @@ def _means(record: Record) -> list[tuple[Metric, NDArray[np.generic]]]:
         metrics = [metric for metric in record.metrics if _OUTCOMES.get(metric.metric) == name]
         rows = record.outcomes.get(name, np.empty((0, 0)))
         if len(metrics) != len(rows):
-            raise UserError(f"{record.path}: its outcomes do not belong to its metrics; delete it and run the same command again")
+            raise UserError(
+                f"{record.path}: its outcomes do not belong to its metrics; delete it and run the same command again"
+            )
         found += list(zip(metrics, rows, strict=True))
     return found
 
@@ -116,13 +124,15 @@ def _read_gallery(paths: Sequence[Path]) -> pd.DataFrame:
 
 def _read_populations(paths: Sequence[Path]) -> pd.DataFrame:
     """Returns a row per member of the populations: whose it is, how it fared, and itself (`saved`, `index`)."""
-    from creditflow.populations.storage import load_population  # needs PyTorch, which other frames do without
+    from creditflow.populations.storage import load_population
 
     rows = []
     for path in paths:
         saved = load_population(path)
         keys = {"dataset": path.parts[-3], "backbone": path.parts[-2], "rule": saved.content["rule"]}
-        rows += [keys | member | {"saved": saved, "index": index} for index, member in enumerate(saved.content["members"])]
+        rows += [
+            keys | member | {"saved": saved, "index": index} for index, member in enumerate(saved.content["members"])
+        ]
     return pd.DataFrame(rows)
 
 
@@ -136,7 +146,9 @@ def read_frame(path: Path, kind: str) -> pd.DataFrame:
     try:
         frame = files.read_parquet(path)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a {kind} ({one_line(error)}); delete it and run the same command again") from error
+        raise UserError(
+            f"{path} is not a {kind} ({one_line(error)}); delete it and run the same command again"
+        ) from error
     if list(frame.columns)[: len(_FRAMES[kind])] != _FRAMES[kind]:
         raise UserError(f"{path} is not a {kind} of this version; delete it and run the same command again")
     return frame

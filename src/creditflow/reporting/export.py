@@ -7,15 +7,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from creditflow import files, plugins
-from creditflow.errors import UserError
-from creditflow.experiments import Experiment
-from creditflow.records import Record, read_record
+from creditflow.core import files, plugins
+from creditflow.core.errors import UserError
+from creditflow.core.settings import parse
+from creditflow.records.record import Record, read_record
 from creditflow.reporting.collection import long_form, read_frame, read_frames
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.sources import source_files
 from creditflow.reporting.table import Table
-from creditflow.settings import parse
+from creditflow.workflow.experiments import Experiment
 
 #: Larger drawings are left out; the bitmap is always there.
 _LARGEST_SVG = 300_000
@@ -31,7 +31,9 @@ def export(experiment: Experiment, results: Path, output: Path, *, mixed: bool =
     facts = provenance(records) | {"trained": trained(experiment, results)}
     if len(facts["source_hashes"]) > 1 and not mixed:
         count = len(facts["source_hashes"])
-        raise UserError(f"records of {experiment.name} were made by {count} versions of the sources; make them again, or say --mixed")
+        raise UserError(
+            f"records of {experiment.name} were made by {count} versions of the sources; make them again, or say --mixed"
+        )
     folder = output / experiment.name
     with files.folder_atomically(folder) as part:
         for path in _products(experiment, results):
@@ -133,9 +135,14 @@ def _provenance_lines(facts: dict[str, Any]) -> str:
         "all of it in [provenance.json](provenance.json)",
     ]
     if any(str(commit).endswith("-dirty") for commit in commits):
-        lines.insert(2, "a commit that is `-dirty` had changes beside it: the hash of the sources is what identifies the code")
+        lines.insert(
+            2, "a commit that is `-dirty` had changes beside it: the hash of the sources is what identifies the code"
+        )
     if len(sources) > 1:
-        lines.insert(2, f"**the records were made by {len(sources)} versions of the sources**; which one made which is in each record")
+        lines.insert(
+            2,
+            f"**the records were made by {len(sources)} versions of the sources**; which one made which is in each record",
+        )
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -145,7 +152,9 @@ def _provenance_lines(facts: dict[str, Any]) -> str:
 def _products(experiment: Experiment, results: Path) -> list[Path]:
     folder = results / experiment.name
     tables = [folder / f"tables/{name}.{suffix}" for name in experiment.keys["tables"] for suffix in ("csv", "md")]
-    return tables + [folder / f"figures/{name}.{suffix}" for name in experiment.keys["figures"] for suffix in ("png", "svg")]
+    return tables + [
+        folder / f"figures/{name}.{suffix}" for name in experiment.keys["figures"] for suffix in ("png", "svg")
+    ]
 
 
 def _checked_records(experiment: Experiment, results: Path) -> list[Record]:
@@ -154,16 +163,23 @@ def _checked_records(experiment: Experiment, results: Path) -> list[Record]:
     collected = results / experiment.name / "records.parquet"
     missing = [path for path in (*paths, collected, *_products(experiment, results)) if not path.exists()]
     if missing:
-        raise UserError(f"{missing[0]}{f' and {len(missing) - 1} others' if len(missing) > 1 else ''} missing; {again} first")
+        raise UserError(
+            f"{missing[0]}{f' and {len(missing) - 1} others' if len(missing) > 1 else ''} missing; {again} first"
+        )
     records = [read_record(path) for path in paths]
     if not read_frame(collected, "records").equals(long_form(records)):
         raise UserError(f"{collected} is not what the records say now; delete it and {again}")
     shown = {
-        (kind, name): source_files(experiment, results, kind, name) for kind in ("table", "figure") for name in experiment.keys[f"{kind}s"]
+        (kind, name): source_files(experiment, results, kind, name)
+        for kind in ("table", "figure")
+        for name in experiment.keys[f"{kind}s"]
     }
     # Populations are what records are made from, not what is made from records.
     collected_frames = {
-        frame for frames in shown.values() for frame in frames if frame.is_relative_to(results) and frame.suffix == ".parquet"
+        frame
+        for frames in shown.values()
+        for frame in frames
+        if frame.is_relative_to(results) and frame.suffix == ".parquet"
     }
     for frame in sorted(collected_frames):
         _refuse_older(frame, paths, again)

@@ -10,8 +10,8 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
-from creditflow import files
-from creditflow.errors import UserError
+from creditflow.core import files
+from creditflow.core.errors import UserError
 
 #: Okabe and Ito's palette, which colour-blind readers can tell apart, and markers that a black-and-white print keeps.
 RULE_STYLES = {
@@ -68,7 +68,9 @@ def rule_style(rule: str, all_rules: list[str]) -> dict[str, str]:
     return _SPARE_STYLES[spare.index(rule) % len(_SPARE_STYLES)]
 
 
-def only(rows: pd.DataFrame, column: str, wanted: str | None, figure: str, what: str, *, setting: str | None = None) -> pd.DataFrame:
+def only(
+    rows: pd.DataFrame, column: str, wanted: str | None, figure: str, what: str, *, setting: str | None = None
+) -> pd.DataFrame:
     """Returns the rows of the wanted dataset or backbone (`column`), or of the only one; `setting` is what the figure calls the choice.
 
     Raises UserError, which names the figure and `what` it shows, if there is none, or several and no choice.

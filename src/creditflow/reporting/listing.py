@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from creditflow import files
-from creditflow.errors import UserError
+from creditflow.core import files
+from creditflow.core.errors import UserError
 from creditflow.reporting.render import escape, write_forms
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 from scipy.stats import binomtest
 
-from creditflow.errors import UserError, one_line
-from creditflow.plugins import suggestion
+from creditflow.core.errors import UserError, one_line
+from creditflow.core.plugins import suggestion
 from creditflow.reporting.names import display, span
 from creditflow.reporting.sources import DEFAULT_PUBLISHED
 
@@ -43,12 +43,16 @@ def read_published(path: Path) -> pd.DataFrame:
     try:
         frame = pd.read_csv(path, dtype=str)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a table of published numbers ({one_line(error)}); see config/published/README.md") from error
+        raise UserError(
+            f"{path} is not a table of published numbers ({one_line(error)}); see config/published/README.md"
+        ) from error
     if list(frame.columns) != [*COLUMNS, *(name for name in _MORE if name in frame)]:
         raise UserError(f"{path} must have the columns {', '.join(COLUMNS)}, and may have n and spread")
     try:
         units = frame.metric.map(lambda metric: 1 if metric == "training_loss" else 100)
-        frame = frame.assign(value=[float(_percentage(text)) / unit for text, unit in zip(frame.percent, units, strict=True)])
+        frame = frame.assign(
+            value=[float(_percentage(text)) / unit for text, unit in zip(frame.percent, units, strict=True)]
+        )
         frame = _with_sizes(frame)
         spread = pd.to_numeric(frame.spread) if "spread" in frame else pd.Series(float("nan"), frame.index)
         frame = frame.assign(spread=spread / units)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from creditflow import files
+from creditflow.core import files
 
 #: How a cell's text is written, by mark and format.
 EMPHASIS = {

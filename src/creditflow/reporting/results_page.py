@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from creditflow.errors import UserError, one_line
+from creditflow.core.errors import UserError, one_line
 
 _PAPER = {"title", "claims", "elsewhere"}
 _CLAIM = {"claim", "data", "experiment", "measured", "numbers", "verdict"}
@@ -68,13 +68,17 @@ def _claims(folder: Path, claims: list[dict[str, Any]], place: str) -> str:
     for number, claim in enumerate(claims, 1):
         where = f"{place}, claim {number}"
         _check(claim, _CLAIM, where)
-        values = {name: _value(folder, claim["experiment"], one, f"{where}, {name}") for name, one in claim["numbers"].items()}
+        values = {
+            name: _value(folder, claim["experiment"], one, f"{where}, {name}") for name, one in claim["numbers"].items()
+        }
         named = set(re.findall(r"{(\w+)}", claim["measured"] + claim["verdict"]))
         unknown = sorted(named ^ set(values))
         if unknown:
             raise UserError(f"{where}: {unknown[0]!r} is either not in the text or not under `numbers`")
         if re.search(r"\d", re.sub(r"{\w+}", "", claim["verdict"])):
-            raise UserError(f"{where}: the verdict has a number of its own; name one under `numbers`, so that it follows the table")
+            raise UserError(
+                f"{where}: the verdict has a number of its own; name one under `numbers`, so that it follows the table"
+            )
         measured, verdict = claim["measured"].format(**values), claim["verdict"].format(**values)
         link = f"[{claim['experiment']}]({claim['experiment']}/README.md)"
         lines.append(f"| {claim['claim']} | {measured} | {claim['data']}; {link} | {verdict} |")

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from creditflow import plugins
-from creditflow.errors import UserError
-from creditflow.experiments import Experiment
+from creditflow.core import plugins
+from creditflow.core.errors import UserError
+from creditflow.workflow.experiments import Experiment
 
 #: The published numbers of a table that does not choose.
 DEFAULT_PUBLISHED = "sign_symmetry"
@@ -39,16 +39,23 @@ def source_files(experiment: Experiment, results: Path, kind: str, name: str) ->
     return list(frames.values())
 
 
-def _populations(experiment: Experiment, results: Path, kind: str, settings: Mapping[str, Any], where: str) -> list[Path]:
+def _populations(
+    experiment: Experiment, results: Path, kind: str, settings: Mapping[str, Any], where: str
+) -> list[Path]:
     """Returns the populations of `variants`, {label: variant}, under `rule` ("all" for every one of them) on `dataset` or the first."""
     variants = list((settings.get("variants") or {}).values())
     if "population" not in experiment.keys or not variants:
         raise UserError(f"{where}.variants: name populations of this experiment, such as {{SAL: mlp_200}}")
-    dataset, rule = settings.get("dataset") or experiment.datasets[0], settings.get("rule", "sal" if kind == "figure" else "all")
+    dataset, rule = (
+        settings.get("dataset") or experiment.datasets[0],
+        settings.get("rule", "sal" if kind == "figure" else "all"),
+    )
     chosen = []
     for variant in variants:
         if variant not in experiment.networks:
-            raise UserError(f"{where}.variants: unknown variant {variant!r}{plugins.suggestion(str(variant), experiment.networks)}")
+            raise UserError(
+                f"{where}.variants: unknown variant {variant!r}{plugins.suggestion(str(variant), experiment.networks)}"
+            )
         rules = experiment.rules_of(dataset, variant) if dataset in experiment.datasets else []
         wanted = rules if rule == "all" else [rule]
         if not wanted or not set(wanted) <= set(rules):
@@ -63,17 +70,28 @@ def _gallery(experiment: Experiment, results: Path, settings: Mapping[str, Any],
     keys = experiment.keys
     if "retrieval" not in keys:
         raise UserError(f"{where}: it shows what retrieval finds; this experiment has none")
-    known = {"dataset": experiment.datasets, "backbone": experiment.networks, "rule": keys["rules"], "attack": list(keys["attacks"])}
+    known = {
+        "dataset": experiment.datasets,
+        "backbone": experiment.networks,
+        "rule": keys["rules"],
+        "attack": list(keys["attacks"]),
+    }
     usual = {"rule": "frsf"}
     chosen = {}
     for key, names in known.items():
         chosen[key] = settings.get(key) or (usual[key] if usual.get(key) in names else names[0])
         if chosen[key] not in names:
-            raise UserError(f"{where}.{key}: unknown {key} {chosen[key]!r}{plugins.suggestion(str(chosen[key]), names)}")
+            raise UserError(
+                f"{where}.{key}: unknown {key} {chosen[key]!r}{plugins.suggestion(str(chosen[key]), names)}"
+            )
     model = Path(results / experiment.name, "attack_retrieval", chosen["dataset"], chosen["backbone"], chosen["rule"])
     seed = keys["seeds"][0]
     conditions = experiment.conditions(chosen["dataset"], chosen["rule"], seed, chosen["backbone"])
-    found = [model / attack / gradient / f"seed{seed}.json" for attack, gradient in conditions if attack == chosen["attack"]]
+    found = [
+        model / attack / gradient / f"seed{seed}.json" for attack, gradient in conditions if attack == chosen["attack"]
+    ]
     if not found:
-        raise UserError(f"{where}: {chosen['attack']} does not attack {chosen['rule']} on {chosen['dataset']} with seed {seed}")
+        raise UserError(
+            f"{where}: {chosen['attack']} does not attack {chosen['rule']} on {chosen['dataset']} with seed {seed}"
+        )
     return found

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from creditflow import files
-from creditflow.errors import UserError
+from creditflow.core import files
+from creditflow.core.errors import UserError
 from creditflow.reporting.names import display, rule_order, span
 from creditflow.reporting.render import EMPHASIS, escape, write_forms
 
@@ -42,7 +42,9 @@ class Table:
 
         def frame(suffix: str) -> pd.DataFrame:
             style, heads = EMPHASIS[suffix], [escape(display(rule), suffix) for rule in rules]
-            text = [[f"{style[cell.mark].format(cell.percent)} {cell.interval}".strip() for cell in row] for row in cells]
+            text = [
+                [f"{style[cell.mark].format(cell.percent)} {cell.interval}".strip() for cell in row] for row in cells
+            ]
             names = index.map(lambda name: escape(name, suffix)).rename(columns=lambda name: escape(name, suffix))
             return pd.concat([names, pd.DataFrame(text, columns=heads)], axis=1)
 
@@ -80,7 +82,9 @@ def at_epsilon(summary: pd.DataFrame, attack: str, epsilon: float) -> pd.DataFra
     chosen = rows[(rows.epsilon - epsilon).abs() < 1e-12]
     if chosen.empty:
         known = f"it has {sorted(set(rows.epsilon))}" if len(rows) else "the experiment does not run it"
-        raise UserError(f"no record of attack {attack!r} at epsilon {epsilon}; {known}: change the table's epsilon or `attacks`")
+        raise UserError(
+            f"no record of attack {attack!r} at epsilon {epsilon}; {known}: change the table's epsilon or `attacks`"
+        )
     return chosen
 
 
@@ -137,6 +141,8 @@ def _row_cells(entries: Sequence[Any]) -> list[_Cell]:
     shown = [None if entry is None else round(100 * entry.value, 1) for entry in entries]
     marked = iter(marks([value for value in shown if value is not None]))
     return [
-        _Cell("-", "", "") if value is None else _Cell(f"{value:.1f}", f"({100 * entry.low:.1f} to {100 * entry.high:.1f})", next(marked))
+        _Cell("-", "", "")
+        if value is None
+        else _Cell(f"{value:.1f}", f"({100 * entry.low:.1f} to {100 * entry.high:.1f})", next(marked))
         for value, entry in zip(shown, entries, strict=True)
     ]

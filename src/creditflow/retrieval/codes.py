@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from creditflow.core.errors import UserError
 from creditflow.data.prepared import Subset
-from creditflow.errors import UserError
 
 
 def hash_codes(outputs: Tensor) -> Tensor:
@@ -24,10 +24,14 @@ def encode(model: nn.Module, data: Subset) -> Tensor:
     for images, _ in data.batches(data.in_order()):
         outputs = model(images)
         if not bool(outputs.isfinite().all()):
-            raise UserError("the network gives outputs that are not finite; its training diverged: lower the learning rate")
+            raise UserError(
+                "the network gives outputs that are not finite; its training diverged: lower the learning rate"
+            )
         alive = alive or bool((outputs != 0).any())
         codes.append(hash_codes(outputs).cpu())
     model.train(was_training)
     if not alive:
-        raise UserError("all outputs of the hash layer are zero, so that all codes are the same; train the network with other settings")
+        raise UserError(
+            "all outputs of the hash layer are zero, so that all codes are the same; train the network with other settings"
+        )
     return torch.cat(codes)

@@ -13,7 +13,13 @@ N_FOUND, _SIZE = 10, 64
 
 
 def gallery(
-    queries: Subset, items: Subset, chosen: Tensor, attacked: Tensor, clean_codes: Encoded, attacked_codes: Encoded, database: Encoded
+    queries: Subset,
+    items: Subset,
+    chosen: Tensor,
+    attacked: Tensor,
+    clean_codes: Encoded,
+    attacked_codes: Encoded,
+    database: Encoded,
 ) -> dict[str, Tensor]:
     """Returns pictures uint8 and whether what is found shares a label, for a record.
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from creditflow.errors import UserError
+from creditflow.core.errors import UserError
 from creditflow.retrieval.zeta import zeta
 
 _VARIANTS = ("official", "h2q")
@@ -69,7 +69,9 @@ class HyP2(nn.Module):
         """
         has = labels > 0 if labels.dim() == 2 else F.one_hot(labels, len(self.proxies)) > 0
         if labels.dim() == 2 and not bool(has.any()):
-            raise UserError("no image of this batch has a label, which the HyP2 loss needs; leave images without labels out")
+            raise UserError(
+                "no image of this batch has a label, which the HyP2 loss needs; leave images without labels out"
+            )
         cosines = self.cosines(outputs)
         attraction = _mean(1 - cosines, has)
         repulsion = _mean(F.relu(cosines - self.zeta), ~has)

@@ -9,11 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from creditflow import runtime, targets
+from creditflow.compute import randomness
+from creditflow.core.errors import UserError
 from creditflow.data.dataset import ImageFiles
 from creditflow.data.inputs import InputSettings
+from creditflow.data.labels import holds
 from creditflow.data.prepared import Subset, load_prepared
-from creditflow.errors import UserError
 
 Part = Literal["train", "query", "database"]
 
@@ -49,7 +50,9 @@ class Protocol:
             raise ValueError(f"query and train must be at least 1, not {self.query} and {self.train}")
 
 
-def load_retrieval(path: Path, protocol: Protocol, classes: Sequence[int] | None, inputs: InputSettings) -> dict[Part, Subset]:
+def load_retrieval(
+    path: Path, protocol: Protocol, classes: Sequence[int] | None, inputs: InputSettings
+) -> dict[Part, Subset]:
     """Returns the three parts of a prepared dataset; the database is in a drawn order, as the order decides between ties.
 
     Raises UserError as `load_prepared` does, if there are too few images, if a query is in the database, or if the dataset has no
@@ -59,7 +62,7 @@ def load_retrieval(path: Path, protocol: Protocol, classes: Sequence[int] | None
         return _listed(path, protocol, classes, inputs)
     train, test = (load_prepared(path, split, classes, inputs) for split in ("train", "test"))
     pool = _joined(train, test)
-    order = torch.randperm(len(pool.labels), generator=runtime.generator("retrieval protocol"))
+    order = torch.randperm(len(pool.labels), generator=randomness.generator("retrieval protocol"))
     candidates = order if protocol.query_from == "pool" else order[order >= len(train.labels)]
     query = _draw(pool, candidates, protocol, protocol.query, "queries", path)
     rest = _without(order, query)
@@ -71,22 +74,28 @@ def load_retrieval(path: Path, protocol: Protocol, classes: Sequence[int] | None
 
 def _check_some(database: Tensor, path: Path) -> None:
     if len(database) == 0:
-        raise UserError(f"{path}: no image is left for the database; draw fewer queries or training images, or set train_in_database")
+        raise UserError(
+            f"{path}: no image is left for the database; draw fewer queries or training images, or set train_in_database"
+        )
 
 
 def _listed(path: Path, protocol: Protocol, classes: Sequence[int] | None, inputs: InputSettings) -> dict[Part, Subset]:
     train, query, database = (load_prepared(path, split, classes, inputs) for split in ("train", "test", "database"))
     names = [part.images.names for part in (train, query, database) if isinstance(part.images, ImageFiles)]
     if len(names) != 3:
-        raise UserError(f"{path}: its images have no names by which lists could be compared; use another kind of protocol")
+        raise UserError(
+            f"{path}: its images have no names by which lists could be compared; use another kind of protocol"
+        )
     check_apart(names[1], names[0], "training images", path)
     check_apart(names[1], names[2], "database", path)
     of_training = set(names[0])
     trained = torch.tensor([name in of_training for name in names[2]])
     if protocol.train_in_database and int(trained.sum()) != len(names[0]):
         missing = len(names[0]) - int(trained.sum())
-        raise UserError(f"{path}: {missing} training images are not in the database; set train_in_database: false, or get the right lists")
-    order = torch.randperm(len(trained), generator=runtime.generator("retrieval protocol"))
+        raise UserError(
+            f"{path}: {missing} training images are not in the database; set train_in_database: false, or get the right lists"
+        )
+    order = torch.randperm(len(trained), generator=randomness.generator("retrieval protocol"))
     kept = order if protocol.train_in_database else order[~trained[order]]
     _check_some(kept, path)
     return {"train": train, "query": query, "database": _part(database, kept)}
@@ -101,7 +110,9 @@ def check_apart(queries: Sequence[str], others: Sequence[str], what: str, path: 
 def _joined(one: Subset, other: Subset) -> Subset:
     labels = torch.cat([one.labels, other.labels])
     if isinstance(one.images, ImageFiles) and isinstance(other.images, ImageFiles):
-        return dataclasses.replace(one, images=ImageFiles(one.images.folder, [*one.images.names, *other.images.names]), labels=labels)
+        return dataclasses.replace(
+            one, images=ImageFiles(one.images.folder, [*one.images.names, *other.images.names]), labels=labels
+        )
     assert isinstance(one.images, Tensor) and isinstance(other.images, Tensor)
     return dataclasses.replace(one, images=torch.cat([one.images, other.images]), labels=labels)
 
@@ -129,8 +140,10 @@ def _draw(pool: Subset, candidates: Tensor, protocol: Protocol, n: int | None, w
     drawn = candidates[:0]
     for index, name in enumerate(pool.class_names):
         left = _without(candidates, drawn)
-        of_class = left[targets.holds(torch.full((len(left),), index), pool.labels[left])]
+        of_class = left[holds(torch.full((len(left),), index), pool.labels[left])]
         if len(of_class) < n:
-            raise UserError(f"{path}: {n} {what} per class to draw, but class {name!r} has {len(of_class)} images for it; draw fewer")
+            raise UserError(
+                f"{path}: {n} {what} per class to draw, but class {name!r} has {len(of_class)} images for it; draw fewer"
+            )
         drawn = torch.cat([drawn, of_class[:n]])
     return drawn

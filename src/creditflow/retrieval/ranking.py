@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from creditflow.errors import UserError
+from creditflow.core.errors import UserError
 from creditflow.retrieval.ties import expected_precision, tables
 
 _T = TypeVar("_T")
@@ -52,7 +52,9 @@ class Curves:
     radius_recall: Tensor
 
 
-def average_precisions(codes: Tensor, labels: Tensor, database_codes: Tensor, database_labels: Tensor, k: int) -> Precisions:
+def average_precisions(
+    codes: Tensor, labels: Tensor, database_codes: Tensor, database_labels: Tensor, k: int
+) -> Precisions:
     """Returns AP@k of each query. k is cut to the size of the database.
 
     Args:
@@ -73,7 +75,9 @@ def average_precisions(codes: Tensor, labels: Tensor, database_codes: Tensor, da
     return Precisions(stable, averaged, k)
 
 
-def mean_average_precision(codes: Tensor, labels: Tensor, database_codes: Tensor, database_labels: Tensor, k: int) -> float:
+def mean_average_precision(
+    codes: Tensor, labels: Tensor, database_codes: Tensor, database_labels: Tensor, k: int
+) -> float:
     """Returns mAP@k in the database's order alone, without the expectation over ties; arguments and errors as above."""
     search = _Search(codes, labels, database_codes, database_labels)
     k = search.cut(k)
@@ -88,7 +92,9 @@ def nearest(codes: Tensor, database_codes: Tensor, n: int) -> Tensor:
     return torch.from_numpy(np.stack(search.for_all(lambda near: [near.order(n)] * len(near.labels), n)))
 
 
-def curves(codes: Tensor, labels: Tensor, database_codes: Tensor, database_labels: Tensor, ranks: tuple[int, ...]) -> Curves:
+def curves(
+    codes: Tensor, labels: Tensor, database_codes: Tensor, database_labels: Tensor, ranks: tuple[int, ...]
+) -> Curves:
     """Returns precision at some ranks (those beyond the database are left out), and precision and recall by Hamming radius.
 
     Arguments and errors as for `average_precisions`.
@@ -133,7 +139,9 @@ class _Search:
         # Queries are alike if they have code and labels in common.
         words = _code_words(codes)
         columns = [*words, *own.reshape(len(own), -1).T]
-        _, first, self._alike = np.unique(np.column_stack([one.astype(np.uint64) for one in columns]), True, True, axis=0)
+        _, first, self._alike = np.unique(
+            np.column_stack([one.astype(np.uint64) for one in columns]), True, True, axis=0
+        )
         self.labels = own[first]
         self.queries, order, counts = _grouped(words[:, first])
         self._alike = np.argsort(order)[self._alike.reshape(-1)]
@@ -156,14 +164,22 @@ class _Search:
         """Returns a function's value for each query; it is given the surroundings of one code at a time, with k items at least, and
         returns a list of those of the queries that have it."""
         groups = zip(self.queries.T, self._bounds[:-1], self._bounds[1:], strict=True)
-        values = [value for code, start, stop in groups for value in function(_Near(self, self._sorted(code, k), self.labels[start:stop]))]
+        values = [
+            value
+            for code, start, stop in groups
+            for value in function(_Near(self, self._sorted(code, k), self.labels[start:stop]))
+        ]
         return [values[place] for place in self._alike]
 
-    def _nearest_codes(self, query: NDArray[np.unsignedinteger], k: int) -> tuple[NDArray[np.integer], NDArray[np.intp]]:
+    def _nearest_codes(
+        self, query: NDArray[np.unsignedinteger], k: int
+    ) -> tuple[NDArray[np.integer], NDArray[np.intp]]:
         """Returns distances to the codes of the database, and which are within the least distance that holds k items."""
         for theirs, own, out in zip(self.codes, query, self._distances, strict=True):
             np.bitwise_count(np.bitwise_xor(theirs, own, out=self._words), out=out)
-        distances: NDArray[np.integer] = self._distances[0] if len(query) == 1 else np.sum(self._distances, axis=0, dtype=np.uint16)
+        distances: NDArray[np.integer] = (
+            self._distances[0] if len(query) == 1 else np.sum(self._distances, axis=0, dtype=np.uint16)
+        )
 
         # The last query's radius is a good guess.
         while not self._enough(distances, self._radius, k):
@@ -221,7 +237,9 @@ class _Near:
         return [(everything, np.bincount(distances[hits], minlength=levels)) for hits in self.relevant(len(distances))]
 
 
-def _grouped(words: NDArray[np.unsignedinteger]) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64], NDArray[np.int64]]:
+def _grouped(
+    words: NDArray[np.unsignedinteger],
+) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64], NDArray[np.int64]]:
     """Returns the different columns of words (W, n), an order (n,) that brings those alike together, in their own order, and the size
     of each group."""
     order = np.argsort(words[0], kind="stable") if len(words) == 1 else np.lexsort(words)
@@ -240,12 +258,20 @@ def _check(codes: Tensor, labels: Tensor, database_codes: Tensor, database_label
     if len(codes) == 0 or len(database_codes) == 0:
         raise UserError(f"{len(codes)} queries and {len(database_codes)} items to search: both must be there")
     if codes.dim() != 2 or codes.shape[1:] != database_codes.shape[1:]:
-        raise UserError(f"codes of shapes {tuple(codes.shape)} and {tuple(database_codes.shape)} have no distance; encode both alike")
+        raise UserError(
+            f"codes of shapes {tuple(codes.shape)} and {tuple(database_codes.shape)} have no distance; encode both alike"
+        )
     for what, one in (("queries", codes), ("database", database_codes)):
         if not bool((one.abs() == 1).all()):
             raise UserError(f"the codes of the {what} are not all -1 or +1; use hash_codes")
-    if labels.shape[1:] != database_labels.shape[1:] or len(labels) != len(codes) or len(database_labels) != len(database_codes):
-        raise UserError(f"labels of shapes {tuple(labels.shape)} and {tuple(database_labels.shape)} do not belong to these codes")
+    if (
+        labels.shape[1:] != database_labels.shape[1:]
+        or len(labels) != len(codes)
+        or len(database_labels) != len(database_codes)
+    ):
+        raise UserError(
+            f"labels of shapes {tuple(labels.shape)} and {tuple(database_labels.shape)} do not belong to these codes"
+        )
 
 
 def _code_words(codes: Tensor) -> NDArray[np.unsignedinteger]:

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from creditflow.core.settings import parse
 from creditflow.retrieval.hyp2 import HyP2Settings
 from creditflow.retrieval.protocol import Protocol
-from creditflow.settings import parse
 
 
 @dataclass(frozen=True)
@@ -38,4 +38,8 @@ class RetrievalSettings:
 def parse_retrieval(values: Mapping[str, Any], where: str) -> tuple[RetrievalSettings, Protocol, HyP2Settings]:
     """Returns the settings and their two parts. Raises UserError as `parse` does."""
     settings = parse(RetrievalSettings, values, where)
-    return settings, parse(Protocol, settings.protocol, f"{where}: protocol"), parse(HyP2Settings, settings.loss, f"{where}: loss")
+    return (
+        settings,
+        parse(Protocol, settings.protocol, f"{where}: protocol"),
+        parse(HyP2Settings, settings.loss, f"{where}: loss"),
+    )

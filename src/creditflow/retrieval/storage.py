@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
-from creditflow import files
-from creditflow.errors import UserError, one_line
+from creditflow.core import files
+from creditflow.core.errors import UserError, one_line
 from creditflow.retrieval.protocol import Part
 
 PARTS: tuple[Part, ...] = ("query", "train", "database")
@@ -26,7 +26,11 @@ class Encoded:
 
 def save_codes(path: Path, parts: dict[Part, Encoded], source: dict[str, object]) -> None:
     """Writes the parts, atomically, with what they follow from: hashes of model and data, what is seen of it, the protocol."""
-    tensors = {f"{name}_{what}": getattr(part, what).cpu().contiguous() for name, part in parts.items() for what in ("codes", "labels")}
+    tensors = {
+        f"{name}_{what}": getattr(part, what).cpu().contiguous()
+        for name, part in parts.items()
+        for what in ("codes", "labels")
+    }
     # One metadata entry, as safetensors does not keep the order of several.
     content = {name: files.sha256(tensor.numpy().data) for name, tensor in tensors.items()}
     facts = json.dumps(files.seal({"source": source, "sha256": content}), sort_keys=True)
@@ -38,10 +42,17 @@ def load_codes(path: Path, source: dict[str, object]) -> dict[Part, Encoded]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             facts = json.loads(file.metadata()["creditflow"])
-            tensors = {f"{name}_{what}": file.get_tensor(f"{name}_{what}") for name in PARTS for what in ("codes", "labels")}
-            if not files.is_whole(facts) or any(files.sha256(one.numpy().data) != facts["sha256"][name] for name, one in tensors.items()):
+            tensors = {
+                f"{name}_{what}": file.get_tensor(f"{name}_{what}") for name in PARTS for what in ("codes", "labels")
+            }
+            if not files.is_whole(facts) or any(
+                files.sha256(one.numpy().data) != facts["sha256"][name] for name, one in tensors.items()
+            ):
                 raise ValueError("its content is not what was written")
-            follows, parts = facts["source"], {name: Encoded(tensors[f"{name}_codes"], tensors[f"{name}_labels"]) for name in PARTS}
+            follows, parts = (
+                facts["source"],
+                {name: Encoded(tensors[f"{name}_codes"], tensors[f"{name}_labels"]) for name in PARTS},
+            )
     except (OSError, TypeError, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise UserError(f"{path} has no codes ({one_line(error)}); delete it and encode again") from error
     if follows != source:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from creditflow import targets
+from creditflow.data.labels import is_correct
 from creditflow.data.prepared import Subset
 from creditflow.retrieval.codes import encode
 from creditflow.retrieval.hyp2 import HyP2
@@ -31,7 +31,7 @@ class Retrieval(Task):
 
     @torch.no_grad()
     def is_right(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return targets.is_correct(self.loss.cosines(outputs.float()), labels)
+        return is_correct(self.loss.cosines(outputs.float()), labels)
 
     def measure(self, network: nn.Module, data: Subset, test: Subset) -> Mapping[str, float]:
         found, searched = (encode(network, part) for part in (test, data))

@@ -47,7 +47,9 @@ def expected_precision(counts: _Integers, hits: _Integers, k: int, numbers: Tabl
     return float((weights * sums / np.maximum(found + x, 1)).sum() / weights.sum())
 
 
-def _block_sum(n: _Integers | np.int64, r: _Integers | np.int64, m: _Integers | np.int64, x: _Integers, numbers: Tables) -> _Reals:
+def _block_sum(
+    n: _Integers | np.int64, r: _Integers | np.int64, m: _Integers | np.int64, x: _Integers, numbers: Tables
+) -> _Reals:
     """Returns the expected sum of precisions at the relevant places of blocks, or of one block for each number x of them."""
     ones = numbers.harmonic[n + m] - numbers.harmonic[n]  # sum over i = 1..m of 1 / (n + i)
     places = m - (n + 1) * ones  # the same of (i - 1) / (n + i)

@@ -1,6 +1,6 @@
 """The margin zeta of the HyP2 loss: how far apart classes can be in a code of K bits."""
 
-from creditflow.errors import UserError
+from creditflow.core.errors import UserError
 
 #: Minimum distance d of the best known binary linear code of length K and dimension k = 1, 2, ..., 10 (Brouwer's and Grassl's tables).
 _DISTANCES = {
@@ -22,7 +22,11 @@ def zeta(bits: int, n_classes: int) -> float:
     """
     dimension = (n_classes - 1).bit_length()
     if bits not in _DISTANCES:
-        raise UserError(f"no margin is known for codes of {bits} bits; use {', '.join(map(str, _DISTANCES))} bits, or set `zeta`")
+        raise UserError(
+            f"no margin is known for codes of {bits} bits; use {', '.join(map(str, _DISTANCES))} bits, or set `zeta`"
+        )
     if not 1 <= dimension <= len(_DISTANCES[bits]):
-        raise UserError(f"no margin is known for {n_classes} classes; there must be 2 to {2 ** len(_DISTANCES[bits])}, or set `zeta`")
+        raise UserError(
+            f"no margin is known for {n_classes} classes; there must be 2 to {2 ** len(_DISTANCES[bits])}, or set `zeta`"
+        )
     return 1 - 2 * _DISTANCES[bits][dimension - 1] / bits

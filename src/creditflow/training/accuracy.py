@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from creditflow import targets
+from creditflow.data.labels import is_correct
 from creditflow.data.prepared import Subset
 
 
@@ -15,6 +15,6 @@ def correct_predictions(model: nn.Module, data: Subset) -> Tensor:
     """
     was_training = model.training
     model.eval()
-    correct = [targets.is_correct(model(images), labels) for images, labels in data.batches(data.in_order())]
+    correct = [is_correct(model(images), labels) for images, labels in data.batches(data.in_order())]
     model.train(was_training)
     return torch.cat(correct).cpu()

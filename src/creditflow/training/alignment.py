@@ -5,11 +5,13 @@ import math
 import torch
 from torch import Tensor, nn
 
-from creditflow.learning import feedback_layers
-from creditflow.models import ImageClassifier
+from creditflow.feedback.apply import feedback_layers
+from creditflow.models.build import ImageClassifier
 
 
-def alignment(model: ImageClassifier, view: nn.Module, loss: nn.Module, images: Tensor, labels: Tensor) -> dict[str, float]:
+def alignment(
+    model: ImageClassifier, view: nn.Module, loss: nn.Module, images: Tensor, labels: Tensor
+) -> dict[str, float]:
     """Returns what figure 1 shows, for one batch and the loss of (outputs, labels).
 
     `update_angle` is the angle in degrees between the gradient that the view's backward gives and the exact one, over all
@@ -24,10 +26,15 @@ def alignment(model: ImageClassifier, view: nn.Module, loss: nn.Module, images: 
     cosine = _cosine(list(zip(ruled, exact, strict=True)))
     view.train(modes[0])
     model.train(modes[1])
-    return {"update_angle": math.degrees(math.acos(max(-1.0, min(1.0, cosine)))), "feedback_cosine": _feedback_cosine(view)}
+    return {
+        "update_angle": math.degrees(math.acos(max(-1.0, min(1.0, cosine)))),
+        "feedback_cosine": _feedback_cosine(view),
+    }
 
 
-def _gradient(network: nn.Module, loss: nn.Module, parameters: list[nn.Parameter], images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+def _gradient(
+    network: nn.Module, loss: nn.Module, parameters: list[nn.Parameter], images: Tensor, labels: Tensor
+) -> tuple[Tensor, ...]:
     return torch.autograd.grad(loss(network(images), labels), parameters)
 
 
@@ -41,5 +48,7 @@ def _feedback_cosine(view: nn.Module) -> float:
 def _cosine(pairs: list[tuple[Tensor, Tensor]]) -> float:
     """Returns the cosine between all first and all second tensors, each joined to one vector; 0 if one of them is zero."""
     product = sum(float((one.double() * other.double()).sum()) for one, other in pairs if one.shape == other.shape)
-    lengths = [math.sqrt(sum(float(tensor.double().square().sum()) for tensor in side)) for side in zip(*pairs, strict=True)]
+    lengths = [
+        math.sqrt(sum(float(tensor.double().square().sum()) for tensor in side)) for side in zip(*pairs, strict=True)
+    ]
     return product / math.prod(lengths) if all(lengths) else 0.0

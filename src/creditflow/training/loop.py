@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from creditflow import files, runtime
+from creditflow.compute import randomness
+from creditflow.compute.checkpoints import Resume, load_checkpoint, save_checkpoint
+from creditflow.compute.device import no_denormals
+from creditflow.core import files
+from creditflow.core.errors import UserError
 from creditflow.data.inputs import Augmentation
 from creditflow.data.prepared import Subset
-from creditflow.errors import UserError
-from creditflow.learning import apply_rule, feedback_layers, feedback_state
-from creditflow.models import ImageClassifier
-from creditflow.runtime import Resume
+from creditflow.feedback.apply import apply_rule, feedback_layers, feedback_state
+from creditflow.models.build import ImageClassifier
 from creditflow.training.alignment import alignment
 from creditflow.training.task import Classification, Task
 
@@ -133,17 +135,19 @@ def train(
             and rate; an image file that cannot be read.
     """
     run = _start(model, task or Classification(), rule, settings, seed, stream, data.device, resume)
-    probe = torch.randperm(len(data.labels), generator=runtime.generator(stream, "probe", seed))[: settings.angle_images]
+    probe = torch.randperm(len(data.labels), generator=randomness.generator(stream, "probe", seed))[
+        : settings.angle_images
+    ]
     for epoch in range(len(run.history) + 1, settings.epochs + 1):
         # Dropout draws from torch's global generator: seeded by epoch, a resumed run sees the same masks.
-        with runtime.global_seed(stream, "dropout", seed, epoch), runtime.no_denormals():
+        with randomness.global_seed(stream, "dropout", seed, epoch), no_denormals():
             row = {"epoch": epoch} | _epoch(run, data, settings, epoch)
         row |= run.task.measure(run.view, data, test)
         if len(probe):
             row |= alignment(model, run.view, run.task, *data.batch(probe))
         run.history.append(row)
         if resume is not None:
-            runtime.save_checkpoint(resume.path, resume.identity, run.state())
+            save_checkpoint(resume.path, resume.identity, run.state())
         on_epoch(row)
     return feedback_state(run.view), run.history
 
@@ -158,10 +162,10 @@ def _start(
     device: torch.device,
     resume: Resume | None,
 ) -> _Run:
-    saved = runtime.load_checkpoint(resume.path, resume.identity, files.warn) if resume is not None else None
-    feedback = runtime.generator(stream, "feedback", seed, device=device)
-    order = runtime.generator(stream, "order", seed)
-    changes = runtime.generator(stream, "augmentation", seed)
+    saved = load_checkpoint(resume.path, resume.identity, files.warn) if resume is not None else None
+    feedback = randomness.generator(stream, "feedback", seed, device=device)
+    order = randomness.generator(stream, "order", seed)
+    changes = randomness.generator(stream, "augmentation", seed)
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if saved is not None:
@@ -171,7 +175,15 @@ def _start(
         changes.set_state(saved["changes"])
     view = apply_rule(model, rule, generator=feedback, state=saved["feedback"] if saved else None)
     task.to(device)
-    run = _Run(model, task, view, _compiled(view) if settings.compile else view, _optimizer(model, task, settings), order, changes)
+    run = _Run(
+        model,
+        task,
+        view,
+        _compiled(view) if settings.compile else view,
+        _optimizer(model, task, settings),
+        order,
+        changes,
+    )
     if saved is not None:
         run.optimizer.load_state_dict(saved["optimizer"])
         run.history = saved["history"]
@@ -210,7 +222,13 @@ def _epoch(run: _Run, data: Subset, settings: TrainingSettings, epoch: int) -> d
     parts = torch.randperm(len(data.labels), generator=run.order).split(settings.batch_size)
     bad = torch.full((), len(parts), device=data.device)
     title = f"epoch {epoch}/{settings.epochs}"
-    batches = tqdm(data.batches(parts, settings.augmentation, run.changes), title, len(parts), leave=False, disable=not sys.stderr.isatty())
+    batches = tqdm(
+        data.batches(parts, settings.augmentation, run.changes),
+        title,
+        len(parts),
+        leave=False,
+        disable=not sys.stderr.isatty(),
+    )
     for step, (images, labels) in enumerate(batches):
         loss, outputs = _step(run, images, labels, settings)
         # Summed on the device: reading a number each step would make a GPU wait.
@@ -238,7 +256,9 @@ def _step(run: _Run, images: Tensor, labels: Tensor, settings: TrainingSettings)
 
 def _check_finite(bad: int, n_batches: int, epoch: int, settings: TrainingSettings) -> None:
     if bad < n_batches:
-        rate = f"{settings.learning_rate:g}" + ("" if settings.head_learning_rate is None else f", head {settings.head_learning_rate:g}")
+        rate = f"{settings.learning_rate:g}" + (
+            "" if settings.head_learning_rate is None else f", head {settings.head_learning_rate:g}"
+        )
         raise UserError(
             f"the loss is no longer finite in epoch {epoch}, batch {bad + 1} of {n_batches}, at learning rate {rate}; lower it"
             " (a checkpoint of the epoch before, if there was one, is kept)"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from creditflow import targets
+from creditflow.data.labels import cross_entropy, is_correct
 from creditflow.data.prepared import Subset
 from creditflow.training.accuracy import correct_predictions
 
@@ -33,10 +33,10 @@ class Classification(Task):
     """Cross-entropy (`targets`); an image is classified as its largest output says."""
 
     def forward(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return targets.cross_entropy(outputs, labels)
+        return cross_entropy(outputs, labels)
 
     def is_right(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return targets.is_correct(outputs, labels)
+        return is_correct(outputs, labels)
 
     def measure(self, network: nn.Module, data: Subset, test: Subset) -> Mapping[str, float]:
         return {"test_accuracy": float(correct_predictions(network, test).float().mean())}

@@ -44,8 +44,16 @@ class Settings:
     def __post_init__(self) -> None:
         if self.iterations < 1 or self.step not in _STEPS:
             raise ValueError(f"iterations must be at least 1 and step one of {', '.join(_STEPS)}")
-        if not (self.rate > 0 and self.relative_step > 0 and 0 <= self.momentum < 1 and 0 < self.threshold < 1 and self.balance >= 0):
-            raise ValueError("rate, relative_step must be positive, momentum in [0, 1), threshold in (0, 1), balance at least 0")
+        if not (
+            self.rate > 0
+            and self.relative_step > 0
+            and 0 <= self.momentum < 1
+            and 0 < self.threshold < 1
+            and self.balance >= 0
+        ):
+            raise ValueError(
+                "rate, relative_step must be positive, momentum in [0, 1), threshold in (0, 1), balance at least 0"
+            )
 
 
 def loss(outputs: Tensor, clean: Tensor, alpha: float, settings: Settings) -> Tensor:

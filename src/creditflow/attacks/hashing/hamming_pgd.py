@@ -36,7 +36,9 @@ def propose(problem: HashProblem, epsilon: float, settings: Settings) -> Tensor:
     if settings.random_start:
         x = project(x + epsilon * problem.noise, problem.images, epsilon)
     for _ in range(settings.iterations):
-        x = project(x - settings.relative_step * epsilon * problem.gradient_of(similarity, x).sign(), problem.images, epsilon)
+        x = project(
+            x - settings.relative_step * epsilon * problem.gradient_of(similarity, x).sign(), problem.images, epsilon
+        )
     return x
 
 

@@ -25,7 +25,9 @@ def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> 
     """Ascends the cross-entropy of the true label."""
 
     def make(epsilon: float, seed: int) -> APGDAttack:
-        return APGDAttack(problem.model, settings.steps, "Linf", settings.restarts, epsilon, seed, "ce", device=problem.images.device)
+        return APGDAttack(
+            problem.model, settings.steps, "Linf", settings.restarts, epsilon, seed, "ce", device=problem.images.device
+        )
 
     return fixed_epsilon(make, problem, epsilons)
 

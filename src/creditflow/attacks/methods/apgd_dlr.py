@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from pyautoattack.autopgd_base import APGDAttack
 
-from creditflow import targets
 from creditflow.attacks.attack import Attack, Candidates, Problem
 from creditflow.attacks.methods.apgd_ce import Settings
 from creditflow.attacks.pyautoattack_adapter import fixed_epsilon, need_classes
+from creditflow.data.labels import logits_ratio
 
 
 def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> Candidates:
@@ -15,9 +15,11 @@ def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> 
     need_classes(problem, 3, "apgd_dlr")
 
     def make(epsilon: float, seed: int) -> APGDAttack:
-        return APGDAttack(problem.model, settings.steps, "Linf", settings.restarts, epsilon, seed, "dlr", device=problem.images.device)
+        return APGDAttack(
+            problem.model, settings.steps, "Linf", settings.restarts, epsilon, seed, "dlr", device=problem.images.device
+        )
 
     return fixed_epsilon(make, problem, epsilons)
 
 
-ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose, loss=targets.logits_ratio)
+ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose, loss=logits_ratio)

@@ -29,7 +29,14 @@ def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> 
 
     def make(epsilon: float, seed: int) -> APGDAttack_targeted:
         return APGDAttack_targeted(
-            problem.model, settings.steps, "Linf", settings.restarts, epsilon, seed, n_target_classes=targets, device=problem.images.device
+            problem.model,
+            settings.steps,
+            "Linf",
+            settings.restarts,
+            epsilon,
+            seed,
+            n_target_classes=targets,
+            device=problem.images.device,
         )
 
     return fixed_epsilon(make, problem, epsilons)

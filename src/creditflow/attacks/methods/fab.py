@@ -32,9 +32,16 @@ def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> 
 
     def make(epsilon: float, seed: int) -> FABAttack_PT:
         return FABAttack_PT(
-            problem.model, "Linf", settings.restarts, settings.steps, epsilon, targeted=settings.targets > 0, seed=seed,
-            device=images.device, n_target_classes=min(settings.targets, problem.n_classes - 1),
-        )  # fmt: skip
+            problem.model,
+            "Linf",
+            settings.restarts,
+            settings.steps,
+            epsilon,
+            targeted=settings.targets > 0,
+            seed=seed,
+            device=images.device,
+            n_target_classes=min(settings.targets, problem.n_classes - 1),
+        )
 
     found = fixed_epsilon(make, problem, epsilons)
     sizes = torch.stack([(proposed - images).flatten(1).abs().amax(1) for proposed in found.images])

@@ -13,7 +13,7 @@ from scipy.optimize import differential_evolution
 from torch import Tensor
 
 from creditflow.attacks.attack import Attack, Candidates, Problem
-from creditflow.errors import UserError
+from creditflow.core.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,9 @@ def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> 
     for epsilon in epsilons:
         if epsilon != int(epsilon):
             raise UserError(f"attack few_pixel: epsilon is a number of pixels, not {epsilon}")
-    found = [[_search(problem, index, int(pixels), settings) for index in range(len(problem.labels))] for pixels in epsilons]
+    found = [
+        [_search(problem, index, int(pixels), settings) for index in range(len(problem.labels))] for pixels in epsilons
+    ]
     return Candidates([torch.stack(images) for images in found])
 
 
@@ -48,10 +50,19 @@ def _search(problem: Problem, index: int, pixels: int, settings: Settings) -> Te
         return _margins(problem, painted(image, members.T), label).double().cpu().numpy()
 
     result = differential_evolution(
-        objective, bounds, maxiter=settings.generations, init=_population(settings.population, len(bounds)) * [high for _, high in bounds],
-        vectorized=True, updating="deferred", polish=False, tol=0, mutation=0.5, recombination=1.0, rng=_seed(),
+        objective,
+        bounds,
+        maxiter=settings.generations,
+        init=_population(settings.population, len(bounds)) * [high for _, high in bounds],
+        vectorized=True,
+        updating="deferred",
+        polish=False,
+        tol=0,
+        mutation=0.5,
+        recombination=1.0,
+        rng=_seed(),
         callback=lambda intermediate_result: bool(intermediate_result.fun < 0),
-    )  # fmt: skip
+    )
     return painted(image, result.x[None])[0]
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from creditflow import targets
 from creditflow.attacks.attack import Attack, Candidates, Problem
 from creditflow.attacks.methods._ascent import ascend
-from creditflow.settings import NoSettings
+from creditflow.core.settings import NoSettings
+from creditflow.data.labels import squared_error
 
 
 def propose(problem: Problem, epsilons: Sequence[float], settings: NoSettings) -> Candidates:
@@ -14,4 +14,4 @@ def propose(problem: Problem, epsilons: Sequence[float], settings: NoSettings) -
     return Candidates(found, lowest=-1.0)
 
 
-ATTACK = Attack(norm="linf", uses_gradient=True, settings=NoSettings, propose=propose, loss=targets.squared_error)
+ATTACK = Attack(norm="linf", uses_gradient=True, settings=NoSettings, propose=propose, loss=squared_error)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from creditflow import targets
 from creditflow.attacks.attack import Attack, Candidates, Problem
 from creditflow.attacks.methods import pgd
 from creditflow.attacks.methods._ascent import ascend
+from creditflow.data.labels import squared_error
 
 
 @dataclass(frozen=True)
@@ -34,4 +34,4 @@ def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> 
     return Candidates([proposal(epsilon) for epsilon in epsilons])
 
 
-ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose, loss=targets.squared_error)
+ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose, loss=squared_error)

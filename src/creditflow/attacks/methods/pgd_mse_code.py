@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from creditflow import targets
 from creditflow.attacks.attack import Attack, Candidates, Problem
 from creditflow.attacks.methods._ascent import ascend
+from creditflow.data.labels import squared_error
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,16 @@ def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> 
     """Ascends sum_c (p_c - y_c)^2 from a random start."""
 
     def proposal(epsilon: float) -> Tensor:
-        return ascend(problem, epsilon, steps=settings.steps, step=settings.relative_step * epsilon, random_start=True, lowest=-1.0)
+        return ascend(
+            problem,
+            epsilon,
+            steps=settings.steps,
+            step=settings.relative_step * epsilon,
+            random_start=True,
+            lowest=-1.0,
+        )
 
     return Candidates([proposal(epsilon) for epsilon in epsilons], lowest=-1.0)
 
 
-ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose, loss=targets.squared_error)
+ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose, loss=squared_error)

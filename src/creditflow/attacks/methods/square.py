@@ -29,7 +29,14 @@ def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> 
 
     def make(epsilon: float, seed: int) -> SquareAttack:
         return SquareAttack(
-            problem.model, "Linf", settings.queries, epsilon, settings.initial_share, settings.restarts, seed, device=problem.images.device
+            problem.model,
+            "Linf",
+            settings.queries,
+            epsilon,
+            settings.initial_share,
+            settings.restarts,
+            seed,
+            device=problem.images.device,
         )
 
     return fixed_epsilon(make, problem, epsilons)

@@ -39,7 +39,9 @@ class _Divergence(foolbox.attacks.LinfPGD):
 
     def get_loss_fn(self, model: foolbox.Model, labels: ep.Tensor) -> Callable[[ep.Tensor], ep.Tensor]:
         def loss(inputs: ep.Tensor) -> ep.Tensor:
-            return ep.astensor(F.kl_div(model(inputs).raw.log_softmax(1), self._clean, reduction="sum", log_target=True))
+            return ep.astensor(
+                F.kl_div(model(inputs).raw.log_softmax(1), self._clean, reduction="sum", log_target=True)
+            )
 
         return loss
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from creditflow.core.errors import UserError
 from creditflow.data.dataset import Dataset, Split
-from creditflow.data.medmnist import ADDRESS, read_medmnist
+from creditflow.data.formats.medmnist import ADDRESS, read_medmnist
 from creditflow.data.sources import DownloadEach
-from creditflow.errors import UserError
 
 _FINDINGS = (
     "atelectasis",

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from creditflow.data import cifar
 from creditflow.data.dataset import Dataset, Split
+from creditflow.data.formats import cifar
 from creditflow.data.sources import Download
 
 _ARCHIVE, _INSIDE = "cifar-10-python.tar.gz", "cifar-10-batches-py"

@@ -2,22 +2,26 @@
 
 from pathlib import Path
 
-from creditflow.data import cifar
+from creditflow.core.errors import UserError
 from creditflow.data.dataset import Dataset, Split
+from creditflow.data.formats import cifar
 from creditflow.data.sources import Download
-from creditflow.errors import UserError
 
 _ARCHIVE, _INSIDE, _N_CLASSES = "cifar-100-python.tar.gz", "cifar-100-python", 100
 
 
 def _read(folder: Path) -> dict[str, Split]:
-    return cifar.read_splits(folder / _ARCHIVE, {"train": [f"{_INSIDE}/train"], "test": [f"{_INSIDE}/test"]}, b"fine_labels")
+    return cifar.read_splits(
+        folder / _ARCHIVE, {"train": [f"{_INSIDE}/train"], "test": [f"{_INSIDE}/test"]}, b"fine_labels"
+    )
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
     names = cifar.read_names(folder / _ARCHIVE, f"{_INSIDE}/meta", b"fine_label_names")
     if len(names) != _N_CLASSES:
-        raise UserError(f"{folder / _ARCHIVE} has {len(names)} fine labels, not {_N_CLASSES}; delete its folder and fetch again")
+        raise UserError(
+            f"{folder / _ARCHIVE} has {len(names)} fine labels, not {_N_CLASSES}; delete its folder and fetch again"
+        )
     return names
 
 

@@ -9,19 +9,92 @@ from typing import Any
 
 import numpy as np
 
+from creditflow.core.errors import UserError, one_line
 from creditflow.data.dataset import Dataset, ImageFiles, Split
 from creditflow.data.sources import DownloadEach, UserFolder
-from creditflow.errors import UserError, one_line
 
 _CATEGORIES = (
-    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light", "fire hydrant", "stop sign",
-    "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella",
-    "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard",
-    "surfboard", "tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange",
-    "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet", "tv",
-    "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase",
-    "scissors", "teddy bear", "hair drier", "toothbrush",
-)  # fmt: skip
+    "person",
+    "bicycle",
+    "car",
+    "motorcycle",
+    "airplane",
+    "bus",
+    "train",
+    "truck",
+    "boat",
+    "traffic light",
+    "fire hydrant",
+    "stop sign",
+    "parking meter",
+    "bench",
+    "bird",
+    "cat",
+    "dog",
+    "horse",
+    "sheep",
+    "cow",
+    "elephant",
+    "bear",
+    "zebra",
+    "giraffe",
+    "backpack",
+    "umbrella",
+    "handbag",
+    "tie",
+    "suitcase",
+    "frisbee",
+    "skis",
+    "snowboard",
+    "sports ball",
+    "kite",
+    "baseball bat",
+    "baseball glove",
+    "skateboard",
+    "surfboard",
+    "tennis racket",
+    "bottle",
+    "wine glass",
+    "cup",
+    "fork",
+    "knife",
+    "spoon",
+    "bowl",
+    "banana",
+    "apple",
+    "sandwich",
+    "orange",
+    "broccoli",
+    "carrot",
+    "hot dog",
+    "pizza",
+    "donut",
+    "cake",
+    "chair",
+    "couch",
+    "potted plant",
+    "bed",
+    "dining table",
+    "toilet",
+    "tv",
+    "laptop",
+    "mouse",
+    "remote",
+    "keyboard",
+    "cell phone",
+    "microwave",
+    "oven",
+    "toaster",
+    "sink",
+    "refrigerator",
+    "book",
+    "clock",
+    "vase",
+    "scissors",
+    "teddy bear",
+    "hair drier",
+    "toothbrush",
+)
 
 _FOLDER = UserFolder(
     "coco",
@@ -44,7 +117,9 @@ def _split(folder: Path, part: str) -> Split:
         names = {image["id"]: image["file_name"] for image in content["images"]}
         objects = {(annotation["image_id"], annotation["category_id"]) for annotation in content["annotations"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} has no annotations of objects ({type(error).__name__}: {one_line(error)}); get it again") from error
+        raise UserError(
+            f"{path} has no annotations of objects ({type(error).__name__}: {one_line(error)}); get it again"
+        ) from error
     if tuple(name for _, name in kinds) != _CATEGORIES:
         raise UserError(f"{path} has {len(kinds)} categories that are not the 80 of 2014; get it again")
     if not all(isinstance(name, str) for name in names.values()):

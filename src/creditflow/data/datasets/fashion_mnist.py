@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from creditflow.data.dataset import Dataset
-from creditflow.data.idx import read_mnist_like
+from creditflow.data.formats.idx import read_mnist_like
 from creditflow.data.sources import DebianPackage, Download
 
 
 def _mirrors() -> Sequence[str]:
-    from creditflow.torchvision_guard import torchvision
+    from creditflow.compute.torchvision_import import torchvision
 
     mirrors: list[str] = torchvision.datasets.FashionMNIST.mirrors
     return mirrors
@@ -23,5 +23,16 @@ DATASET = Dataset(
     },
     sources=[Download(_mirrors), DebianPackage("dataset-fashion-mnist", "usr/share/datasets/fashion-mnist")],
     read=read_mnist_like,
-    class_names=("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    class_names=(
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
 )

@@ -10,23 +10,28 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from creditflow.core.errors import UserError, one_line
 from creditflow.data.dataset import Dataset, ImageFiles, Split
-from creditflow.data.mat import read_mat
+from creditflow.data.formats.mat import read_mat
 from creditflow.data.sources import UserFolder
-from creditflow.errors import UserError, one_line
 
 _N_CLASSES = 1000
 _ENDINGS = (".jpeg", ".jpg")
 _KIT = "ILSVRC2012_devkit_t12"
 
-_FOLDER = UserFolder("imagenet", ("train", "val"), "https://image-net.org (the images of ILSVRC2012, unpacked; free for research)")
+_FOLDER = UserFolder(
+    "imagenet", ("train", "val"), "https://image-net.org (the images of ILSVRC2012, unpacked; free for research)"
+)
 
 
 def _read(raw: Path) -> dict[str, Split]:
     folder = _FOLDER.located(raw)
     wnids = _wnids(folder)
     by_class = any((folder / "val" / wnid).is_dir() for wnid in wnids)
-    return {"train": _by_class(folder, "train", wnids), "test": _by_class(folder, "val", wnids) if by_class else _flat(folder, wnids)}
+    return {
+        "train": _by_class(folder, "train", wnids),
+        "test": _by_class(folder, "val", wnids) if by_class else _flat(folder, wnids),
+    }
 
 
 def _class_names(raw: Path) -> list[str]:
@@ -34,9 +39,13 @@ def _class_names(raw: Path) -> list[str]:
 
 
 def _wnids(folder: Path) -> list[str]:
-    wnids = sorted(path.name for path in (folder / "train").iterdir() if re.fullmatch(r"n\d{8}", path.name) and path.is_dir())
+    wnids = sorted(
+        path.name for path in (folder / "train").iterdir() if re.fullmatch(r"n\d{8}", path.name) and path.is_dir()
+    )
     if len(wnids) != _N_CLASSES:
-        raise UserError(f"{folder / 'train'} has {len(wnids)} folders that are called like n01440764, not {_N_CLASSES}; unpack all classes")
+        raise UserError(
+            f"{folder / 'train'} has {len(wnids)} folders that are called like n01440764, not {_N_CLASSES}; unpack all classes"
+        )
     return wnids
 
 
@@ -54,7 +63,9 @@ def _flat(folder: Path, wnids: list[str]) -> Split:
     truth = _truth(folder, wnids)
     names = _images(folder / "val")
     numbers = [re.fullmatch(r"ILSVRC2012_val_(\d{8})\.\w+", name) for name in names]
-    wrong = [name for name, match in zip(names, numbers, strict=True) if not match or not 1 <= int(match[1]) <= len(truth)]
+    wrong = [
+        name for name, match in zip(names, numbers, strict=True) if not match or not 1 <= int(match[1]) <= len(truth)
+    ]
     if wrong:
         raise UserError(
             f"{folder / 'val'}: {wrong[0]} is not one of the {len(truth)} images ILSVRC2012_val_00000001.JPEG ...; unpack it again"

@@ -9,10 +9,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from creditflow.core.errors import UserError
 from creditflow.data.dataset import Dataset, ImageFiles, Split
-from creditflow.data.lists import check_disjoint, lists_in, locate, read_list
+from creditflow.data.formats.lists import check_disjoint, lists_in, locate, read_list
 from creditflow.data.sources import UserFolder
-from creditflow.errors import UserError
 
 _N_CLASSES = 100
 _UNPACKED = ("train/{0}/{1}", "val/{1}", "val/{0}/{1}")
@@ -29,7 +29,10 @@ def _read(raw: Path) -> dict[str, Split]:
     listed = {split: _list(folder / f"{split}.txt") for split in lists_in(folder)}
     check_disjoint({split: names for split, (names, _) in listed.items()}, folder)
     wnids = _wnids(*listed["train"])
-    return {split: (_files(folder, names, [wnids[label] for label in labels]), labels) for split, (names, labels) in listed.items()}
+    return {
+        split: (_files(folder, names, [wnids[label] for label in labels]), labels)
+        for split, (names, labels) in listed.items()
+    }
 
 
 def _class_names(raw: Path) -> list[str]:
@@ -39,13 +42,17 @@ def _class_names(raw: Path) -> list[str]:
 def _list(path: Path) -> tuple[list[str], NDArray[np.int64]]:
     names, labels = read_list(path, _N_CLASSES)
     if wrong := [name for name, n in zip(names, labels.sum(1), strict=True) if n != 1]:
-        raise UserError(f"{path}: {len(wrong)} images have not exactly one label, for example {wrong[0]}; get the list again")
+        raise UserError(
+            f"{path}: {len(wrong)} images have not exactly one label, for example {wrong[0]}; get the list again"
+        )
     return names, labels.argmax(1)
 
 
 def _wnids(names: list[str], labels: NDArray[np.int64]) -> list[str]:
     """Returns the WordNet id of each label: training images begin with it."""
-    found = {label: PurePosixPath(name).name.partition("_")[0] for name, label in zip(names, labels.tolist(), strict=True)}
+    found = {
+        label: PurePosixPath(name).name.partition("_")[0] for name, label in zip(names, labels.tolist(), strict=True)
+    }
     return [found.get(label, f"class {label}") for label in range(_N_CLASSES)]
 
 

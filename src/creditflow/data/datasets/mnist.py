@@ -3,7 +3,7 @@
 from functools import partial
 
 from creditflow.data.dataset import Dataset
-from creditflow.data.idx import read_mnist_like
+from creditflow.data.formats.idx import read_mnist_like
 from creditflow.data.sources import Download
 
 _MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist", "http://yann.lecun.com/exdb/mnist")

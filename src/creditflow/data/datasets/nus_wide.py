@@ -6,10 +6,10 @@ retrieval, database.txt lists what is searched.
 
 from pathlib import Path
 
+from creditflow.core.errors import UserError, one_line
 from creditflow.data.dataset import Dataset, ImageFiles, Split
-from creditflow.data.lists import check_disjoint, lists_in, locate, read_list
+from creditflow.data.formats.lists import check_disjoint, lists_in, locate, read_list
 from creditflow.data.sources import UserFolder
-from creditflow.errors import UserError, one_line
 
 _N_CONCEPTS = 21
 
@@ -24,7 +24,10 @@ def _read(raw: Path) -> dict[str, Split]:
     folder = _FOLDER.located(raw)
     lists = {split: read_list(folder / f"{split}.txt", _N_CONCEPTS) for split in lists_in(folder)}
     check_disjoint({split: names for split, (names, _) in lists.items()}, folder)
-    return {split: (ImageFiles(folder, [locate(folder, name) for name in names]), labels) for split, (names, labels) in lists.items()}
+    return {
+        split: (ImageFiles(folder, [locate(folder, name) for name in names]), labels)
+        for split, (names, labels) in lists.items()
+    }
 
 
 def _class_names(raw: Path) -> tuple[str, ...]:

@@ -5,10 +5,10 @@ The 10,004 validation images are left aside.
 
 from pathlib import Path
 
+from creditflow.core.errors import UserError
 from creditflow.data.dataset import Dataset, Split
-from creditflow.data.medmnist import ADDRESS, read_medmnist
+from creditflow.data.formats.medmnist import ADDRESS, read_medmnist
 from creditflow.data.sources import DownloadEach
-from creditflow.errors import UserError
 
 
 def _read(folder: Path) -> dict[str, Split]:
@@ -16,7 +16,9 @@ def _read(folder: Path) -> dict[str, Split]:
     splits: dict[str, Split] = {}
     for split, (images, labels) in read_medmnist(path, (28, 28, 3), 1).items():
         if labels.min(initial=0) < 0 or labels.max(initial=0) > 8:
-            raise UserError(f"{path}: labels must lie in 0..8, not {labels.min()}..{labels.max()}; delete its folder and fetch again")
+            raise UserError(
+                f"{path}: labels must lie in 0..8, not {labels.min()}..{labels.max()}; delete its folder and fetch again"
+            )
         splits[split] = images, labels[:, 0]
     return splits
 

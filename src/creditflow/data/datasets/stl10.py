@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from creditflow.data.archives import read_members
+from creditflow.core.errors import UserError
 from creditflow.data.dataset import Dataset, Split
+from creditflow.data.formats.archives import read_members
 from creditflow.data.sources import Download
-from creditflow.errors import UserError
 
 _ARCHIVE, _INSIDE = "stl10_binary.tar.gz", "stl10_binary"
 _SHAPE = (3, 96, 96)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from creditflow.core.errors import UserError
 from creditflow.data.dataset import Dataset, Split
-from creditflow.data.mat import read_mat
+from creditflow.data.formats.mat import read_mat
 from creditflow.data.sources import Download
-from creditflow.errors import UserError
 
 
 def _read(folder: Path) -> dict[str, Split]:
@@ -26,7 +26,9 @@ def _split(path: Path) -> Split:
         )
     labels = labels[:, 0].astype(np.int64)
     if labels.min(initial=1) < 1 or labels.max(initial=1) > 10:
-        raise UserError(f"{path}: labels must lie in 1..10, not {labels.min()}..{labels.max()}; delete its folder and fetch again")
+        raise UserError(
+            f"{path}: labels must lie in 1..10, not {labels.min()}..{labels.max()}; delete its folder and fetch again"
+        )
     return images.transpose(3, 2, 0, 1), labels % 10  # 10 stands for the digit 0
 
 

@@ -5,13 +5,16 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from creditflow.errors import UserError
+from creditflow.core.errors import UserError
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "linear": nn.Identity}
 
 
 def build(
-    image_shape: tuple[int, int, int], hidden: Sequence[int] = (1024,), activation: str = "relu", convolutions: Sequence[int] = ()
+    image_shape: tuple[int, int, int],
+    hidden: Sequence[int] = (1024,),
+    activation: str = "relu",
+    convolutions: Sequence[int] = (),
 ) -> tuple[nn.Module, int]:
     """Returns the layers up to the last hidden one, and its width.
 

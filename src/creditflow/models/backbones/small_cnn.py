@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from creditflow.errors import UserError
+from creditflow.core.errors import UserError
 
 
 def build(image_shape: tuple[int, int, int]) -> tuple[nn.Module, int]:

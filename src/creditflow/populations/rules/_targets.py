@@ -59,7 +59,9 @@ def _convolutional(clean: Clean, layer: int, error: Tensor) -> Parameters:
     names = f"weight{layer}", f"bias{layer}"
 
     def above(weight: Tensor, bias: Tensor) -> Tensor:
-        return pooled(clean.network.activate.value(convolved(clean.network, layer, clean.found.inputs[layer - 1], weight, bias)))
+        return pooled(
+            clean.network.activate.value(convolved(clean.network, layer, clean.found.inputs[layer - 1], weight, bias))
+        )
 
     back: Callable[[Tensor], tuple[Tensor, Tensor]] = vjp(above, *(clean.parameters[name] for name in names))[1]
     return dict(zip(names, back(error), strict=True))
@@ -143,7 +145,9 @@ class Settings:
         if not 0 < self.step_size < math.inf:
             raise ValueError(f"step_size must be positive and finite, not {self.step_size}")
         if not 0 < self.sigma < math.inf:
-            raise ValueError(f"sigma must be positive and finite, not {self.sigma}: without noise feedback learns nothing")
+            raise ValueError(
+                f"sigma must be positive and finite, not {self.sigma}: without noise feedback learns nothing"
+            )
 
 
 def target_rule(
@@ -171,7 +175,9 @@ def target_rule(
         found = forward(network, parameters, batch.images)
         return Clean(network, parameters, feedback, found, down(network, feedback, found))
 
-    def step(network: Network, loss: Loss, settings: Any, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
+    def step(
+        network: Network, loss: Loss, settings: Any, parameters: Parameters, feedback: Parameters, batch: Batch
+    ) -> Update:
         clean = cleanly(network, parameters, feedback, batch)
         taught = update(loss, clean, batch, settings.step_size, targets)
         return finish(network, settings, Update(taught.directions | learn(settings, clean, batch), taught.logits))
@@ -200,7 +206,9 @@ def unless_tanh(network: Network, settings: Any) -> list[str]:
     """Warns where feedback through tanh cannot reach what hidden layers are."""
     if network.activation == "tanh":
         return []
-    return [f"this rule's feedback ends in tanh, hidden layers in {network.activation}: targets are in [-1, 1]; activation: tanh fits"]
+    return [
+        f"this rule's feedback ends in tanh, hidden layers in {network.activation}: targets are in [-1, 1]; activation: tanh fits"
+    ]
 
 
 def without_last_hidden_bias(network: Network, settings: Any, found: Update) -> Update:

@@ -3,18 +3,22 @@
 from torch import Tensor
 from torch.func import grad
 
+from creditflow.core.settings import NoSettings
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters, forward
 from creditflow.populations.rule import Batch, Update, UpdateRule
 from creditflow.populations.rules._backward import update
-from creditflow.settings import NoSettings
 
 
-def step(network: Network, loss: Loss, settings: NoSettings, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
+def step(
+    network: Network, loss: Loss, settings: NoSettings, parameters: Parameters, feedback: Parameters, batch: Batch
+) -> Update:
     """Returns the exact gradient."""
     if network.convolutions:
         return _differentiated(network, loss, parameters, batch)
-    return update(network, loss, parameters, batch, lambda layer, above, output: above @ parameters[f"weight{layer + 1}"])
+    return update(
+        network, loss, parameters, batch, lambda layer, above, output: above @ parameters[f"weight{layer + 1}"]
+    )
 
 
 def _differentiated(network: Network, loss: Loss, parameters: Parameters, batch: Batch) -> Update:
@@ -26,4 +30,6 @@ def _differentiated(network: Network, loss: Loss, parameters: Parameters, batch:
     return Update(directions, logits)
 
 
-RULE = UpdateRule(name="BP", settings=NoSettings, step=step, dropout=True, convolutional=True, connected=("uu",), plastic=("uu",))
+RULE = UpdateRule(
+    name="BP", settings=NoSettings, step=step, dropout=True, convolutional=True, connected=("uu",), plastic=("uu",)
+)

@@ -9,7 +9,15 @@ from torch import Tensor
 
 from creditflow.populations.network import Network, Parameters
 from creditflow.populations.rule import Batch
-from creditflow.populations.rules._targets import Clean, Settings, activations, corruptions, hidden_layers, pushed, target_rule
+from creditflow.populations.rules._targets import (
+    Clean,
+    Settings,
+    activations,
+    corruptions,
+    hidden_layers,
+    pushed,
+    target_rule,
+)
 from creditflow.populations.rules.ddtp_linear import init as init_weights
 from creditflow.populations.rules.ddtp_linear import targets
 
@@ -17,7 +25,9 @@ from creditflow.populations.rules.ddtp_linear import targets
 def init(network: Network, settings: Settings, generator: torch.Generator) -> Parameters:
     """Draws Q_i (n_i, C), Xavier normal; c_i = 0, which convolutional layers do without."""
     dense = hidden_layers(network)[len(network.convolutions) :]
-    biases: dict[str, Tensor] = {f"c{layer}": torch.zeros(network.widths[layer], dtype=torch.float64) for layer in dense}
+    biases: dict[str, Tensor] = {
+        f"c{layer}": torch.zeros(network.widths[layer], dtype=torch.float64) for layer in dense
+    }
     return init_weights(network, settings, generator) | biases
 
 
@@ -37,6 +47,12 @@ def learn(settings: Settings, clean: Clean, batch: Batch) -> Parameters:
 
 
 RULE = target_rule(
-    "DDTP-control", Settings, init, targets, learn,
-    convolutional=True, connected=("uu", "dd"), plastic=("uu", "dd"),
-)  # fmt: skip
+    "DDTP-control",
+    Settings,
+    init,
+    targets,
+    learn,
+    convolutional=True,
+    connected=("uu", "dd"),
+    plastic=("uu", "dd"),
+)

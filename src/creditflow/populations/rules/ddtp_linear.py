@@ -34,7 +34,10 @@ class Settings(_targets.Settings):
 
 def init(network: Network, settings: Any, generator: torch.Generator) -> Parameters:
     """Draws Q_i (n_i, C), Xavier normal."""
-    return {f"q{layer}": xavier_normal((network.widths[layer], network.widths[-1]), generator) for layer in hidden_layers(network)}
+    return {
+        f"q{layer}": xavier_normal((network.widths[layer], network.widths[-1]), generator)
+        for layer in hidden_layers(network)
+    }
 
 
 def targets(clean: Clean, output: Tensor) -> dict[int, Tensor]:
@@ -52,6 +55,13 @@ def learn(settings: _targets.Settings, clean: Clean, batch: Batch) -> Parameters
 
 
 RULE = target_rule(
-    "DDTP-linear", Settings, init, targets, learn,
-    finish=without_last_hidden_bias, convolutional=True, connected=("uu", "dd"), plastic=("uu", "dd"),
-)  # fmt: skip
+    "DDTP-linear",
+    Settings,
+    init,
+    targets,
+    learn,
+    finish=without_last_hidden_bias,
+    convolutional=True,
+    connected=("uu", "dd"),
+    plastic=("uu", "dd"),
+)

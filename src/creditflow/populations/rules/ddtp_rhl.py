@@ -42,7 +42,10 @@ def init(network: Network, settings: Settings, generator: torch.Generator) -> Pa
     """Draws R (width, C) and r from U(+-1 / sqrt(C)), torch.nn.Linear's own; Q_i Xavier normal, c_i = 0."""
     n_classes = network.widths[-1]
     bound = 1 / math.sqrt(n_classes)
-    state = {"r": uniform((settings.width, n_classes), bound, generator), "r_bias": uniform((settings.width,), bound, generator)}
+    state = {
+        "r": uniform((settings.width, n_classes), bound, generator),
+        "r_bias": uniform((settings.width,), bound, generator),
+    }
     for layer in hidden_layers(network):
         n = network.widths[layer]
         n_in = n_classes if layer == network.n_layers - 1 else settings.width + n * settings.recurrent
@@ -97,6 +100,13 @@ def learn(settings: Settings, clean: Clean, batch: Batch) -> Parameters:
 
 
 RULE = target_rule(
-    "DDTP-RHL", Settings, init, targets, learn, signals,
-    warnings=unless_tanh, connected=("uu", "dd"), plastic=("uu", "dd"),
-)  # fmt: skip
+    "DDTP-RHL",
+    Settings,
+    init,
+    targets,
+    learn,
+    signals,
+    warnings=unless_tanh,
+    connected=("uu", "dd"),
+    plastic=("uu", "dd"),
+)

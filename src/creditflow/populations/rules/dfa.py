@@ -4,11 +4,11 @@ import math
 
 import torch
 
+from creditflow.core.settings import NoSettings
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters, uniform
 from creditflow.populations.rule import Batch, Update, UpdateRule
 from creditflow.populations.rules._backward import update
-from creditflow.settings import NoSettings
 
 
 def init(network: Network, settings: NoSettings, generator: torch.Generator) -> Parameters:
@@ -20,9 +20,13 @@ def init(network: Network, settings: NoSettings, generator: torch.Generator) -> 
     }
 
 
-def step(network: Network, loss: Loss, settings: NoSettings, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
+def step(
+    network: Network, loss: Loss, settings: NoSettings, parameters: Parameters, feedback: Parameters, batch: Batch
+) -> Update:
     """Returns the update with d_l = (B_l^T d_L) * f'(z_l)."""
     return update(network, loss, parameters, batch, lambda layer, above, output: output @ feedback[f"feedback{layer}"])
 
 
-RULE = UpdateRule(name="DFA", settings=NoSettings, init=init, step=step, dropout=True, connected=("uu", "dd"), plastic=("uu",))
+RULE = UpdateRule(
+    name="DFA", settings=NoSettings, init=init, step=step, dropout=True, connected=("uu", "dd"), plastic=("uu",)
+)

@@ -20,10 +20,14 @@ class Settings:
     last_hidden_bias: bool = False
 
 
-def step(network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
+def step(
+    network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch
+) -> Update:
     """Returns the update with targets h_i - Q_i e."""
     clean = Clean(network, parameters, feedback, forward(network, parameters, batch.images), {})
     return without_last_hidden_bias(network, settings, update(loss, clean, batch, 1.0, targets))
 
 
-RULE = UpdateRule(name="DFA", settings=Settings, init=init, step=step, convolutional=True, connected=("uu", "dd"), plastic=("uu",))
+RULE = UpdateRule(
+    name="DFA", settings=Settings, init=init, step=step, convolutional=True, connected=("uu", "dd"), plastic=("uu",)
+)

@@ -68,6 +68,12 @@ def learn(settings: Settings, clean: Clean, batch: Batch) -> Parameters:
 
 
 RULE = target_rule(
-    "DTP", Settings, init, targets, learn,
-    warnings=unless_tanh, connected=("uu", "dd"), plastic=("uu", "dd"),
-)  # fmt: skip
+    "DTP",
+    Settings,
+    init,
+    targets,
+    learn,
+    warnings=unless_tanh,
+    connected=("uu", "dd"),
+    plastic=("uu", "dd"),
+)

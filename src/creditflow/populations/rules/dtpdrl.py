@@ -39,6 +39,13 @@ def learn(settings: Settings, clean: Clean, batch: Batch) -> Parameters:
 
 
 RULE = target_rule(
-    "DTPDRL", Settings, init, targets, learn, signals,
-    warnings=unless_tanh, connected=("uu", "dd"), plastic=("uu", "dd"),
-)  # fmt: skip
+    "DTPDRL",
+    Settings,
+    init,
+    targets,
+    learn,
+    signals,
+    warnings=unless_tanh,
+    connected=("uu", "dd"),
+    plastic=("uu", "dd"),
+)

@@ -2,16 +2,28 @@
 
 from typing import Any
 
+from creditflow.core.settings import NoSettings
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters
 from creditflow.populations.rule import Batch, Update, UpdateRule
 from creditflow.populations.rules._backward import init_like_weights, update
-from creditflow.settings import NoSettings
 
 
-def step(network: Network, loss: Loss, settings: Any, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
+def step(
+    network: Network, loss: Loss, settings: Any, parameters: Parameters, feedback: Parameters, batch: Batch
+) -> Update:
     """Returns the update with d_l = (B_{l+1}^T d_{l+1}) * f'(z_l)."""
-    return update(network, loss, parameters, batch, lambda layer, above, output: above @ feedback[f"feedback{layer + 1}"])
+    return update(
+        network, loss, parameters, batch, lambda layer, above, output: above @ feedback[f"feedback{layer + 1}"]
+    )
 
 
-RULE = UpdateRule(name="FA", settings=NoSettings, init=init_like_weights, step=step, dropout=True, connected=("uu", "dd"), plastic=("uu",))
+RULE = UpdateRule(
+    name="FA",
+    settings=NoSettings,
+    init=init_like_weights,
+    step=step,
+    dropout=True,
+    connected=("uu", "dd"),
+    plastic=("uu",),
+)

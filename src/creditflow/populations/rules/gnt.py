@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from creditflow.errors import UserError, one_line
+from creditflow.core.errors import UserError, one_line
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters, Pass, forward
 from creditflow.populations.rule import Batch, Update, UpdateRule
@@ -46,7 +46,9 @@ def targets(clean: Clean, output: Tensor, damping: float) -> dict[int, Tensor]:
     result, error = {}, output.double()[..., None]
     for layer, jacobian in jacobians(clean.network, clean.parameters, clean.found).items():
         j = jacobian.double()  # J J^T of ten classes can be ill-conditioned
-        result[layer] = (j.transpose(1, 2) @ _solved(j @ j.transpose(1, 2), error, damping, layer))[..., 0].to(output.dtype)
+        result[layer] = (j.transpose(1, 2) @ _solved(j @ j.transpose(1, 2), error, damping, layer))[..., 0].to(
+            output.dtype
+        )
     return result
 
 
@@ -54,7 +56,9 @@ def _solved(gram: Tensor, error: Tensor, damping: float, layer: int) -> Tensor:
     """Returns (gram + damping I)^-1 error (B, C, 1). Without damping directions whose eigenvalue is rounding of zero are left out."""
     finite = gram.isfinite().all()
     # In a population one network that is not finite would stop the decomposition of all.
-    safe = torch.nan_to_num(gram, 0, 0, 0) + (damping + ~finite) * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+    safe = torch.nan_to_num(gram, 0, 0, 0) + (damping + ~finite) * torch.eye(
+        gram.shape[1], dtype=gram.dtype, device=gram.device
+    )
     try:
         solved = torch.linalg.solve(safe, error) if damping else torch.linalg.pinv(safe, hermitian=True) @ error
     except torch.linalg.LinAlgError as failure:  # type: ignore[attr-defined]  # it is documented, but not exported
@@ -64,7 +68,9 @@ def _solved(gram: Tensor, error: Tensor, damping: float, layer: int) -> Tensor:
     return torch.where(finite, solved, torch.full_like(solved, torch.nan))
 
 
-def step(network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
+def step(
+    network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch
+) -> Update:
     """Returns the update, with an output target one loss gradient away."""
     clean = Clean(network, parameters, feedback, forward(network, parameters, batch.images), {})
     return update(loss, clean, batch, 1.0, partial(targets, damping=settings.damping))

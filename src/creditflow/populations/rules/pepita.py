@@ -41,7 +41,9 @@ def init(network: Network, settings: Settings, generator: torch.Generator) -> Pa
     return {"projection": uniform((n_in, n_classes), math.sqrt(6 / n_in) * settings.feedback_scale, generator)}
 
 
-def step(network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
+def step(
+    network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch
+) -> Update:
     """Returns the update of both passes, which share their dropout masks. The loss has no say: the error is always h_L - y."""
     first = forward(network, parameters, batch.images, batch.masks)
     error = first.logits.softmax(-1) - batch.targets
@@ -54,4 +56,6 @@ def step(network: Network, loss: Loss, settings: Settings, parameters: Parameter
     return Update(directions(errors, second), first.logits)
 
 
-RULE = UpdateRule(name="PEPITA", settings=Settings, init=init, step=step, dropout=True, connected=("uu", "dd"), plastic=("uu",))
+RULE = UpdateRule(
+    name="PEPITA", settings=Settings, init=init, step=step, dropout=True, connected=("uu", "dd"), plastic=("uu",)
+)

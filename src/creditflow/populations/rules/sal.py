@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from creditflow.errors import UserError
-from creditflow.plugins import suggestion
+from creditflow.core.errors import UserError
+from creditflow.core.plugins import suggestion
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters, forward
 from creditflow.populations.rule import Batch, Update, UpdateRule
@@ -54,7 +54,9 @@ class Settings:
         if self.downstream is not None and any(not isinstance(width, int) or width < 1 for width in self.downstream):
             raise ValueError("downstream must be widths of at least 1, one for each hidden layer")
         if self.downstream_activation not in _DOWNSTREAM:
-            raise ValueError(f"downstream_activation must be one of {', '.join(_DOWNSTREAM)}, not {self.downstream_activation!r}")
+            raise ValueError(
+                f"downstream_activation must be one of {', '.join(_DOWNSTREAM)}, not {self.downstream_activation!r}"
+            )
         if not all(0 <= rate < math.inf for rate in (self.rate_v, self.rate_w_bar, self.rate_v_bar, self.scale)):
             raise ValueError("rates and scale must be at least 0 and finite")
         for name in self.plastic:
@@ -90,14 +92,20 @@ def init(network: Network, settings: Settings, generator: torch.Generator) -> Pa
     """Draws V_k, Wb_k and Vb_k of each hidden layer from N(0, scale^2 / n_in)."""
     down, up, state = widths(network, settings), network.widths[1:], {}
     for index in range(network.n_layers - 1):
-        shapes = {"v": (down[index], up[index]), "w_bar": (down[index], down[index + 1]), "v_bar": (up[index], down[index])}
+        shapes = {
+            "v": (down[index], up[index]),
+            "w_bar": (down[index], down[index + 1]),
+            "v_bar": (up[index], down[index]),
+        }
         for name, shape in shapes.items():
             drawn = torch.randn(shape, generator=generator, dtype=torch.float64)
             state[f"{name}{index + 1}"] = drawn * settings.scale / math.sqrt(shape[1])
     return state
 
 
-def step(network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
+def step(
+    network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch
+) -> Update:
     """Returns the update of all plastic pathways, as directions to descend."""
     found = forward(network, parameters, batch.images, batch.masks)
     n, hidden = network.n_layers, found.inputs
@@ -132,9 +140,13 @@ def measure(network: Network, settings: Settings, parameters: Parameters, feedba
     """Returns means over hidden layers: the cosine of Vb_k^T and V_k (Lemma 1 makes it 1), and of H_k = Vb_k Vb_k^T the effective rank
     and the mean and largest eigenvalue, by which it multiplies the learning rate."""
     layers = range(1, network.n_layers)
-    cosines = [torch.cosine_similarity(feedback[f"v_bar{k}"].T.flatten(), feedback[f"v{k}"].flatten(), dim=0) for k in layers]
+    cosines = [
+        torch.cosine_similarity(feedback[f"v_bar{k}"].T.flatten(), feedback[f"v{k}"].flatten(), dim=0) for k in layers
+    ]
     spectra = [singular_values(feedback[f"v_bar{k}"]).square() for k in layers]
-    units = torch.tensor([len(feedback[f"v_bar{k}"]) for k in layers])  # of which those beyond the descending width have eigenvalue 0
+    units = torch.tensor(
+        [len(feedback[f"v_bar{k}"]) for k in layers]
+    )  # of which those beyond the descending width have eigenvalue 0
     return {
         "v_cosine": torch.stack(cosines).mean(),
         "effective_rank": torch.stack([effective_rank_of(values) for values in spectra]).mean(),

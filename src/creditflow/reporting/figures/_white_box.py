@@ -11,7 +11,11 @@ from creditflow.reporting.figure import Figure, only, rule_style
 from creditflow.reporting.names import display, rule_order
 from creditflow.reporting.table import footnote, hash_attacks, white_box
 
-_TITLES = {"exact": "attacker's gradient: exact", "feedback": "attacker's gradient: feedback weights", "none": "no gradient"}
+_TITLES = {
+    "exact": "attacker's gradient: exact",
+    "feedback": "attacker's gradient: feedback weights",
+    "none": "no gradient",
+}
 _SHORT_TITLES = {"exact": "exact gradient", "feedback": "feedback gradient", "none": "no gradient"}
 
 
@@ -58,7 +62,9 @@ def _draw(rows: pd.DataFrame, axis: str) -> Canvas:
     columns = sorted(set(zip(rows.dataset, rows.gradient, strict=True)))
     datasets = list(dict.fromkeys(dataset for dataset, _ in columns))
     one = len(datasets) == 1
-    canvas = Canvas(figsize=(0.8 + (3.6 if one else 2.5) * len(columns), 0.9 + 2.5 * len(attacks)), layout="constrained")
+    canvas = Canvas(
+        figsize=(0.8 + (3.6 if one else 2.5) * len(columns), 0.9 + 2.5 * len(attacks)), layout="constrained"
+    )
     grid = canvas.subplots(len(attacks), len(columns), sharex=True, sharey=True, squeeze=False)
     for attack, line in zip(attacks, grid, strict=True):
         for (dataset, gradient), axes in zip(columns, line, strict=True):
@@ -86,7 +92,13 @@ def _panel(axes: Axes, rows: pd.DataFrame, epsilons: list[float], rules: list[st
         positions = [epsilons.index(epsilon) for epsilon in curve.epsilon]
         style = rule_style(rule, rules)
         axes.plot(
-            positions, 100 * curve.value, label=display(rule), color=style["color"], marker=style["marker"], markersize=4, linewidth=1.3
+            positions,
+            100 * curve.value,
+            label=display(rule),
+            color=style["color"],
+            marker=style["marker"],
+            markersize=4,
+            linewidth=1.3,
         )
         axes.fill_between(positions, 100 * curve.low, 100 * curve.high, color=style["color"], alpha=0.15, linewidth=0)
     axes.set_xticks(range(len(epsilons)), [f"{epsilon:g}" for epsilon in epsilons])

@@ -10,9 +10,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
+from creditflow.core.settings import NoSettings
 from creditflow.reporting.figure import Figure
 from creditflow.reporting.names import display, rule_order, span
-from creditflow.settings import NoSettings
 
 #: Attacks in the order of the legend: colour and marker (Okabe and Ito's palette).
 _MARKS = {
@@ -30,7 +30,9 @@ def draw(audit: pd.DataFrame, settings: NoSettings) -> Canvas:
     """Returns the figure; panels are epsilons, and lines of panels datasets and backbones."""
     places = list(dict.fromkeys(zip(audit.dataset, audit.backbone, strict=True)))
     epsilons, rules = sorted(set(audit.epsilon)), rule_order(set(audit.rule))
-    canvas = Canvas(figsize=(1.2 + 3.3 * len(epsilons), 1.1 + (0.6 + 0.42 * len(rules)) * len(places)), layout="constrained")
+    canvas = Canvas(
+        figsize=(1.2 + 3.3 * len(epsilons), 1.1 + (0.6 + 0.42 * len(rules)) * len(places)), layout="constrained"
+    )
     grid = canvas.subplots(len(places), len(epsilons), sharex=True, sharey="row", squeeze=False)
     for (dataset, backbone), line in zip(places, grid, strict=True):
         for epsilon, axes in zip(epsilons, line, strict=True):
@@ -41,10 +43,13 @@ def draw(audit: pd.DataFrame, settings: NoSettings) -> Canvas:
         axes.set_title(f"epsilon {epsilon:g}", fontsize=10)
     for axes in grid[-1]:
         axes.set_xlabel("robust accuracy (%)")
-    handles = {label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    handles = {
+        label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
     canvas.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3, frameon=False, fontsize=8)
     canvas.supxlabel(
-        f"n = {span(audit.n_images)} images x {span(audit.n_seeds)} seeds; 95% two-way bootstrap over images and seeds.", fontsize=7
+        f"n = {span(audit.n_images)} images x {span(audit.n_seeds)} seeds; 95% two-way bootstrap over images and seeds.",
+        fontsize=7,
     )
     return canvas
 
@@ -68,14 +73,26 @@ def _line(axes: Axes, row: dict[Any, Any], place: int) -> None:
     for name, value in shown.items():
         label, colour, marker = _MARKS[name]
         if not isnan(value):
-            axes.plot([value], [place], color=colour, marker=marker, markersize=5.5, linestyle="none", label=label, zorder=2)
+            axes.plot(
+                [value], [place], color=colour, marker=marker, markersize=5.5, linestyle="none", label=label, zorder=2
+            )
     axes.errorbar(
-        [worst], [place], xerr=[[worst - low], [high - worst]], color="black", marker="|", markersize=11, capsize=2, linewidth=1,
-        label="worst case", zorder=3,
-    )  # fmt: skip
+        [worst],
+        [place],
+        xerr=[[worst - low], [high - worst]],
+        color="black",
+        marker="|",
+        markersize=11,
+        capsize=2,
+        linewidth=1,
+        label="worst case",
+        zorder=3,
+    )
     if row["verdict"]:
         verdict = f"{row['verdict']} (of one seed)" if row["n_seeds"] == 1 else row["verdict"]
-        axes.annotate(verdict, (1.0, place - 0.28), xycoords=("axes fraction", "data"), ha="right", fontsize=7, style="italic")
+        axes.annotate(
+            verdict, (1.0, place - 0.28), xycoords=("axes fraction", "data"), ha="right", fontsize=7, style="italic"
+        )
 
 
 FIGURE = Figure(settings=NoSettings, draw=draw, source="audit")

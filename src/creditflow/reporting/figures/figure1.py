@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
-from creditflow.errors import UserError
+from creditflow.core.errors import UserError
 from creditflow.reporting.figure import Figure, only, rule_style
 from creditflow.reporting.names import display, rule_order, transported_bits
 
@@ -65,7 +65,15 @@ def _spread(rows: pd.DataFrame, rule: str, metric: str) -> pd.DataFrame:
 
 def _curve(axes: Axes, spread: pd.DataFrame, rule: str, rules: list[str]) -> None:
     style, epochs = rule_style(rule, rules), [int(epoch) for epoch in spread.index]
-    axes.plot(epochs, spread["mean"], label=display(rule), color=style["color"], marker=style["marker"], markersize=4, linewidth=1.3)
+    axes.plot(
+        epochs,
+        spread["mean"],
+        label=display(rule),
+        color=style["color"],
+        marker=style["marker"],
+        markersize=4,
+        linewidth=1.3,
+    )
     axes.fill_between(epochs, spread["min"], spread["max"], color=style["color"], alpha=0.15, linewidth=0)
 
 
@@ -75,13 +83,27 @@ def _points(axes: Axes, cosines: "dict[str, pd.Series[float]]", angles: "dict[st
         (x, *x_bar), (y, *y_bar) = (_bar(last[rule]) for last in (cosines, angles))
         style = rule_style(rule, rules)
         axes.errorbar(
-            [x], [y], xerr=[[part] for part in x_bar], yerr=[[part] for part in y_bar],
-            color=style["color"], marker=style["marker"], markersize=6, capsize=2, linewidth=1, zorder=3,
-        )  # fmt: skip
+            [x],
+            [y],
+            xerr=[[part] for part in x_bar],
+            yerr=[[part] for part in y_bar],
+            color=style["color"],
+            marker=style["marker"],
+            markersize=6,
+            capsize=2,
+            linewidth=1,
+            zorder=3,
+        )
         axes.annotate(
-            _label(rule), (x, y), xytext=(1.1, places[rule]), textcoords="data", va="center", fontsize=8, annotation_clip=False,
+            _label(rule),
+            (x, y),
+            xytext=(1.1, places[rule]),
+            textcoords="data",
+            va="center",
+            fontsize=8,
+            annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": style["color"], "linewidth": 0.8, "shrinkA": 2, "shrinkB": 4},
-        )  # fmt: skip
+        )
 
 
 def _bar(last: "pd.Series[float]") -> tuple[float, float, float]:
@@ -113,7 +135,9 @@ def _decorate(left: Axes, right: Axes) -> None:
     for axes in (left, right):
         axes.axhline(90, color="#777777", linestyle="--", linewidth=0.8, zorder=0)
         axes.set_yticks(range(0, 91, 15))
-    left.annotate("90°: no relation", (0.99, 91.5), xycoords=("axes fraction", "data"), ha="right", fontsize=7, color="#555555")
+    left.annotate(
+        "90°: no relation", (0.99, 91.5), xycoords=("axes fraction", "data"), ha="right", fontsize=7, color="#555555"
+    )
     left.set_xlabel("epoch")
     left.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     left.set_ylabel("angle between update\nand loss gradient (degrees)")

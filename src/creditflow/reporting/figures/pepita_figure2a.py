@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from creditflow.errors import UserError
+from creditflow.core.errors import UserError
 from creditflow.reporting.figure import Figure, only, rule_style
 from creditflow.reporting.names import display, rule_order, span
 
@@ -27,7 +27,9 @@ def draw(audit: pd.DataFrame, settings: Settings) -> Canvas:
     rows = only(audit, "dataset", settings.dataset, "pepita_figure2a", "the audit")
     epsilons = sorted(set(rows.epsilon))
     if settings.epsilon is None and len(epsilons) > 1:
-        raise UserError(f"pepita_figure2a: choose one epsilon of {', '.join(f'{one:g}' for one in epsilons)} in the figure's settings")
+        raise UserError(
+            f"pepita_figure2a: choose one epsilon of {', '.join(f'{one:g}' for one in epsilons)} in the figure's settings"
+        )
     epsilon = epsilons[0] if settings.epsilon is None else settings.epsilon
     rows = rows[rows.epsilon == epsilon]
     if rows.empty:
@@ -54,10 +56,21 @@ def draw(audit: pd.DataFrame, settings: Settings) -> Canvas:
     return canvas
 
 
-def _points(axes: Axes, rows: pd.DataFrame, robust: "pd.Series[float]", style: dict[str, str], numbers: dict[str, int]) -> None:
-    axes.scatter(100 * rows.clean, 100 * robust, label=display(rows.rule.iloc[0]), color=style["color"], marker=style["marker"], s=36)
+def _points(
+    axes: Axes, rows: pd.DataFrame, robust: "pd.Series[float]", style: dict[str, str], numbers: dict[str, int]
+) -> None:
+    axes.scatter(
+        100 * rows.clean,
+        100 * robust,
+        label=display(rows.rule.iloc[0]),
+        color=style["color"],
+        marker=style["marker"],
+        s=36,
+    )
     for clean, value, name in zip(rows.clean, robust, rows.backbone, strict=True):
-        axes.annotate(str(numbers[name]), (100 * clean, 100 * value), xytext=(5, 4), textcoords="offset points", fontsize=8)
+        axes.annotate(
+            str(numbers[name]), (100 * clean, 100 * value), xytext=(5, 4), textcoords="offset points", fontsize=8
+        )
 
 
 FIGURE = Figure(settings=Settings, draw=draw, source="audit")

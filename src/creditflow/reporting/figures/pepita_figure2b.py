@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
-from creditflow.errors import UserError
+from creditflow.core.errors import UserError
 from creditflow.reporting.figure import Figure, only, rule_style
 from creditflow.reporting.names import display, rule_order
 
@@ -25,7 +25,9 @@ def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
     """Returns one panel: a full and a dashed line for each rule."""
     rows = records[records.metric.isin(_LINES) & (records.attack == "clean") & records.epoch.notna()]
     if rows.empty:
-        raise UserError("pepita_figure2b: no curves; set `curve_images` in the population's settings and run the experiment again")
+        raise UserError(
+            "pepita_figure2b: no curves; set `curve_images` in the population's settings and run the experiment again"
+        )
     rows = only(rows, "dataset", settings.dataset, "pepita_figure2b", "curves")
     rows = only(rows, "backbone", settings.variant, "pepita_figure2b", "curves", setting="variant")
     rules = rule_order(set(rows.rule))
@@ -34,7 +36,9 @@ def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
     for rule in rules:
         color = rule_style(rule, rules)["color"]
         for metric, line in _LINES.items():
-            curve = rows[(rows.rule == rule) & (rows.metric == metric)].groupby("epoch").value.agg(["mean", "min", "max"])
+            curve = (
+                rows[(rows.rule == rule) & (rows.metric == metric)].groupby("epoch").value.agg(["mean", "min", "max"])
+            )
             label = f"{display(rule)}, {'natural' if metric == 'test_accuracy' else 'adversarial'}"
             axes.plot(curve.index, 100 * curve["mean"], line, color=color, label=label, linewidth=1.3)
             axes.fill_between(curve.index, 100 * curve["min"], 100 * curve["max"], color=color, alpha=0.15, linewidth=0)

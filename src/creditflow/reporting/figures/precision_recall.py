@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
-from creditflow.errors import UserError
+from creditflow.core.errors import UserError
 from creditflow.reporting.figure import Figure, only, rule_style
 from creditflow.reporting.names import display, rule_order
 

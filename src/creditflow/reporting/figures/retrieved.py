@@ -52,7 +52,8 @@ def draw(gallery: pd.DataFrame, settings: Settings) -> Canvas:
     grid[0][1].set_title("found", fontsize=8, loc="left")
     attack = f"{display(first.attack)} at epsilon {first.epsilon:g}"
     canvas.supxlabel(
-        f"{display(first.backbone)}, {display(first.dataset)}, {display(first.rule)}, seed {first.seed}, {attack}.", fontsize=7
+        f"{display(first.backbone)}, {display(first.dataset)}, {display(first.rule)}, seed {first.seed}, {attack}.",
+        fontsize=7,
     )
     return canvas
 

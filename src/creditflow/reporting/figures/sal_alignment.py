@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from creditflow.errors import UserError
+from creditflow.core.errors import UserError
 from creditflow.reporting.figure import Figure, only, rule_style
 from creditflow.reporting.names import display, rule_order
 
@@ -29,7 +29,9 @@ def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
     rows = only(rows, "backbone", settings.variant, "sal_alignment", "training", setting="variant")
     rules = rule_order(set(rows[rows.metric == "update_angle"].rule))
     if settings.rule not in rules:
-        raise UserError(f"sal_alignment: no update angle of {settings.rule!r}; set `angle_images` in the population's settings")
+        raise UserError(
+            f"sal_alignment: no update angle of {settings.rule!r}; set `angle_images` in the population's settings"
+        )
     canvas = Canvas(figsize=(9.6, 3.2), layout="constrained")
     angles, circuit, spectrum = canvas.subplots(1, 3)
     for rule in rules:
@@ -55,7 +57,9 @@ def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
         axes.set_xlabel("epoch")
     n = int(rows[rows.metric == "update_angle"].n.max())
     where = f"{display(rows.dataset.iloc[0])}, {display(rows.backbone.iloc[0])}"
-    canvas.supxlabel(f"{where}, angles on {n} training images, {rows.seed.nunique()} seeds; means over hidden layers", fontsize=7)
+    canvas.supxlabel(
+        f"{where}, angles on {n} training images, {rows.seed.nunique()} seeds; means over hidden layers", fontsize=7
+    )
     return canvas
 
 

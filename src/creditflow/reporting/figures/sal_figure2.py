@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from creditflow.errors import UserError
+from creditflow.core.errors import UserError
 from creditflow.reporting.figure import Figure
 from creditflow.reporting.names import display
 from creditflow.reporting.table import footnote
@@ -30,12 +30,18 @@ def draw(summary: pd.DataFrame, settings: Settings) -> Canvas:
     """Returns a panel per dataset."""
     variants = [variant for line in settings.lines.values() for variant in line.values()]
     if not variants:
-        raise UserError("sal_figure2: give `lines` in the figure's settings: labels, and for each the variants by width")
+        raise UserError(
+            "sal_figure2: give `lines` in the figure's settings: labels, and for each the variants by width"
+        )
     rows = summary[(summary.attack == "clean") & (summary.rule == settings.rule)]
-    shown = rows[rows.backbone.isin(variants) & rows.dataset.isin([settings.dataset] if settings.dataset else set(rows.dataset))]
+    shown = rows[
+        rows.backbone.isin(variants) & rows.dataset.isin([settings.dataset] if settings.dataset else set(rows.dataset))
+    ]
     missing = sorted(set(variants) - set(shown.backbone))
     if missing:
-        raise UserError(f"sal_figure2: no record of variant {missing[0]!r}; found: {', '.join(sorted(set(rows.backbone)))}")
+        raise UserError(
+            f"sal_figure2: no record of variant {missing[0]!r}; found: {', '.join(sorted(set(rows.backbone)))}"
+        )
     datasets = sorted(set(shown.dataset))
     canvas = Canvas(figsize=(1.2 + 4.2 * len(datasets), 3.6), layout="constrained")
     for axes, dataset in zip(canvas.subplots(1, len(datasets), squeeze=False)[0], datasets, strict=True):
@@ -53,7 +59,15 @@ def _panel(axes: Axes, rows: pd.DataFrame, lines: dict[str, dict[str, str]]) -> 
         points = [(int(width), _row(rows, variant)) for width, variant in variants.items()]
         points.sort(key=lambda point: point[0])
         widths, found = [width for width, _ in points], pd.concat([row for _, row in points])
-        axes.plot(widths, 100 * found.value, color=color, linewidth=thickness, marker="o", markersize=2 * thickness + 1, label=label)
+        axes.plot(
+            widths,
+            100 * found.value,
+            color=color,
+            linewidth=thickness,
+            marker="o",
+            markersize=2 * thickness + 1,
+            label=label,
+        )
         axes.fill_between(widths, 100 * found.low, 100 * found.high, color=color, alpha=0.15, linewidth=0)
     ticks = sorted({int(width) for variants in lines.values() for width in variants})
     axes.set_xscale("log")
@@ -67,7 +81,9 @@ def _panel(axes: Axes, rows: pd.DataFrame, lines: dict[str, dict[str, str]]) -> 
 def _row(rows: pd.DataFrame, variant: str) -> pd.DataFrame:
     found = rows[rows.backbone == variant]
     if len(found) != 1:
-        raise UserError(f"sal_figure2: no record of variant {variant!r}; found: {', '.join(sorted(set(rows.backbone)))}")
+        raise UserError(
+            f"sal_figure2: no record of variant {variant!r}; found: {', '.join(sorted(set(rows.backbone)))}"
+        )
     return found
 
 

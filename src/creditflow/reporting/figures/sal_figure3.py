@@ -10,14 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
-from creditflow.errors import UserError
-from creditflow.populations import get_update_rule
+from creditflow.core.errors import UserError
+from creditflow.core.settings import parse
+from creditflow.populations.rule import get_update_rule
 from creditflow.populations.selection import chosen_rate
 from creditflow.populations.spectra import effective_rank_of, singular_values
 from creditflow.populations.start import draw_start
 from creditflow.reporting.figure import Figure
 from creditflow.reporting.names import display
-from creditflow.settings import parse
 
 _TITLES = {"v_bar": r"$\bar{V}\bar{V}^T$", "weight": "$WW^T$"}
 

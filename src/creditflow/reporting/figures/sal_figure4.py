@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
-from creditflow.errors import UserError
+from creditflow.core.errors import UserError
 from creditflow.reporting.figure import Figure, only
 from creditflow.reporting.names import display
 
@@ -44,7 +44,9 @@ def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
     axes.set_xlabel("epoch")
     axes.set_ylabel(f"{settings.metric.replace('_', ' ')} (%)")
     axes.legend(fontsize=7, ncols=2)
-    canvas.supxlabel(f"{display(rows.dataset.iloc[0])}, n = {rows.n.max()} images x {rows.seed.nunique()} seeds at most", fontsize=7)
+    canvas.supxlabel(
+        f"{display(rows.dataset.iloc[0])}, n = {rows.n.max()} images x {rows.seed.nunique()} seeds at most", fontsize=7
+    )
     return canvas
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
-from creditflow.errors import UserError
+from creditflow.core.errors import UserError
 from creditflow.reporting.figure import Figure
 from creditflow.reporting.names import display
 
@@ -35,7 +35,9 @@ def draw(members: pd.DataFrame, settings: Settings) -> Canvas:
     for row, (label, values) in enumerate(zip(scores.index, 100 * scores.to_numpy(), strict=True)):
         for column, value in enumerate(values):
             missing = "diverged" if (settings.variants[label], scores.columns[column]) in diverged else "-"
-            text, color = (f"{value:.1f}", "white" if value < middle else "black") if value == value else (missing, "black")
+            text, color = (
+                (f"{value:.1f}", "white" if value < middle else "black") if value == value else (missing, "black")
+            )
             axes.text(column, row, text, ha="center", va="center", fontsize=8 if value == value else 6, color=color)
     axes.set_xticks(range(len(scores.columns)), [f"{rate:g}" for rate in scores.columns])
     axes.set_yticks(range(len(scores)), list(scores.index))
@@ -45,13 +47,16 @@ def draw(members: pd.DataFrame, settings: Settings) -> Canvas:
     first = members.iloc[0]
     training = first.saved.training
     if training.select == "last":
-        raise UserError("sal_figure5: its networks were not chosen by an accuracy (select: last), so there is none to show")
+        raise UserError(
+            "sal_figure5: its networks were not chosen by an accuracy (select: last), so there is none to show"
+        )
     n, images = (
         first.saved.content["measured_images"][f"{training.select_on}_accuracy"],
         "test" if training.select_on == "test" else "held-out",
     )
     canvas.supxlabel(
-        f"{display(first.dataset)}, {display(first.rule)}, n = {n} {images} images x {members.seed.nunique()} seeds", fontsize=7
+        f"{display(first.dataset)}, {display(first.rule)}, n = {n} {images} images x {members.seed.nunique()} seeds",
+        fontsize=7,
     )
     return canvas
 
@@ -64,7 +69,9 @@ def grid(members: pd.DataFrame, variants: dict[str, str]) -> pd.DataFrame:
     rows = {}
     for label, variant in variants.items():
         its = (
-            members[members.backbone == variant].groupby("learning_rate").agg(score=("best_score", "mean"), bad=("diverged_at_step", "max"))
+            members[members.backbone == variant]
+            .groupby("learning_rate")
+            .agg(score=("best_score", "mean"), bad=("diverged_at_step", "max"))
         )
         rows[label] = its.score.where(its.bad == 0)
     scores = pd.DataFrame(rows).T.sort_index(axis=1)

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
-from creditflow.errors import UserError
+from creditflow.core.errors import UserError
+from creditflow.core.settings import NoSettings
 from creditflow.reporting.figure import Figure, rule_style
 from creditflow.reporting.names import display, rule_order
-from creditflow.settings import NoSettings
 
 
 def draw(records: pd.DataFrame, settings: NoSettings) -> Canvas:

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from creditflow.errors import UserError
+from creditflow.core.errors import UserError
 from creditflow.reporting.figure import Figure, only, rule_style
 from creditflow.reporting.names import display, rule_order, span
 from creditflow.reporting.recorded_angles import best_damping, recorded_angles
@@ -30,7 +30,9 @@ def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
     layer = settings.layer or int(rows.layer.max())
     rows = rows[rows.layer == layer]
     if rows.empty:
-        raise UserError(f"target_propagation_figure4: no angles of layer {layer}; choose a hidden layer in the figure's settings")
+        raise UserError(
+            f"target_propagation_figure4: no angles of layer {layer}; choose a hidden layer in the figure's settings"
+        )
     canvas = Canvas(figsize=(9, 3.8), layout="constrained")
     to_bp, to_gnt = canvas.subplots(1, 2, sharey=True)
     rules = rule_order(set(rows.rule))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from creditflow.errors import UserError
+from creditflow.core.errors import UserError
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.names import display, rule_order
 from creditflow.reporting.table import footnote
@@ -37,11 +37,23 @@ def pepita_table(number: str, variant: str, *, source: str, published: str) -> L
         chosen = settings.variant or variant
         rows = summary[summary.backbone == chosen]
         if rows.empty:
-            raise UserError(f"pepita_{number}: no record of {chosen!r}; found: {', '.join(sorted(set(summary.backbone)))}")
-        parts = [_measured(rows, attack, epsilon).assign(condition=name) for (attack, epsilon), name in _CONDITIONS.items()]
-        theirs = published[(published.table == number) & published.dataset.isin(set(rows.dataset)) & published.rule.isin(set(rows.rule))]
+            raise UserError(
+                f"pepita_{number}: no record of {chosen!r}; found: {', '.join(sorted(set(summary.backbone)))}"
+            )
+        parts = [
+            _measured(rows, attack, epsilon).assign(condition=name) for (attack, epsilon), name in _CONDITIONS.items()
+        ]
+        theirs = published[
+            (published.table == number)
+            & published.dataset.isin(set(rows.dataset))
+            & published.rule.isin(set(rows.rule))
+        ]
         parts.append(
-            theirs.assign(condition=theirs.attack.map(_PUBLISHED), low=theirs.value - theirs.spread, high=theirs.value + theirs.spread)
+            theirs.assign(
+                condition=theirs.attack.map(_PUBLISHED),
+                low=theirs.value - theirs.spread,
+                high=theirs.value + theirs.spread,
+            )
         )
         columns = ["dataset", "rule", "condition", "value", "low", "high", "n_images", "n_seeds", "interval"]
         return pd.concat([part for part in parts if len(part)], ignore_index=True)[columns]

@@ -22,7 +22,12 @@ class Settings:
 
 
 def table(
-    of_each_seed: Callable[[pd.DataFrame], pd.DataFrame], metric: str, form: Callable[[float], str], *, source: str, published: str
+    of_each_seed: Callable[[pd.DataFrame], pd.DataFrame],
+    metric: str,
+    form: Callable[[float], str],
+    *,
+    source: str,
+    published: str,
 ) -> Listing:
     """Returns the table of a metric: records -> a value per network, dataset, rule and seed. The workflow reads `source` and `published`
     from the call's text."""
@@ -45,7 +50,9 @@ def table(
         )
 
         def texts(value: str, spread: str) -> list[str]:
-            return [f"{form(a)} ± {form(b)}" if b == b else form(a) for a, b in zip(rows[value], rows[spread], strict=True)]
+            return [
+                f"{form(a)} ± {form(b)}" if b == b else form(a) for a, b in zip(rows[value], rows[spread], strict=True)
+            ]
 
         return pd.DataFrame(
             {
@@ -61,6 +68,8 @@ def table(
 
     def note(rows: pd.DataFrame) -> str:
         inside = int(rows.inside.sum())
-        return f"Ours: {span(rows.n_seeds)} seeds; {inside} of {len(rows)} within {_WITHIN} published standard deviations."
+        return (
+            f"Ours: {span(rows.n_seeds)} seeds; {inside} of {len(rows)} within {_WITHIN} published standard deviations."
+        )
 
     return Listing(settings=Settings, select=select, show=show, note=note, source=source, published=published)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from creditflow.core.settings import NoSettings
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.names import display, rule_order, span
-from creditflow.settings import NoSettings
 
 #: Attack, gradient and heading of the columns of single attacks; those that an experiment lacks are left out.
 _SHOWN = (

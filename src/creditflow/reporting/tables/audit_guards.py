@@ -3,10 +3,10 @@ the feedback weights are what the audit is about; those of exact attacks ask for
 
 import pandas as pd
 
+from creditflow.core.settings import NoSettings
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.names import display
 from creditflow.reporting.tables.audit import select as in_order
-from creditflow.settings import NoSettings
 
 _KEYS = ["dataset", "backbone", "epsilon", "rule"]
 _NONE = "none"
@@ -23,7 +23,11 @@ def show(rows: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
     """Returns one row per dataset, backbone, rule and guard, with the epsilons at which it fired."""
     groups = rows.groupby(["dataset", "backbone", "rule", "guard"], sort=False).epsilon
     frame = groups.agg(lambda sizes: ", ".join(f"{size:g}" for size in sizes)).reset_index()
-    texts = {"Dataset": frame.dataset.map(display), "Backbone": frame.backbone.map(display), "Rule": frame.rule.map(display)}
+    texts = {
+        "Dataset": frame.dataset.map(display),
+        "Backbone": frame.backbone.map(display),
+        "Rule": frame.rule.map(display),
+    }
     return pd.DataFrame(texts | {"Guard": frame.guard.str.replace("_", " "), "At epsilon": frame.epsilon})
 
 

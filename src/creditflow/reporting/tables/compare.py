@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from creditflow.errors import UserError
-from creditflow.plugins import suggestion
+from creditflow.core.errors import UserError
+from creditflow.core.plugins import suggestion
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.names import display
 from creditflow.reporting.published import PublishedSettings, as_accuracy, sample_sizes, shares
@@ -18,7 +18,14 @@ from creditflow.reporting.table import at_epsilon, footnote
 #: What identifies a number here and there; `ours_on` is our dataset.
 _KEYS = ["backbone", "ours_on", "rule", "attack", "metric"]
 
-_HEADINGS = {"table": "Table", "metric": "Metric", "backbone": "Backbone", "dataset": "Dataset", "ours_on": "Ours on", "rule": "Rule"}
+_HEADINGS = {
+    "table": "Table",
+    "metric": "Metric",
+    "backbone": "Backbone",
+    "dataset": "Dataset",
+    "ours_on": "Ours on",
+    "rule": "Rule",
+}
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,9 @@ class Settings(PublishedSettings):
 
     def __post_init__(self) -> None:
         if not all(isinstance(name, str) for name in self.datasets.values()):
-            raise ValueError(f"datasets must name one of ours for a published one, such as cifar10: fashion_5_9, not {self.datasets}")
+            raise ValueError(
+                f"datasets must name one of ours for a published one, such as cifar10: fashion_5_9, not {self.datasets}"
+            )
 
 
 def select(summary: pd.DataFrame, published: pd.DataFrame, settings: Settings) -> pd.DataFrame:
@@ -52,8 +61,12 @@ def select(summary: pd.DataFrame, published: pd.DataFrame, settings: Settings) -
     ours = _ours(summary, sorted(set(theirs.attack)), settings.epsilon_l2).rename(columns={"dataset": "ours_on"})
     both = theirs.merge(ours[[*_KEYS, "epsilon", "value", "low", "high", "n_images", "n_seeds", "interval"]], on=_KEYS)
     if both.empty:
-        found = "; ".join(f"{name}: {', '.join(sorted(set(summary[name])))}" for name in ("backbone", "dataset", "rule"))
-        raise UserError(f"table compare: ours has none of the {len(theirs)} numbers of {settings.published!r}; ours has {found}")
+        found = "; ".join(
+            f"{name}: {', '.join(sorted(set(summary[name])))}" for name in ("backbone", "dataset", "rule")
+        )
+        raise UserError(
+            f"table compare: ours has none of the {len(theirs)} numbers of {settings.published!r}; ours has {found}"
+        )
     lies = both.value.between(both.published_low, both.published_high).map({True: "inside", False: "outside"})
     lies = lies.where(both.published_low.notna(), "-")
     return both.assign(difference=both.value - both.published_value, lies=lies, of=len(theirs))
@@ -62,13 +75,19 @@ def select(summary: pd.DataFrame, published: pd.DataFrame, settings: Settings) -
 def _check_names(what: str, names: Iterable[str], known: set[str]) -> None:
     for name in names:
         if name not in known:
-            raise UserError(f"settings of table compare: datasets: there is no {what} {name!r}{suggestion(name, sorted(known))}")
+            raise UserError(
+                f"settings of table compare: datasets: there is no {what} {name!r}{suggestion(name, sorted(known))}"
+            )
 
 
 def _ours(summary: pd.DataFrame, attacks: list[str], epsilon_l2: float | None) -> pd.DataFrame:
     """Returns what the summary says without an attack, and under those attacks that it has, at one L2 epsilon."""
-    measured = [name for name in attacks if epsilon_l2 is not None and name in set(summary.attack[summary.norm == "l2"])]
-    return pd.concat([summary[summary.attack == "clean"], *(at_epsilon(summary, name, epsilon_l2 or 0) for name in measured)])
+    measured = [
+        name for name in attacks if epsilon_l2 is not None and name in set(summary.attack[summary.norm == "l2"])
+    ]
+    return pd.concat(
+        [summary[summary.attack == "clean"], *(at_epsilon(summary, name, epsilon_l2 or 0) for name in measured)]
+    )
 
 
 def show(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
@@ -83,7 +102,9 @@ def show(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
         names
         | {
             "Attack": rows.attack.map(display),
-            "Published": [_number(row["published_value"], row["published_low"], row["published_high"]) for row in numbers],
+            "Published": [
+                _number(row["published_value"], row["published_low"], row["published_high"]) for row in numbers
+            ],
             "Ours": [_number(row["value"], row["low"], row["high"]) for row in numbers],
             "Difference": [f"{100 * row['difference']:+.1f}" for row in numbers],
             "Ours lies": rows.lies,
@@ -106,11 +127,18 @@ def note(rows: pd.DataFrame) -> str:
         f"Ours: {footnote(rows)}",
     ]
     if rows.epsilon.notna().any():
-        parts.append(f"Under attack ours is at an L2 epsilon of {rows.epsilon.max():g}; the published numbers come without one.")
+        parts.append(
+            f"Under attack ours is at an L2 epsilon of {rows.epsilon.max():g}; the published numbers come without one."
+        )
     others = rows[rows.dataset != rows.ours_on]
     if len(others):
-        pairs = dict.fromkeys(f"{display(ours)} for {display(theirs)}" for ours, theirs in zip(others.ours_on, others.dataset, strict=True))
-        parts.append(f"Stand-ins: {', '.join(pairs)}. These are different data, so that inside and outside tell of scale only.")
+        pairs = dict.fromkeys(
+            f"{display(ours)} for {display(theirs)}"
+            for ours, theirs in zip(others.ours_on, others.dataset, strict=True)
+        )
+        parts.append(
+            f"Stand-ins: {', '.join(pairs)}. These are different data, so that inside and outside tell of scale only."
+        )
     return " ".join(parts)
 
 

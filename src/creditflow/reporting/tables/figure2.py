@@ -1,7 +1,7 @@
 """The numbers behind figures 2, 4 and 5: robust accuracy in percent at every epsilon under both attacker gradients."""
 
+from creditflow.core.settings import NoSettings
 from creditflow.reporting.table import Table, white_box
-from creditflow.settings import NoSettings
 
 TABLE = Table(
     settings=NoSettings,

@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from creditflow.populations import get_update_rule
+from creditflow.core.settings import parse
 from creditflow.populations.cost import flops_per_image
+from creditflow.populations.rule import get_update_rule
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.names import display, rule_order, span
-from creditflow.settings import parse
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,27 @@ def select(members: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     for (dataset, variant, rule), its in members.groupby(["dataset", "backbone", "rule"]):
         saved = its.iloc[0].saved
         made, own = get_update_rule(str(rule)), saved.training
-        step, feedback = flops_per_image(made, parse(made.settings, own.rule, "settings of the rule"), saved.network, own)
+        step, feedback = flops_per_image(
+            made, parse(made.settings, own.rule, "settings of the rule"), saved.network, own
+        )
         alone = feedback * (1 if made.follows else own.extra_feedback_epochs + own.feedback_epochs / own.epochs)
         run = saved.content["run"]
         rows.append(
-            {"dataset": dataset, "variant": variant, "rule": rule, "step": step, "feedback": alone, "total": step + alone}
+            {
+                "dataset": dataset,
+                "variant": variant,
+                "rule": rule,
+                "step": step,
+                "feedback": alone,
+                "total": step + alone,
+            }
             | {"seconds": run["wall_time_s"] / max(run["epochs_of_this_run"], 1) / len(its), "members": len(its)}
         )
     frame = pd.DataFrame(rows)
     reference = frame[frame.rule == "bp"].set_index(["dataset", "variant"]).total
-    return frame.assign(over_bp=frame.total / [reference.get((row.dataset, row.variant), float("nan")) for row in frame.itertuples()])
+    return frame.assign(
+        over_bp=frame.total / [reference.get((row.dataset, row.variant), float("nan")) for row in frame.itertuples()]
+    )
 
 
 def show(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:

@@ -24,7 +24,9 @@ def show(rows: pd.DataFrame, settings: PublishedSettings) -> pd.DataFrame:
     shown = []
     for names, group in rows.groupby(list(_ROW), sort=False):
         cells = {str(row.rule): row for row in group.itertuples()}
-        texts = {display(rule): _cell(cells[rule], cells.get("bp")) for rule in rule_order(set(rows.rule)) if rule in cells}
+        texts = {
+            display(rule): _cell(cells[rule], cells.get("bp")) for rule in rule_order(set(rows.rule)) if rule in cells
+        }
         shown.append(dict(zip(_ROW.values(), (display(str(name)) for name in names), strict=True)) | texts)
     return pd.DataFrame(shown).fillna("-")
 

@@ -1,7 +1,7 @@
 """The numbers behind figures 3 and 6: mean average precision in percent at every epsilon under both attacker gradients."""
 
+from creditflow.core.settings import NoSettings
 from creditflow.reporting.table import Table, hash_attacks
-from creditflow.settings import NoSettings
 
 TABLE = Table(
     settings=NoSettings,

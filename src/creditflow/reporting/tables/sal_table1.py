@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from creditflow.errors import UserError
+from creditflow.core.errors import UserError
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.names import display, rule_order, span
 
@@ -34,7 +34,9 @@ def select(records: pd.DataFrame, published: pd.DataFrame, settings: Settings) -
         n_seeds=("seed", "size"),
         n_images=("n", "max"),
     )
-    theirs = published[["dataset", "rule", "value", "spread"]].rename(columns={"value": "published", "spread": "published_sd"})
+    theirs = published[["dataset", "rule", "value", "spread"]].rename(
+        columns={"value": "published", "spread": "published_sd"}
+    )
     frame = frame.merge(theirs, how="left", on=["dataset", "rule"])
     nearer = (frame.published - frame.train).abs() < (frame.published - frame.test).abs()
     return frame.assign(nearer=nearer.map({True: "train", False: "test"}).where(frame.published.notna(), "-"))
@@ -44,7 +46,11 @@ def _of_each_seed(rows: pd.DataFrame) -> pd.DataFrame:
     """Returns train and test accuracy of each dataset, rule and seed."""
     key = ["dataset", "rule", "seed"]
     test = rows[(rows.metric == "accuracy") & rows.epoch.isna()][[*key, "value", "n"]].rename(columns={"value": "test"})
-    chosen = rows[rows.metric == "chosen_epoch"][[*key, "value"]].rename(columns={"value": "epoch"}).astype({"epoch": "Int64"})
+    chosen = (
+        rows[rows.metric == "chosen_epoch"][[*key, "value"]]
+        .rename(columns={"value": "epoch"})
+        .astype({"epoch": "Int64"})
+    )
     train = rows[rows.metric == "train_accuracy"][[*key, "epoch", "value"]].rename(columns={"value": "train"})
     return test.merge(chosen, on=key).merge(train, on=[*key, "epoch"])
 
@@ -52,7 +58,9 @@ def _of_each_seed(rows: pd.DataFrame) -> pd.DataFrame:
 def show(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """Returns the texts, rules in the usual order."""
     order = {rule: place for place, rule in enumerate(rule_order(set(rows.rule)))}
-    rows = rows.sort_values("rule", key=lambda rules: rules.map(order), kind="stable").sort_values("dataset", kind="stable")
+    rows = rows.sort_values("rule", key=lambda rules: rules.map(order), kind="stable").sort_values(
+        "dataset", kind="stable"
+    )
 
     def texts(name: str) -> list[str]:
         return [_text(value, spread) for value, spread in zip(rows[name], rows[f"{name}_sd"], strict=True)]

@@ -3,10 +3,10 @@ to u), down the descending stream (d to d), and between the two (u to d, d to u)
 
 import pandas as pd
 
-from creditflow import plugins
+from creditflow.core import plugins
+from creditflow.core.settings import NoSettings
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.names import display, rule_order
-from creditflow.settings import NoSettings
 
 _PATHWAYS = {"uu": "u to u", "dd": "d to d", "ud": "u to d", "du": "d to u"}
 _KINDS = {"connected": "connected", "plastic": "learns"}

@@ -1,7 +1,7 @@
 """Clean accuracy in percent for each backbone and dataset (the form of the sign-symmetry paper's Table 1)."""
 
+from creditflow.core.settings import NoSettings
 from creditflow.reporting.table import Table
-from creditflow.settings import NoSettings
 
 TABLE = Table(
     settings=NoSettings,

@@ -3,16 +3,20 @@ order, on a toy regression with two outputs; 0 for exact Gauss-Newton targets.""
 
 import pandas as pd
 
+from creditflow.core.settings import NoSettings
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.names import display, rule_order, span
-from creditflow.settings import NoSettings
 
 
 def select(records: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
     """Returns a row per rule: mean, least and greatest of the seeds, and the mean of their standard deviations over steps."""
     of_seeds = records[records.metric == "nullspace_ratio"].groupby("rule")
     rows = of_seeds.agg(
-        value=("value", "mean"), low=("value", "min"), high=("value", "max"), n_seeds=("seed", "nunique"), steps=("n", "max")
+        value=("value", "mean"),
+        low=("value", "min"),
+        high=("value", "max"),
+        n_seeds=("seed", "nunique"),
+        steps=("n", "max"),
     )
     deviation = records[records.metric == "nullspace_ratio_deviation"].groupby("rule").value.mean()
     return rows.join(deviation.rename("sd_over_steps")).reindex(rule_order(set(rows.index))).reset_index()
@@ -23,7 +27,9 @@ def show(rows: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "Rule": rows.rule.map(display),
-            "Share in the null space": [f"{row.value:.3f} ({row.low:.3f} to {row.high:.3f})" for row in rows.itertuples()],
+            "Share in the null space": [
+                f"{row.value:.3f} ({row.low:.3f} to {row.high:.3f})" for row in rows.itertuples()
+            ],
             "Standard deviation over steps": [f"{value:.3f}" for value in rows.sd_over_steps],
         }
     )

@@ -5,10 +5,10 @@ from typing import Any
 
 import pandas as pd
 
+from creditflow.core.settings import NoSettings
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.names import display, rule_order, span
 from creditflow.reporting.recorded_angles import best_damping, recorded_angles
-from creditflow.settings import NoSettings
 
 _ROW = ["dataset", "backbone", "rule", "layer"]
 _NUMBERS = {"bp": "to_bp", "gnt": "to_gnt"}
@@ -22,7 +22,11 @@ def select(records: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
         row: dict[str, Any] = dict(zip(_ROW, cell, strict=True)) | {"damping": damping, "n_seeds": its.seed.nunique()}
         for to, chosen in (("bp", its[its.to == "bp"]), ("gnt", its[its.damping == damping])):
             of_seeds = chosen.groupby("seed").value.mean()
-            row |= {_NUMBERS[to]: of_seeds.mean(), f"{_NUMBERS[to]}_low": of_seeds.min(), f"{_NUMBERS[to]}_high": of_seeds.max()}
+            row |= {
+                _NUMBERS[to]: of_seeds.mean(),
+                f"{_NUMBERS[to]}_low": of_seeds.min(),
+                f"{_NUMBERS[to]}_high": of_seeds.max(),
+            }
         rows.append(row | {"epochs": int(its.epoch.nunique()), "n": its.n.max()})
     return pd.DataFrame(rows)
 
@@ -30,11 +34,16 @@ def select(records: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
 def show(rows: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
     """Returns the texts, rules in the usual order."""
     order = {rule: place for place, rule in enumerate(rule_order(set(rows.rule)))}
-    rows = rows.sort_values("layer", kind="stable").sort_values("rule", key=lambda rules: rules.map(order), kind="stable")
+    rows = rows.sort_values("layer", kind="stable").sort_values(
+        "rule", key=lambda rules: rules.map(order), kind="stable"
+    )
     rows = rows.sort_values(["dataset", "backbone"], kind="stable")
 
     def texts(name: str) -> list[str]:
-        return [f"{a:.1f} ({b:.1f} to {c:.1f})" for a, b, c in zip(rows[name], rows[f"{name}_low"], rows[f"{name}_high"], strict=True)]
+        return [
+            f"{a:.1f} ({b:.1f} to {c:.1f})"
+            for a, b, c in zip(rows[name], rows[f"{name}_low"], rows[f"{name}_high"], strict=True)
+        ]
 
     return pd.DataFrame(
         {

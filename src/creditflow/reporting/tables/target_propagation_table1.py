@@ -11,4 +11,6 @@ def _errors(records: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(value=1 - rows.value)
 
 
-TABLE = table(_errors, "error", lambda value: f"{100 * value:.2f}", source="records published", published="target_propagation")
+TABLE = table(
+    _errors, "error", lambda value: f"{100 * value:.2f}", source="records published", published="target_propagation"
+)

@@ -11,4 +11,6 @@ def _losses(records: pd.DataFrame) -> pd.DataFrame:
     return rows[rows.epoch == rows.groupby(["backbone", "dataset", "rule", "seed"]).epoch.transform("max")]
 
 
-TABLE = table(_losses, "training_loss", lambda value: f"{value:.2e}", source="records published", published="target_propagation")
+TABLE = table(
+    _losses, "training_loss", lambda value: f"{value:.2e}", source="records published", published="target_propagation"
+)

@@ -3,9 +3,9 @@ move: accuracy under it then says nothing of robustness. Compare the squared err
 
 import pandas as pd
 
+from creditflow.core.settings import NoSettings
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.names import display, rule_order
-from creditflow.settings import NoSettings
 
 _ROW = ["dataset", "backbone", "rule"]
 
@@ -21,8 +21,13 @@ def show(rows: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
     for (dataset, backbone), group in rows.groupby(["dataset", "backbone"], sort=False):
         for rule in rule_order(set(group.rule)):
             of_attack = group[group.rule == rule].groupby("attack").value.agg(["mean", "min", "max"])
-            texts = {display(str(attack)): f"{100 * a:.1f} ({100 * b:.1f} to {100 * c:.1f})" for attack, a, b, c in of_attack.itertuples()}
-            shown.append({"Dataset": display(str(dataset)), "Network": display(str(backbone)), "Rule": display(rule)} | texts)
+            texts = {
+                display(str(attack)): f"{100 * a:.1f} ({100 * b:.1f} to {100 * c:.1f})"
+                for attack, a, b, c in of_attack.itertuples()
+            }
+            shown.append(
+                {"Dataset": display(str(dataset)), "Network": display(str(backbone)), "Rule": display(rule)} | texts
+            )
     return pd.DataFrame(shown).fillna("-")
 
 

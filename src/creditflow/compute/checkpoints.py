@@ -1,0 +1,53 @@
+"""Checkpoints: resume points that fit one job only, verified before they are read."""
+
+import hashlib
+import io
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from creditflow.core.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Where a run keeps its checkpoint, and the fingerprint of all that determines the run."""
+
+    path: Path
+    identity: str
+
+
+def save_checkpoint(path: Path, identity: str, state: dict[str, Any]) -> None:
+    """Saves a resume point, atomically. `identity` is the fingerprint of everything that determines the job."""
+    buffer = io.BytesIO()
+    torch.save({"identity": identity, "state": state}, buffer)
+    content = buffer.getvalue()
+    write_atomically(path, hashlib.sha256(content).digest() + content)
+
+
+def load_checkpoint(path: Path, identity: str, warn: Callable[[str], None]) -> dict[str, Any] | None:
+    """Returns the saved state, or None (after a warning) if the file is damaged or belongs to another job.
+
+    The content is verified by its SHA-256 first and then read with `weights_only=True`: nothing is unpickled.
+    """
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        warn(f"ignoring the damaged checkpoint {path}; starting from the beginning")
+        return None
+    try:
+        saved = torch.load(io.BytesIO(content[32:]), weights_only=True, map_location="cpu")
+        its = saved["identity"]
+    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError):
+        warn(f"ignoring {path}, which is no checkpoint; starting from the beginning")
+        return None
+    if its != identity:
+        warn(f"ignoring the checkpoint {path}: it belongs to other settings or inputs; starting from the beginning")
+        return None
+    state: dict[str, Any] = saved["state"]
+    return state

@@ -1,0 +1,99 @@
+"""GPUs of one machine, shared by parallel jobs: a job holds a slot for as long as it lives. Imports nothing heavy."""
+
+import fcntl
+import os
+import platform
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import IO
+
+from creditflow.core.errors import UserError
+from creditflow.core.files import warn
+
+#: One GPU for each slot, named as in CUDA_VISIBLE_DEVICES; set by the workflow, read by its jobs.
+SLOTS = "CREDITFLOW_GPUS"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+_POLL_S = 0.2
+_held: IO[bytes] | None = None
+
+
+def announce_slots(count: int) -> None:
+    """Tells the jobs of this workflow to share the machine's GPUs in `count` slots, in turn over the GPUs.
+
+    More slots than GPUs put several jobs on each. Raises UserError if the machine has no GPU.
+    """
+    if os.environ.get(SLOTS):
+        return
+    gpus = _visible() or _listed()
+    if not gpus:
+        raise UserError(
+            f"gpu={count} is asked for, but nvidia-smi lists no GPU on this machine; use --workflow-profile profiles/default"
+        )
+    os.environ[SLOTS] = ",".join(gpus[slot % len(gpus)] for slot in range(count))
+    # What is left of it in a job's environment is then a scheduler's choice for this one job.
+    os.environ.pop(VISIBLE, None)
+
+
+def take_slot(folder: Path = Path(".snakemake/gpus")) -> str | None:
+    """Waits for a free slot, makes CUDA see its GPU only, and returns the GPU's name. The slot is free when the process ends.
+
+    Does nothing and returns None where no slots are announced or CUDA_VISIBLE_DEVICES is set: a scheduler has chosen.
+    CUDA must not have been used before.
+    """
+    global _held
+    if _held is not None or not os.environ.get(SLOTS) or VISIBLE in os.environ:
+        return None
+    gpus = os.environ[SLOTS].split(",")
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [(folder / f"{platform.node()}-{slot}.lock").open("ab") for slot in range(len(gpus))]
+    waiting = False
+    while True:
+        for gpu, file in zip(gpus, files, strict=True):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise UserError(
+                    f"{folder} has no kernel locks ({error.strerror}), so GPUs cannot be shared out; set {VISIBLE} yourself"
+                ) from error
+            _held = file  # the lock lives as long as the open file
+            os.environ[VISIBLE] = gpu
+            return gpu
+        if not waiting:
+            warn(f"all {len(gpus)} GPU slots are taken; waiting")
+            waiting = True
+        time.sleep(_POLL_S)
+
+
+def check_promised() -> None:
+    """Raises UserError if a scheduler or a slot gave this job a GPU: for a caller that found none."""
+    promised = os.environ.get(VISIBLE, "")
+    if promised not in ("", "-1", "NoDevFiles"):
+        raise UserError(
+            f"{VISIBLE}={promised} promises a GPU, but torch sees none; give the container the GPU (--nv in the profile's apptainer-args)"
+            " and torch's cuda flavour, or set `device: cpu`"
+        )
+
+
+def _visible() -> list[str]:
+    return [gpu for gpu in os.environ.get(VISIBLE, "").split(",") if gpu]
+
+
+def _listed() -> list[str]:
+    if shutil.which("nvidia-smi") is None:
+        return []
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return []
+    return done.stdout.split() if done.returncode == 0 else []

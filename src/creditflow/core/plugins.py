@@ -1,0 +1,112 @@
+"""Extension points: a rule, dataset, backbone, attack, table or figure is one file, and its file name is its id.
+
+Names are read from the folder, without importing anything, so the workflow can check a configuration in
+milliseconds. Loading imports the one file that is asked for.
+"""
+
+import ast
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from creditflow.core.errors import UserError
+
+_PACKAGE = Path(__file__).parents[1]
+
+#: What can be extended, and the folder (below the package) where its files live.
+ROOMS = {
+    "rule": "feedback/rules",
+    "update_rule": "populations/rules",
+    "dataset": "data/datasets",
+    "backbone": "models/backbones",
+    "attack": "attacks/methods",
+    "hash_attack": "attacks/hashing",
+    "table": "reporting/tables",
+    "figure": "reporting/figures",
+}
+
+
+def names(kind: str) -> list[str]:
+    """Returns the sorted ids of all plugins of one kind (a key of `ROOMS`)."""
+    folder = _PACKAGE / ROOMS[kind]
+    return list(_names(folder, folder.stat().st_mtime_ns))
+
+
+@cache
+def _names(folder: Path, changed: int) -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")))
+
+
+def check(kind: str, name: str) -> None:
+    """Raises UserError, with the closest match, unless `name` is a plugin of this kind."""
+    known = names(kind)
+    if name not in known:
+        raise UserError(f"unknown {kind.replace('_', ' ')} {name!r}{suggestion(name, known)}")
+
+
+def suggestion(name: str, known: list[str]) -> str:
+    """Returns '; did you mean ...' or '; choose from ...' for an unknown name."""
+    close = get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; choose from: {', '.join(known)}"
+
+
+def load(kind: str, name: str) -> ModuleType:
+    """Imports the plugin `name` of this kind. Raises UserError if there is none."""
+    check(kind, name)
+    return import_module(f"creditflow.{ROOMS[kind].replace('/', '.')}.{name}")
+
+
+def docstring(kind: str, name: str) -> str:
+    """Returns a plugin's docstring, read without importing it."""
+    return ast.get_docstring(_parsed(kind, name)) or name
+
+
+def declared(kind: str, name: str, argument: str, default: Any = None) -> Any:
+    """Returns a literal keyword argument of the call that a plugin's upper-case variable is made with: a constant or a tuple of them.
+
+    For example, `uses_gradient` of `ATTACK = Attack(..., uses_gradient=True)`, read without importing the file.
+    Raises UserError if the file declares no such literal and there is no default.
+    """
+    for statement in _parsed(kind, name).body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Call):
+            for keyword in statement.value.keywords:
+                if keyword.arg == argument and isinstance(keyword.value, ast.Constant | ast.Tuple):
+                    return ast.literal_eval(keyword.value)
+    if default is not None:
+        return default
+    raise UserError(f"{kind} {name!r}: {path(kind, name)} must declare {argument}= with a literal value")
+
+
+def path(kind: str, name: str) -> Path:
+    """Returns the file of a plugin."""
+    return _PACKAGE / ROOMS[kind] / f"{name}.py"
+
+
+@cache
+def with_imports_beside(file: Path) -> list[Path]:
+    """Returns a file and those in its folder that it imports, directly or through each other: plugins may share code."""
+    found, waiting = [], [file]
+    while waiting:
+        current = waiting.pop()
+        found.append(current)
+        for statement in ast.parse(current.read_text()).body:
+            if isinstance(statement, ast.ImportFrom) and statement.module:
+                names = [*(alias.name for alias in statement.names), statement.module.rpartition(".")[2]]
+                beside = [path for path in (current.parent / f"{name}.py" for name in names) if path.exists()]
+                same_folder = ".".join(file.resolve().parent.parts[-2:]) in statement.module
+                waiting += [path for path in beside if same_folder and path not in found]
+    return sorted(set(found))
+
+
+def _parsed(kind: str, name: str) -> ast.Module:
+    check(kind, name)
+    file = path(kind, name)
+    return _parsed_file(file, file.stat().st_mtime_ns)
+
+
+@cache  # a workflow asks for each job
+def _parsed_file(file: Path, changed: int) -> ast.Module:
+    return ast.parse(file.read_text())

@@ -1,0 +1,1 @@
+"""Readers of published file formats. Each knows a format and no dataset."""

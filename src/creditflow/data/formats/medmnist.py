@@ -1,0 +1,39 @@
+"""MedMNIST's archives (Yang et al., 2023): NumPy's .npz with images and labels of three splits."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from creditflow.core.errors import UserError, one_line
+
+#: The host of version 3.0, where each file has an address of its own.
+ADDRESS = "https://zenodo.org/records/10519652/files"
+
+
+def read_medmnist(
+    path: Path, image_shape: tuple[int, ...], n_columns: int
+) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    """Returns images uint8 (N, C, H, W) and labels int64 (N, columns) of the training and the test split; the validation split is left.
+
+    `image_shape` is that of one stored image, (28, 28) or (28, 28, 3). Raises UserError if the file is damaged or holds something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            splits = {split: (content[f"{split}_images"], content[f"{split}_labels"]) for split in ("train", "test")}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} is truncated or corrupt, or lacks a split ({one_line(error)}); delete it and get it again"
+        ) from error
+    found = {}
+    for split, (images, labels) in splits.items():
+        right = images.dtype == np.uint8 and images.shape[1:] == image_shape and labels.dtype.kind in "iu"
+        if not right or labels.shape != (len(images), n_columns):
+            raise UserError(
+                f"{path}: {split} images of shape {images.shape} and labels of shape {labels.shape} are not MedMNIST's;"
+                " delete its folder and fetch again"
+            )
+        stacked = images[:, np.newaxis] if len(image_shape) == 2 else images.transpose(0, 3, 1, 2)
+        found[split] = np.ascontiguousarray(stacked), labels.astype(np.int64)
+    return found

@@ -1,0 +1,121 @@
+"""Random numbers that are drawn in place and in parallel, and fingerprints that tell when a weight was updated.
+
+Both go through memory in 64-bit words, as many at a time as stay in cache, or as keep a GPU busy.
+"""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_WORDS = {"cpu": 2**17, "cuda": 2**22}
+
+#: Bytes up to which a tensor is drawn in one go, and a weight is its own fingerprint.
+_SMALL = 2**18
+
+#: splitmix64 (Steele, Lea and Flood, 2014): the step of its counter, shifts and factors of its finaliser.
+_STEP = 0x9E3779B97F4A7C15
+_ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+_LAST_SHIFT = 31
+
+
+def fill_uniform(target: Tensor, bound: float, *key: int) -> None:
+    """Fills a tensor with U(0, bound), in the order of its memory; the key is one or more integers in [0, 2^64).
+
+    Word j of a stream is splitmix64's finaliser of a + j b, where a and b follow from the key: each number depends on its
+    place alone, so neither the number of threads nor the device changes it. PyTorch's CPU generator draws one number
+    after the other, several times as slowly. Each half of a word makes a number of 31 random bits.
+
+    Raises RuntimeError for a tensor with gaps in its memory.
+    """
+    start, size = _hash(*key), _words(target)
+    step, scale, flat = _hash(start) | 1, bound * 2.0**-31, _in_memory(target).view(-1)
+    if target.device.type == "cpu" and target.dtype in (torch.float32, torch.float64) and target.nbytes <= _SMALL:
+        _fill_small(flat.numpy(), scale, start, step)
+        torch.autograd.graph.increment_version(target)  # NumPy wrote past autograd
+        return
+    for index, numbers in enumerate(flat.split(2 * size)):
+        words = _counters(size, target.device)[: (numbers.numel() + 1) // 2] * _signed(step)
+        words += _signed(start + index * size * step)
+        spare = torch.empty_like(words)
+        for shift, factor in _ROUNDS:  # these shifts copy the sign, which costs one of the 64 bits
+            words.bitwise_xor_(torch.bitwise_right_shift(words, shift, out=spare)).mul_(_signed(factor))
+        words.bitwise_xor_(torch.bitwise_right_shift(words, _LAST_SHIFT, out=spare))
+        halves = spare.view(torch.float32)[: numbers.numel()].copy_(words.view(torch.int32)[: numbers.numel()])
+        torch.mul(halves.abs_(), scale, out=numbers)
+
+
+def _fill_small(numbers: "np.ndarray[Any, Any]", scale: float, start: int, step: int) -> None:
+    """The same for few numbers, where calls cost more than computing, and NumPy's a third of PyTorch's."""
+    words = np.arange((len(numbers) + 1) // 2) * _signed(step)
+    words += _signed(start)
+    for shift, factor in _ROUNDS:
+        words ^= words >> shift
+        words *= _signed(factor)
+    words ^= words >> _LAST_SHIFT
+    halves = words.view(np.int32)[: len(numbers)].astype(np.float32)
+    np.multiply(np.abs(halves, out=halves), np.float32(scale), out=numbers)
+
+
+def fingerprint(weight: Tensor) -> Tensor:
+    """Returns integers that change when a weight changes in any bit; a change of memory format may count as one.
+
+    Of a large weight these are sums, modulo 2^64, of its 64-bit words times fixed random odd numbers. They are exact, so
+    neither threads nor the order of summation matter, and that a change leaves them alike has a probability of about
+    2^-32 at the most.
+    """
+    octets = _in_memory(weight.detach()).reshape(-1).view(torch.uint8)
+    if octets.numel() <= _SMALL:
+        return octets.clone()
+    whole, size = octets.numel() // 8 * 8, _words(weight)
+    words = octets[:whole]
+    if words.data_ptr() % 8:
+        words = words.clone()
+    factors, spare, sums = _factors(size, weight.device), torch.empty(size, dtype=torch.int64, device=weight.device), []
+    for part in words.view(torch.int64).split(size):
+        # A difference in the upper half alone would lose bits in the product: it is mixed into the lower half first.
+        mixed = torch.bitwise_right_shift(part, 32, out=spare[: len(part)]).bitwise_xor_(part)
+        sums.append(mixed.mul_(factors[: len(part)]).sum())
+    return torch.cat([torch.stack(sums), octets[whole:].long()])
+
+
+def _words(tensor: Tensor) -> int:
+    return _WORDS.get(tensor.device.type, 2**22)
+
+
+@cache
+def _counters(size: int, device: torch.device) -> Tensor:
+    return torch.arange(size, device=device)
+
+
+@cache
+def _factors(size: int, device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(-(2**63), 2**63 - 1, (size,), generator=generator).bitwise_or_(1).to(device)
+
+
+def _hash(*key: int) -> int:
+    """Returns a 64-bit hash of integers."""
+    state = 0
+    for word in key:
+        state = (state ^ word) + _STEP & 2**64 - 1
+        for shift, factor in _ROUNDS:
+            state = (state ^ state >> shift) * factor & 2**64 - 1
+        state ^= state >> _LAST_SHIFT
+    return state
+
+
+def _signed(word: int) -> int:
+    """Returns a word, modulo 2^64, as the signed integer of the same bits."""
+    return (word + 2**63) % 2**64 - 2**63
+
+
+def _in_memory(tensor: Tensor) -> Tensor:
+    """Returns the tensor with its dimensions in the order in which they lie in memory."""
+    return (
+        tensor
+        if tensor.is_contiguous()
+        else tensor.permute(sorted(range(tensor.dim()), key=tensor.stride, reverse=True))
+    )

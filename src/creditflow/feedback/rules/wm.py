@@ -1,0 +1,45 @@
+"""WM: weight mirroring (Akrout et al., 2019). V learns W from noise that is sent through the layer after each update of W.
+
+A mirror step draws noise x of zero mean and unit variance for the layer's inputs, lets the layer answer y = W x, and moves V towards y x^T,
+whose expectation is W: V <- (1 - rho) V + rho y x^T, a mean over a few x. The authors answer with the activation that follows the
+layer, y = f(W x + b), which a rule for single layers does not know; a linear answer has the same expectation but for a factor.
+A convolution's kernel is mirrored as a matrix, one patch of noise at a time.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from creditflow.feedback.draws import fill_uniform
+from creditflow.feedback.rule import Rule, State, xavier_uniform
+
+#: rho, and the noise samples of one mirror step: V remembers about SAMPLES / RATE of them.
+RATE, SAMPLES = 0.02, 32
+
+
+def draw(weight: Tensor, generator: torch.Generator | None) -> State:
+    """Draws the first V as FA does, and the seed that all noise follows from."""
+    first = xavier_uniform(weight, generator)
+    assert generator is not None
+    seed = torch.randint(2**62, (), generator=generator, device=generator.device)
+    return {"feedback_weight": first, "seed": seed.cpu(), "updates": torch.tensor(0)}
+
+
+def mirror(weight: Tensor, state: State) -> State:
+    """Takes mirror step number `updates`."""
+    updates = state["updates"] + 1
+    matrix = weight.flatten(1)
+    noise = torch.empty(SAMPLES, matrix.shape[1], device=weight.device)
+    fill_uniform(noise, 1.0, int(state["seed"]), int(updates))
+    noise = noise.sub_(0.5).mul_(math.sqrt(12.0)).to(weight.dtype)
+    answer = noise @ matrix.t()
+    moved = state["feedback_weight"].flatten(1).mul(1 - RATE).addmm_(answer.t(), noise, alpha=RATE / SAMPLES)
+    return {
+        "feedback_weight": torch.empty_like(weight).copy_(moved.view(weight.shape)),
+        "seed": state["seed"],
+        "updates": updates,
+    }
+
+
+RULE = Rule(feedback_weight=lambda weight, state: state["feedback_weight"], initial_state=draw, after_update=mirror)

@@ -1,5 +1,0 @@
-"""frSF: fixed random-magnitude sign-concordant feedback (Liao et al., 2016), V = M * sign(W), M drawn once."""
-
-from creditflow.learning.rule import Rule, random_magnitude, sign_concordant
-
-RULE = Rule(feedback_weight=sign_concordant, initial_state=random_magnitude, elementwise=True)

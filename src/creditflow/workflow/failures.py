@@ -1,0 +1,58 @@
+"""Why jobs failed, in one line each, from what Snakemake, SLURM and the jobs themselves wrote. Imports nothing heavy."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+_BLOCK = re.compile(r"^Error in (?:local)?rule (\w+)[^\n]*:\n(.*?)(?=^\[|^Error in |\Z)", re.MULTILINE | re.DOTALL)
+_LOGS = re.compile(r"^\s+log: ([^\n]*?)(?: \(check|$)", re.MULTILINE)
+
+#: What SLURM writes into its job log or answers to Snakemake, and what to do about it; the first that is found counts.
+_ADVICE = (
+    (
+        r"invalid partition specified: (\S+)",
+        "the cluster has no partition {0}; name one that `sinfo` lists as slurm_partition in the profile",
+    ),
+    (r"[Ii]nvalid account", "the cluster does not know the account; name yours as slurm_account in the profile"),
+    (
+        r"OUT_OF_MEMORY|[Ee]xceeded (?:job )?memory limit|oom[-_ ]kill|out-of-memory",
+        "killed for lack of memory; raise its mem_mb in the profile",
+    ),
+    (
+        r"'TIMEOUT'|DUE TO TIME LIMIT",
+        "out of time; raise its runtime in the profile (training goes on from its checkpoint)",
+    ),
+    (r"sbatch failed\. The error message was '([^'\n]*)", "sbatch refused the job: {0}"),
+    (
+        r"is: '(CANCELLED|NODE_FAIL|PREEMPTED|DEADLINE|BOOT_FAIL)'",
+        "SLURM ended the job ({0}); run the same command again",
+    ),
+)
+
+_SILENT = "ended without a word, as a process killed for lack of memory does; raise its mem_mb in the profile, or run fewer jobs at once"
+
+
+def explain_failures(snakemake_log: str) -> list[str]:
+    """Returns one line for each job that failed, from the text of Snakemake's log; of a job's attempts the last counts."""
+    reasons = {}
+    for rule, body in _BLOCK.findall(snakemake_log):
+        found = _LOGS.search(body)
+        logs = [Path(path) for path in found[1].split(", ")] if found else []
+        reasons[rule, *logs[:1]] = _reason(body, logs)
+    return [f"error: {' '.join(map(str, job))}: {reason}" for job, reason in reasons.items()]
+
+
+def _reason(body: str, logs: Iterable[Path]) -> str:
+    written = [log.read_text(errors="replace") for log in logs if log.is_file()]
+    lines = [line for text in written[:1] for line in text.splitlines()]
+    own = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    if own:
+        return own[-1]
+    said = "\n".join([body, *written])
+    for pattern, advice in _ADVICE:
+        found = re.search(pattern, said)
+        if found:
+            return advice.format(*found.groups())
+    if any(line.startswith("Traceback") for line in lines):
+        return f"{lines[-1]} (a defect of creditflow: please report it, with its log)"
+    return _SILENT

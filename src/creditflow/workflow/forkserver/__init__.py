@@ -1,0 +1,81 @@
+"""Short stages without their start-up: forked from a process that has loaded their libraries (`server.py`)."""
+
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+#: Stages that take seconds; loading PyTorch again for each would take as long as the science.
+STAGES = (
+    "attack",
+    "attack_retrieval",
+    "audit",
+    "collect",
+    "encode",
+    "evaluate",
+    "make_table",
+    "plot_figure",
+    "retrieve",
+    "select_member",
+)
+
+#: Of those stages; never creditflow itself, whose files may change between two jobs.
+LIBRARIES = ("torch", "foolbox", "safetensors.torch", "pandas", "pyarrow.parquet", "matplotlib.figure")
+
+#: From as many jobs on it pays.
+MIN_JOBS = 8
+
+#: A forked process has one thread, so the server must have no other. Stages set the number that PyTorch is to use.
+_ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
+
+_HERE = Path(__file__).parent
+
+#: Kept, as the other end of its standard input tells a server that this process lives.
+_servers: list["subprocess.Popen[bytes]"] = []
+
+
+def start() -> str:
+    """Starts a server, which ends after this process and its last fork have.
+
+    Returns a Bash function that has `python STAGE` run by it; all other calls of `python` stay as they are, and so do those of stages
+    that the server cannot serve. Empty where the folder for temporary files takes no socket.
+    """
+    try:
+        server, client = launch(LIBRARIES)
+    except OSError:  # full, read-only, or with a path of a hundred characters
+        return ""
+    _servers.append(server)
+    stages = "|".join(f"src/{name}.py" for name in STAGES)
+    return f'python() {{ case "${{1-}}" in {stages}) command {shlex.join(client)} "$@" ;; *) command python "$@" ;; esac; }}; '
+
+
+def launch(libraries: Sequence[str]) -> tuple["subprocess.Popen[bytes]", list[str]]:
+    """Returns a server, and the command that runs a stage in a fork of it. Raises OSError where no socket can be made."""
+    folder = Path(tempfile.mkdtemp(prefix="creditflow-forks-"))
+    try:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(folder / "socket"))
+            listening.listen(1024)  # clients wait while the libraries load
+            descriptor = listening.fileno()
+            command = [sys.executable, str(_HERE / "server.py"), str(descriptor), *libraries]
+            server = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                pass_fds=[descriptor],
+                start_new_session=True,
+                env=os.environ | _ONE_THREAD,
+            )
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return server, [sys.executable, "-I", "-S", str(_HERE / "client.py"), str(folder / "socket")]

@@ -1,0 +1,120 @@
+"""Published hyper-parameters as data: files of `config/hyperparameters`, a row for each rule, which variants of a population take over."""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from creditflow.core.errors import UserError
+from creditflow.core.merging import merged
+from creditflow.core.plugins import suggestion
+
+FOLDER = Path("config/hyperparameters")
+
+_OPTIMIZER = ("beta1", "beta2", "stability")
+_FEEDBACK = ("feedback_learning_rate", "feedback_beta1", "feedback_beta2", "feedback_stability")
+
+#: Rules that follow the gradient, or fixed feedback, and have nothing else to set.
+_WITHOUT_FEEDBACK = ("bp", "dfa_targets")
+
+
+def with_published(variant: Mapping[str, Any], rules: Sequence[str], where: str) -> dict[str, Any]:
+    """Returns a variant with settings and learning rates in place of its `hyperparameters`; what it says itself comes first.
+
+    Each of these is {file, table, row, dataset, variant}: the rows of that table whose dataset is `row`, for the experiment's `dataset`.
+
+    Raises UserError for a file or rows that are not there, and for a row in which something is missing or no number.
+    """
+    filled: dict[str, Any] = {"settings": {}, "learning_rates": {}}
+    for chosen in variant["hyperparameters"]:
+        of_rules, rates = _of_dataset(chosen, rules, where)
+        filled = merged(
+            filled,
+            {
+                "settings": {"datasets": {chosen["dataset"]: {"rules": of_rules}}},
+                "learning_rates": {chosen["dataset"]: rates},
+            },
+        )
+    return merged(filled, {key: value for key, value in variant.items() if key != "hyperparameters"})
+
+
+def _of_dataset(
+    chosen: Mapping[str, str], rules: Sequence[str], where: str
+) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """Returns settings and learning rates by rule. A rate is the row's over its step size, as the authors' code divides it."""
+    rows = _rows(chosen, where)
+    of_rules: dict[str, Any] = {}
+    rates: dict[str, list[float]] = {}
+    for rule in rules:
+        if rule in rows:
+            place = f"{where}: {chosen['file']}.csv, {chosen['table']}, {chosen['row']}, {rule}"
+            of_rules[rule], rates[rule] = _settings(rows[rule], rule, place)
+    if not rates:
+        raise UserError(f"{where}: no row for any of the rules {', '.join(rules)}; there are {', '.join(sorted(rows))}")
+    return of_rules, rates
+
+
+def _rows(chosen: Mapping[str, str], where: str) -> dict[str, dict[str, str]]:
+    known = sorted(path.stem for path in FOLDER.glob("*.csv"))
+    if chosen["file"] not in known:
+        raise UserError(f"{where}.file: unknown hyper-parameters {chosen['file']!r}{suggestion(chosen['file'], known)}")
+    with (FOLDER / f"{chosen['file']}.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file, restval=""))
+    for key, column in (("table", "table"), ("row", "dataset"), ("variant", "variant")):
+        wanted = chosen.get(key, "")
+        found = sorted({row[column] for row in rows})
+        rows = [row for row in rows if row[column] == wanted]
+        if not rows:
+            raise UserError(f"{where}.{key}: no row with {column} {wanted!r}{suggestion(wanted, found)}")
+    return {row["rule"]: row for row in rows}
+
+
+def _settings(row: Mapping[str, str], rule: str, place: str) -> tuple[dict[str, Any], list[float]]:
+    """Returns what a row says, as settings of a population and learning rates."""
+    feedback = rule not in _WITHOUT_FEEDBACK
+
+    def numbers(name: str) -> list[float]:
+        return [_number(text, name, place) for text in row.get(name, "").split("|")]
+
+    def number(name: str) -> float:
+        return numbers(name)[0]
+
+    rates = [rate / number("step_size") for rate in numbers("learning_rate")]
+    settings: dict[str, Any] = {"optimizer": {"kind": "adam"} | {name: number(name) for name in _OPTIMIZER}}
+    if len(rates) > 1:
+        stabilities = numbers("stability")
+        if len(stabilities) != len(rates):
+            raise UserError(f"{place}: {len(rates)} learning rates, but {len(stabilities)} stabilities")
+        settings["optimizer"] |= {"layer_rates": [rate / rates[0] for rate in rates], "layer_stabilities": stabilities}
+    if feedback:
+        rate, beta1, beta2, stability = (number(name) for name in _FEEDBACK)
+        decay = number("feedback_weight_decay")
+        settings["feedback_optimizer"] = {
+            "kind": "adam",
+            "beta1": beta1,
+            "beta2": beta2,
+            "stability": stability,
+            "weight_decay": decay,
+        }
+        settings["feedback_learning_rate"] = rate
+        settings["rule"] = {"step_size": number("step_size"), "sigma": number("sigma")}
+        epochs = {name: int(number(name)) for name in ("feedback_epochs", "extra_feedback_epochs")}
+        settings |= {name: value for name, value in epochs.items() if value}
+        if rule == "ddtp_rhl":
+            settings["rule"]["width"] = int(number("width"))
+            if "recurrent" in row["variant"]:
+                settings["rule"]["recurrent"] = True
+    return settings, rates[:1]
+
+
+def _number(text: str, name: str, place: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(
+            f"{place}: {name} is {'missing' if not text else repr(text) + ', no number'}; give it in the file"
+        )
+    return value

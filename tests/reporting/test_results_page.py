@@ -1,0 +1,92 @@
+"""The page of results: it is what its claims and the exported tables say, and mistakes in the claims are explained."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from creditflow.core.errors import UserError
+from creditflow.reporting.results_page import results_page
+from helpers import ROOT, stage
+
+NUMBER = {"table": "audit", "where": {"rule": "frsf", "epsilon": 0.1}, "column": "worst", "form": "percent"}
+CLAIM = {
+    "claim": "It is robust",
+    "data": "digits",
+    "experiment": "tiny",
+    "measured": "The worst case is {worst}%.",
+    "numbers": {"worst": NUMBER},
+    "verdict": "masked",
+}
+PAPER = {"title": "A paper", "claims": [CLAIM], "elsewhere": [{"what": "the rest", "command": "snakemake rest"}]}
+
+
+def test_the_page_in_the_repository_is_what_its_tables_say() -> None:
+    assert (ROOT / "docs/results/README.md").read_text() == results_page(ROOT / "docs/results")
+
+
+def page(folder: Path, papers: Any) -> str:
+    (folder / "tiny/tables").mkdir(parents=True)
+    (folder / "tiny/tables/audit.csv").write_text(
+        "rule,epsilon,worst,verdict\nfrsf,0.1,0.035,masked\nfrsf,0.3,0,masked\nbp,0.1,0.02,\n"
+    )
+    (folder / "claims.yaml").write_text(yaml.safe_dump(papers))
+    return results_page(folder)
+
+
+def test_numbers_come_from_the_tables(tmp_path: Path) -> None:
+    claim = CLAIM | {"verdict": "{verdict}", "measured": "{worst}, {points}, {plain}"}
+    claim["numbers"] = {"worst": NUMBER, "points": NUMBER | {"form": "points"}, "plain": NUMBER | {"form": "number"}}
+    claim["numbers"] |= {"verdict": NUMBER | {"column": "verdict", "form": "text"}}  # type: ignore[operator]
+    text = page(tmp_path, [PAPER | {"claims": [claim]}])
+    assert "| It is robust | 3.5, +3.5, 0.035 | digits; [tiny](tiny/README.md) | masked |" in text
+    assert "- the rest: `snakemake rest`" in text and "## A paper" in text
+    done = stage("write_page", "--folder", tmp_path)
+    assert done.returncode == 0 and (tmp_path / "README.md").read_text() == text
+
+
+def test_a_figure_is_shown_if_it_was_exported(tmp_path: Path) -> None:
+    paper = PAPER | {"figure": {"experiment": "tiny", "name": "audit", "caption": "What it shows."}}
+    with pytest.raises(UserError, match=r"paper 1, figure: .*audit\.png is missing; export tiny first"):
+        page(tmp_path / "without", [paper])
+    (tmp_path / "with/tiny/figures").mkdir(parents=True)
+    (tmp_path / "with/tiny/figures/audit.png").touch()
+    assert "\n\n![audit of tiny](tiny/figures/audit.png)\n\nWhat it shows.\n\n" in page(tmp_path / "with", [paper])
+
+
+@pytest.mark.parametrize(
+    ("number", "claim", "message"),
+    [
+        ({"table": "table9"}, {}, "table9.csv is missing; export tiny first"),
+        ({"column": "best"}, {}, "has no column 'best'; it has rule, epsilon, worst, verdict"),
+        ({"where": {"rule": "frsf"}}, {}, "2 rows of .* fit, not one"),
+        ({"where": {"rule": "usf"}}, {}, "0 rows of .* fit, not one"),
+        ({"form": "roman"}, {}, "form must be one of percent, points, number, text, not 'roman'"),
+        (
+            {},
+            {"measured": "The worst case is {wurst}%."},
+            "paper 1, claim 1: 'worst' is either not in the text or not under `numbers`",
+        ),
+        (
+            {},
+            {"verdict": "masked, 3 points remain"},
+            "paper 1, claim 1: the verdict has a number of its own; name one under `numbers`",
+        ),
+        ({}, {"verdict": None, "extra": 1}, "paper 1, claim 1: expected the keys .* found .*extra"),
+    ],
+)
+def test_mistakes_in_claims_are_explained(
+    number: dict[str, Any], claim: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    wrong = CLAIM | {"numbers": {"worst": NUMBER | number}} | claim
+    with pytest.raises(UserError, match=message):
+        page(tmp_path, [PAPER | {"claims": [wrong]}])
+
+
+@pytest.mark.parametrize(
+    ("papers", "message"), [({}, "expected a list of papers"), ([{"title": "t"}], "paper 1: expected the keys")]
+)
+def test_claims_that_are_no_list_of_papers_are_explained(papers: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        page(tmp_path, papers)

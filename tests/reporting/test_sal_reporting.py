@@ -1,0 +1,135 @@
+"""SAL's figures that show populations themselves: what they draw is what training left behind."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from creditflow.core import plugins
+from creditflow.core.errors import UserError
+from creditflow.core.settings import parse
+from creditflow.models.build import ModelSpec
+from creditflow.populations.images import FlatImages
+from creditflow.populations.population import Member
+from creditflow.populations.rule import get_update_rule
+from creditflow.populations.settings import PopulationSettings
+from creditflow.populations.storage import save_population
+from creditflow.populations.training import train_population
+from creditflow.records.record import Keys, Metric, Record
+from creditflow.reporting.collection import long_form, read_frames
+from creditflow.reporting.figure import write_figure
+from creditflow.reporting.figures.sal_figure3 import matrices
+from creditflow.reporting.figures.sal_figure5 import grid
+from creditflow.reporting.sources import source_files
+from creditflow.workflow.experiments import Experiment, load_experiments
+from helpers import ROOT
+
+SETTINGS = {
+    "epochs": 2,
+    "batch_size": 16,
+    "hidden": [10, 8],
+    "loss": "mse",
+    "initialisation": "gaussian",
+    "biases": False,
+    "validation_images": 30,
+    "rule": {"downstream": [12, 9], "scale": 0.3},
+}
+
+
+def trained(folder: Path, variant: str, rates: tuple[float, ...]) -> Path:
+    """Trains two seeds of SAL on random pictures and saves them where the workflow would."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (120, 16), generator=generator, dtype=torch.uint8)
+    data = FlatImages(pixels, torch.randint(0, 3, (120,), generator=generator), 3)
+    settings = parse(PopulationSettings, SETTINGS, "settings")
+    members = [Member(seed, rate) for rate in rates for seed in (3, 4)]
+    population = train_population(get_update_rule("sal"), members, data, data, settings)
+    path = folder / "population/digits" / variant / "sal.safetensors"
+    path.parent.mkdir(parents=True)
+    spec = ModelSpec("mlp", (1, 4, 4), 3, (0.0,), (1.0,), {"hidden": [10, 8], "activation": "relu"})
+    facts: dict[str, Any] = {"settings": {"settings": SETTINGS}, "measured_images": settings.measured_images(600, 120)}
+    save_population(path, population, rule="sal", spec=spec.to_json(), **facts)
+    return path
+
+
+def test_figure_3_shows_the_start_as_it_was_drawn_and_the_end_as_it_was_saved(tmp_path: Path) -> None:
+    still, learned = trained(tmp_path, "still", (1e-30,)), trained(tmp_path, "learned", (0.02,))
+    for path, moved in ((still, False), (learned, True)):
+        (frame,) = read_frames([path], "populations")
+        for layer in (1, 2):
+            found = matrices(frame.iloc[0], layer)
+            assert found["v_bar"][0].shape == ((10, 12), (8, 9))[layer - 1]
+            assert found["weight"][0].shape == ((10, 16), (8, 10))[layer - 1]
+            for before, after in found.values():
+                assert bool((before - after).abs().max() > 1e-4) == moved
+    figure = plugins.load("figure", "sal_figure3").FIGURE
+    settings = parse(figure.settings, {"variants": {"SAL": "learned"}}, "figure")
+    write_figure(figure, frame, settings, tmp_path / "three")
+    assert (tmp_path / "three.png").stat().st_size > 5000
+    with pytest.raises(UserError, match="learned has 2 hidden layers, no layer 3"):
+        figure.draw(frame, parse(figure.settings, {"variants": {"SAL": "learned"}, "layer": 3}, "figure"))
+    with pytest.raises(UserError, match="variants must name one population"):
+        parse(figure.settings, {}, "figure")
+
+
+def test_figure_5_has_every_rates_mean_over_seeds_and_no_number_where_one_diverged(tmp_path: Path) -> None:
+    paths = [trained(tmp_path, "low", (0.001, 0.02)), trained(tmp_path, "high", (0.02, 1e6))]
+    (frame,) = read_frames(paths, "populations")
+    found = grid(frame, {"a": "low", "b": "high"})
+    assert list(found.columns) == [0.001, 0.02, 1e6]
+    two = frame[(frame.backbone == "low") & (frame.learning_rate == 0.02)].best_score
+    assert len(two) == 2 and found.loc["a", 0.02] == pytest.approx(two.mean())
+    assert np.isnan(found.loc["b", 1e6]) and np.isnan(found.loc["b", 0.001])
+    figure = plugins.load("figure", "sal_figure5").FIGURE
+    settings = parse(figure.settings, {"variants": {"a": "low", "b": "high"}}, "figure")
+    write_figure(figure, frame, settings, tmp_path / "five")
+    assert (tmp_path / "five.png").stat().st_size > 5000
+    with pytest.raises(UserError, match="every network diverged"):
+        grid(frame[frame.learning_rate == 1e6], {"b": "high"})
+
+
+def test_the_circuit_is_drawn_by_epoch(tmp_path: Path) -> None:
+    names = ("update_angle", "v_cosine", "effective_rank", "h_mean_eigenvalue", "h_largest_eigenvalue")
+    records = []
+    for rule, angle in (("fa", 80.0), ("sal", 60.0)):
+        metrics = tuple(Metric(name, None, angle / epoch, 40, epoch) for name in names for epoch in (1, 2))
+        keys = Keys("e", "classification", "digits", "v", rule, 0, "clean", "none")
+        records.append(Record(Path("r.json"), keys, metrics, {}, {}))
+    figure = plugins.load("figure", "sal_alignment").FIGURE
+    frame = long_form(records)
+    canvas = figure.draw(frame, parse(figure.settings, {}, "figure"))
+    assert [list(line.get_ydata()) for line in canvas.axes[0].get_lines()][:2] == [[80.0, 40.0], [60.0, 30.0]]
+    with pytest.raises(UserError, match="no update angle of 'sal'"):
+        figure.draw(frame[frame.rule == "fa"], parse(figure.settings, {}, "figure"))
+    write_figure(figure, frame, figure.settings(), tmp_path / "s")
+    assert (tmp_path / "s.png").stat().st_size > 5000
+
+
+@pytest.fixture(scope="module")
+def experiment() -> Experiment:
+    return load_experiments(ROOT / "config/experiments", ROOT / "config/schema.yaml")["sal_fashion"]
+
+
+def test_a_figure_of_populations_names_its_files(experiment: Experiment) -> None:
+    (path,) = source_files(experiment, Path("results"), "figure", "sal_figure3")
+    assert path.parts[:3] == ("results", "sal_fashion", "population") and path.name == "sal.safetensors"
+    assert len(source_files(experiment, Path("results"), "figure", "sal_figure5")) > 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "variants: name populations of this experiment"),
+        ({"variants": {"a": "mlp_20"}}, "unknown variant 'mlp_20'; did you mean 'mlp_200'"),
+        ({"variants": {"a": "mlp_200"}, "rule": "dfa"}, "has no population of rule 'dfa'"),
+        ({"variants": {"a": "mlp_200"}, "dataset": "mnist"}, "on dataset 'mnist'"),
+    ],
+)
+def test_a_figure_of_populations_that_are_not_there_says_so(
+    experiment: Experiment, settings: dict[str, Any], message: str
+) -> None:
+    experiment.keys["figures"]["sal_figure3"] = settings
+    with pytest.raises(UserError, match=message):
+        source_files(experiment, Path("results"), "figure", "sal_figure3")

@@ -1,0 +1,368 @@
+"""The configuration: what is accepted, and the one line for what is not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from creditflow.core import plugins
+from creditflow.core.errors import UserError
+from creditflow.workflow.experiments import check_target, check_workflow, load_experiments
+from helpers import ROOT
+
+SCHEMA = ROOT / "config/schema.yaml"
+QUICK: dict[str, Any] = yaml.safe_load((ROOT / "config/experiments/quick.yaml").read_text())
+
+
+def load(folder: Path, **experiments: Any) -> dict[str, Any]:
+    for name, keys in experiments.items():
+        (folder / f"{name}.yaml").write_text(keys if isinstance(keys, str) else yaml.safe_dump(keys))
+    return load_experiments(folder, SCHEMA)
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """`quick` with one key at a dotted path replaced."""
+    keys: dict[str, Any] = yaml.safe_load(yaml.safe_dump(QUICK))
+    *parents, last = path.split(".")
+    place = keys
+    for part in parents:
+        place = place[part]
+    place[last] = value
+    return keys
+
+
+def test_every_experiment_of_the_project_is_valid() -> None:
+    assert "quick" in load_experiments(ROOT / "config/experiments", SCHEMA)
+
+
+def test_quick_is_what_the_readme_promises() -> None:
+    quick = load_experiments(ROOT / "config/experiments", SCHEMA)["quick"]
+    assert len(list(quick.chains())) == 5 * 3
+    everywhere = [("fgsm", "exact"), ("fgsm", "feedback"), ("pgd", "exact"), ("pgd", "feedback"), ("apgd_ce", "exact")]
+    everywhere += [(name, "none") for name in ("square", "transfer", "boundary", "hopskipjump")]
+    for rule in quick.keys["rules"]:
+        assert set(everywhere) <= set(quick.conditions("fashion_5_9", rule, 1))
+    met = {attack for rule in ("bp", "frsf", "brsf") for attack, _ in quick.conditions("fashion_5_9", rule, 0)}
+    assert met == set(plugins.names("attack")) - {"pgd_mse", "pgd_mse_code", "fgsm_mse"}  # those are another paper's
+    assert [
+        rule for rule in quick.keys["rules"] if ("pgd_eot", "feedback") in quick.conditions("fashion_5_9", rule, 2)
+    ] == ["brsf"]
+    n_conditions = sum(
+        len(list(quick.conditions("fashion_5_9", rule, seed)))
+        for rule in quick.keys["rules"]
+        for seed in quick.keys["seeds"]
+    )
+    assert len(quick.record_paths(Path("results"))) == 3 * 5 + n_conditions
+    for attack in ("fgsm", "pgd"):
+        assert quick.keys["attacks"][attack]["epsilons"] == [0, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5]
+        assert quick.keys["attacks"][attack]["images"] >= 1000
+    for attack in ("boundary", "hopskipjump"):
+        assert quick.keys["attacks"][attack]["images"] >= 32
+
+
+def test_a_surrogate_is_the_bp_twin_and_never_the_model_itself() -> None:
+    quick = load_experiments(ROOT / "config/experiments", SCHEMA)["quick"]
+    assert [quick.surrogate("lenet5", "frsf", seed) for seed in (0, 1, 2)] == [("bp", 0), ("bp", 1), ("bp", 2)]
+    assert [quick.surrogate("lenet5", "bp", seed) for seed in (0, 1, 2)] == [("bp", 1), ("bp", 2), ("bp", 0)]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("rules", ["bp", "frfs"], "rules: unknown rule 'frfs'; did you mean 'frsf'"),
+        ("backbones", ["resnet"], "backbones: unknown backbone 'resnet'"),
+        ("datasets.fashion_0_4.source", "fashion", "datasets: unknown dataset 'fashion'; did you mean 'fashion_mnist'"),
+        (
+            "attacks.pgdd",
+            {"epsilons": [0.1], "images": 1, "batch_size": 1},
+            "attacks: unknown attack 'pgdd'; did you mean 'pgd'",
+        ),
+        ("figures.figure7", {}, "figures: unknown figure 'figure7'"),
+        ("finetune.settings.epoch", 3, "finetune.settings: unknown key 'epoch'; did you mean 'epochs'"),
+        ("sedes", [1], "unknown key 'sedes'; did you mean 'seeds'"),
+        ("attacks.pgd.epsilons", [0.1, -0.1], "attacks.pgd.epsilons.1: -0.1 is less than the minimum of 0"),
+        ("attacks.pgd.epsilons", [], "attacks.pgd.epsilons: must not have fewer than 1 entries"),
+        ("attacks.pgd.epsilons", [0.1, 0.1], "attacks.pgd.epsilons: [0.1, 0.1] has non-unique elements"),
+        ("seeds", [], "seeds: must not have fewer than 1 entries"),
+        ("rules", [], "rules: must not have fewer than 1 entries"),
+        ("seeds", ["a"], "seeds.0: 'a' is not of type 'integer'"),
+        (
+            "finetune.settings.learning_rate",
+            0,
+            "finetune.settings.learning_rate: 0 is less than or equal to the minimum of 0",
+        ),
+        ("finetune.datasets", ["fashion"], "finetune.datasets: 'fashion' is not under `datasets`"),
+        (
+            "pretrain.dataset",
+            "fashion_04",
+            "pretrain.dataset: 'fashion_04' is not under `datasets`; did you mean 'fashion_0_4'",
+        ),
+        ("gradients", ["exakt"], "gradients.0: 'exakt' is not one of"),
+        ("extends", "nothing", "extends: unknown experiment 'nothing'"),
+        ("extends", "wrong", "extends: 'wrong' leads back to itself"),
+        ("extends", ["quick"], "extends: ['quick'] is not the name of an experiment"),
+        ("attacks.pgd.epsilons", [0.1, float("nan")], "attacks.pgd.epsilons.1: nan is not a finite number"),
+        (
+            "finetune.settings.learning_rate",
+            float("inf"),
+            "finetune.settings.learning_rate: inf is not a finite number",
+        ),
+        (
+            "finetune.overrides",
+            {"fashion_59": {"epochs": 1}},
+            "finetune.overrides: 'fashion_59' is not under `datasets`",
+        ),
+        ("finetune.overrides", {"fashion_5_9": {"epoch": 1}}, "finetune.overrides.fashion_5_9: unknown key 'epoch'"),
+        (
+            "pretrain",
+            {"weights": "IMAGENET1K_V1", "start": "random"},
+            "pretrain: give one of dataset, weights, experiment, start, not w",
+        ),
+        ("pretrain", {"settings": {"epochs": 1}}, "pretrain.settings: 'batch_size' is a required property"),
+        ("pretrain", {"files": {}}, "pretrain: give one of dataset, weights, experiment, start, not none of them"),
+        ("pretrain", {"dataset": "fashion_0_4"}, "pretrain: settings is missing"),
+        ("pretrain", {"experiment": "quik"}, "pretrain.experiment: unknown experiment 'quik'"),
+        ("pretrain", {"experiment": "wrong"}, "pretrain.experiment: 'wrong' does not pretrain models itself"),
+        ("pretrain", {"start": "cold"}, "pretrain.start: 'cold' is not one of"),
+        (
+            "pretrain",
+            {"weights": "IMAGENET1K_V1", "files": {"resnet": {"path": "x", "sha256": "0" * 8}}},
+            "pretrain.files: unknown backbone 'resnet'; did you mean 'resnet18'",
+        ),
+        ("finetune.settings", {"epoch": 1}, "finetune.settings: unknown key 'epoch'; did you mean 'epochs'"),
+        ("input", {"siz": 32}, "input: Unevaluated properties are not allowed ('siz' was unexpected)"),
+        ("input", {"size": 0}, "input.size: 0 is less than the minimum of 1"),
+        ("input", {"backbones": {"resnet": {"size": 32}}}, "input.backbones: unknown backbone 'resnet'"),
+        ("input", {"resize": "stretch"}, "input.resize: 'stretch' is not one of"),
+        ("attacks.pgd.datasets", ["fashion_0_4"], "attacks.pgd.datasets: 'fashion_0_4' is not under `datasets`"),
+        ("datasets.fashion_5_9.source", "coco", "attacks.apgd_ce: images of fashion_5_9 may have several labels"),
+        ("threads", 0, "threads: 0 is less than the minimum of 1"),
+        ("attacks.pgd.epsilons", [0.1, 0.05], "attacks.pgd.epsilons: [0.1, 0.05] must rise"),
+        ("attacks.pgd.rules", ["sal"], "attacks.pgd.rules: 'sal' is not under `rules`"),
+        (
+            "attacks.pgd.gradients",
+            ["exakt"],
+            "attacks.pgd.gradients: 'exakt' is not under `gradients`; did you mean 'exact'",
+        ),
+        (
+            "rules",
+            ["frsf", "usf", "brsf"],
+            "attacks.transfer: transfers from the model that `bp` trained; add `bp` to `rules`",
+        ),
+        ("audit.claim", "fab", "audit.claim: 'fab' is not under `audit.attacks`"),
+        ("audit.attacks", ["pgd", "boundary"], "audit.attacks: boundary bounds another norm than pgd"),
+        ("audit.attacks", ["pgd", "fab"], "audit.attacks: fab does not attack every rule"),
+        ("attacks.square.rules", ["frsf"], "audit.attacks: square does not attack every rule"),
+        ("audit.claim", "square", "audit.claim: square must use a gradient and attack every rule"),
+        ("audit.claim", "pgd_eot", "audit.claim: pgd_eot must use a gradient and attack every rule"),
+        ("gradients", ["feedback"], "attacks.apgd_ce.gradients: 'exact' is not under `gradients`"),
+        ("seeds", [0], "audit.attacks: transfer needs a second seed"),
+        ("attacks.square.seeds", [0], "audit.attacks: square leaves out seeds"),
+        ("attacks.square.seeds", [7], "attacks.square.seeds: 7 is not under `seeds`"),
+        ("audit.epsilons", [0.2], "audit.attacks: fgsm has no epsilon 0.2"),
+        ("tables.audit_guards", {}, "audit shows the audit; add `audit`"),
+    ],
+)
+def test_mistakes_are_named_with_file_and_key(path: str, value: Any, message: str, tmp_path: Path) -> None:
+    keys = changed(path, value)
+    if "add `audit`" in message:
+        del keys["audit"]
+    if path == "rules" and "transfer" in message:
+        del keys["audit"], keys["tables"]["audit"], keys["tables"]["audit_guards"], keys["figures"]["audit"]
+        for attack in ("pgd_eot", "apgd_dlr", "apgd_targeted", "fab", "tpgd", "few_pixel"):
+            del keys["attacks"][attack]
+    with pytest.raises(UserError) as caught:
+        load(tmp_path, wrong=keys)
+    text = str(caught.value)
+    assert text.startswith(f"{tmp_path}/wrong.yaml: {message}"), text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "not valid YAML"),
+        ("a: 2026-13-01", "not valid YAML .month must be in"),
+        ("a: &a [*a]", "a value contains itself"),
+        (f"a: {'[' * 300_000}", "more than 100 levels"),
+        ("- a", "expected keys and values"),
+        ("", "expected keys and values"),
+        ("description: x", "required"),
+    ],
+)
+def test_files_that_are_no_experiment(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        load(tmp_path, wrong=text)
+
+
+def test_no_experiment_at_all_and_a_reserved_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no experiments"):
+        load(tmp_path)
+    for name in ("data", "attack", "my exp-2", "prefetch_x"):
+        folder = tmp_path / name
+        folder.mkdir()
+        with pytest.raises(UserError, match=f"cannot be called '{name}'"):
+            load(folder, **{name: QUICK})
+
+
+def test_extends_merges_mappings_and_replaces_lists(tmp_path: Path) -> None:
+    over = {"extends": "base", "seeds": [0, 7], "attacks": {"pgd": {"settings": {"steps": 9}}}}
+    found = load(tmp_path, base=QUICK, over=over, more={"extends": "over", "backbones": ["small_cnn"]})
+    keys = found["more"].keys
+    assert (keys["seeds"], keys["backbones"]) == ([0, 7], ["small_cnn"])
+    assert keys["attacks"]["pgd"]["settings"] == QUICK["attacks"]["pgd"]["settings"] | {"steps": 9}
+    assert keys["attacks"]["fgsm"] == QUICK["attacks"]["fgsm"]
+    assert found["base"].keys == QUICK
+    fewer = load(
+        tmp_path,
+        base=QUICK,
+        fewer={
+            "extends": "base",
+            "audit": None,
+            "tables": {"audit": None, "audit_guards": None},
+            "figures": {"audit": None},
+        },
+    )
+    assert "audit" not in fewer["fewer"].keys
+    assert set(fewer["fewer"].keys["tables"]) == set(QUICK["tables"]) - {"audit", "audit_guards"}
+
+
+def test_the_workflows_own_configuration(tmp_path: Path) -> None:
+    found = load(tmp_path, quick=QUICK)
+    good = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    check_workflow(good, found, SCHEMA)
+    for change, message in [
+        ({"default_experiment": "quik"}, "unknown experiment 'quik'; did you mean 'quick'"),
+        ({"device": "gpu"}, "device: 'gpu' does not match"),
+        ({"data": {}}, "'search_paths' is a required property"),
+        ({"devise": "cpu"}, "unknown key 'devise'; did you mean 'device'"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            check_workflow(good | change, found, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("quik", "'quik' is neither an experiment nor a rule; did you mean 'quick'"),
+        ("figure2.pdf", "'figure2.pdf' is neither an experiment nor a rule"),
+        ("results/quik/figures/figure2.pdf", "unknown experiment 'quik'; did you mean 'quick'"),
+        (
+            "results/quick/figures/figure3.pdf",
+            "makes no such file; the nearest it makes is results/quick/figures/figure2.pdf",
+        ),
+        (
+            "results/quick/figures/figure2.jpg",
+            "makes no such file; the nearest it makes is results/quick/figures/figure2.p",
+        ),
+        (
+            "results/quick/table/table1.csv",
+            "makes no such file; the nearest it makes is results/quick/tables/table1.csv",
+        ),
+        ("results/quick", "makes no such file"),
+        (
+            "results/quick/pretrain/lenet5/seed9.json",
+            "makes no such file; the nearest it makes is results/quick/pretrain/lenet5/seed",
+        ),
+    ],
+)
+def test_targets_that_nothing_makes_are_explained(target: str, message: str, tmp_path: Path) -> None:
+    found = load(tmp_path, quick=QUICK)
+    with pytest.raises(UserError, match=message):
+        check_target(target, found, ["all", "quick"])
+
+
+POSSIBLE = [
+    "quick",
+    "all",
+    "results/quick/figures/figure2.svg",
+    "results/quick/tables/table1.tex",
+    "results/quick/records.parquet",
+    "results/quick/attack/fashion_5_9/lenet5/frsf/pgd/feedback/seed2.json",
+    "results/quick/finetune/fashion_5_9/lenet5/brsf/seed0.feedback.safetensors",
+    "results/data/digits/raw",
+]
+
+
+@pytest.mark.parametrize("target", POSSIBLE)
+def test_targets_that_can_be_made_pass(target: str, tmp_path: Path) -> None:
+    check_target(target, load(tmp_path, quick=QUICK), ["all", "quick"])
+
+
+leaves = st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=True) | st.text(max_size=5)
+values = st.recursive(
+    leaves,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(key=st.sampled_from([*sorted(QUICK), "extends"]), value=values)
+@example(key="attacks", value={"\n": {"": None}})
+def test_any_value_under_any_key_is_accepted_or_explained(
+    key: str, value: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("fuzz")
+    try:
+        load(folder, fuzz=QUICK | {key: value})
+    except UserError as error:
+        assert "\n" not in str(error)
+        assert "fuzz.yaml" in str(error)
+
+
+def test_plugins_are_read_without_importing_them() -> None:
+    assert plugins.declared("attack", "pgd", "uses_gradient") is True
+    assert plugins.declared("attack", "boundary", "uses_gradient") is False
+    assert plugins.docstring("figure", "figure2").startswith("Robust accuracy")
+    with pytest.raises(UserError, match="must declare nothing="):
+        plugins.declared("attack", "pgd", "nothing")
+
+
+def test_the_readme_of_the_configuration_names_every_key() -> None:
+    schema = yaml.safe_load(SCHEMA.read_text())["$defs"]
+    text = (ROOT / "config/README.md").read_text()
+    for definition in ("workflow", "experiment", "training"):
+        for key in schema[definition]["properties"]:
+            assert f"`{key}" in text, key
+
+
+def test_a_fine_tuning_starts_where_pretrain_says(tmp_path: Path) -> None:
+    other = {"extends": "base", "pretrain": {"experiment": "base"}}
+    random = {**QUICK, "pretrain": {"start": "random"}}
+    published = {
+        **QUICK,
+        "backbones": ["resnet18"],
+        "input": {"size": 64, "channels": 3},
+        "pretrain": {"weights": "IMAGENET1K_V1"},
+    }
+    found = load(tmp_path, base=QUICK, random=random, published=published)
+    assert found["base"].pretrained("lenet5", 1) == Path("base/pretrain/lenet5/seed1")
+    assert found["random"].pretrained("lenet5", 1) is None
+    assert found["published"].pretrained("resnet18", 1) == Path("published/pretrain/resnet18/imported")
+    del other["extends"]
+    found = load(tmp_path, base=QUICK, other=QUICK | other)
+    assert found["other"].pretrained("lenet5", 1) == Path("base/pretrain/lenet5/seed1")
+    with pytest.raises(UserError, match=r"pretrain.experiment: 'base' has no seeds 9"):
+        load(tmp_path, base=QUICK, other=QUICK | other | {"seeds": [0, 9]})
+    with pytest.raises(UserError, match=r"lenet5 has another `input` in 'base'"):
+        load(tmp_path, base=QUICK, other=QUICK | other | {"input": {"size": 32}})
+
+
+def test_settings_and_inputs_of_single_datasets_and_backbones() -> None:
+    paper = load_experiments(ROOT / "config/experiments", SCHEMA)["sign_symmetry"]
+    assert [paper.training(dataset)["epochs"] for dataset in ("cifar10", "coco", "nus_wide", "imagenet")] == [
+        20,
+        20,
+        10,
+        10,
+    ]
+    assert paper.training("imagenet")["learning_rate"] == 1e-5
+    fashion = load_experiments(ROOT / "config/experiments", SCHEMA)["sign_symmetry_fashion"]
+    assert fashion.input("alexnet") == {"size": 64, "channels": 3}
+    assert fashion.input("resnet18") == {"size": 32, "channels": 3}
+    assert list(paper.conditions("nus_wide", "bp", 0)) == []
+    assert ("pgd", "feedback") in paper.conditions("coco", "bp", 0)

@@ -1,0 +1,232 @@
+"""Runs in the real container and on a real SLURM; CREDITFLOW_SERVICES=1 says that both are there (see .ci/run)."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from creditflow.compute.container import digest_path
+from creditflow.records.record import read_record
+from creditflow.workflow.container import image_path
+from helpers import ROOT, project, snakemake
+from workflows.test_sign_symmetry_workflow import TINY
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        os.environ.get("CREDITFLOW_SERVICES") != "1", reason="needs Apptainer, the image and a SLURM: .ci/run has them"
+    ),
+]
+
+IMAGES = {
+    flavour: image_path(ROOT / "containers", ROOT / "envs/requirements.txt", flavour) for flavour in ("cpu", "cuda")
+}
+FLAVOUR = next((flavour for flavour, image in IMAGES.items() if image.exists()), "cpu")
+IMAGE = IMAGES[FLAVOUR]
+APPTAINER = ["--apptainer-args=--userns", "--config", f"container={{flavour: {FLAVOUR}}}"]
+SLURM = [
+    "--workflow-profile",
+    "profiles/slurm",
+    "--default-resources",
+    "slurm_partition=main",
+    "mem_mb=attempt*2000",
+    "runtime=attempt*10",
+]
+QUICKLY = [
+    "--seconds-between-status-checks",
+    "2",
+    "--slurm-init-seconds-before-status-checks",
+    "2",
+    "--latency-wait",
+    "20",
+]
+
+
+FEWER = (
+    "rules: [bp, brsf]",
+    "rules: [brsf]",
+    "seeds: [0, 1]",
+    "seeds: [0]",
+    "gradients: [exact, feedback]",
+    "gradients: [feedback]",
+    "  boundary: {epsilons: [1.0], images: 8, batch_size: 8, settings: {steps: 20}}\n",
+    "",
+    "  transfer: {epsilons: [0.1], images: 30, batch_size: 30, settings: {steps: 3}}\n",
+    "",
+    "audit: {epsilons: [0.1], attacks: [fgsm, transfer], claim: fgsm}\n",
+    "",
+    "tables: {audit: {}, table1: {}, table3: {epsilon: 1}, figure2: {}}",
+    "tables: {table1: {}}",
+    "figures: {audit: {}, figure2: {}}",
+    "figures: {}",
+)
+
+
+def changed(*pairs: str) -> str:
+    """Returns the tiny experiment with one text after the other replaced by its successor."""
+    text = TINY
+    for old, new in zip(pairs[::2], pairs[1::2], strict=True):
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text
+
+
+def tiny_project(folder: Path, text: str = TINY) -> Path:
+    project(folder, tiny=text)
+    (folder / "containers" / IMAGE.name).symlink_to(IMAGE)
+    shutil.copy(digest_path(IMAGE), folder / "containers")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def at_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny experiment, run by the environment of the tests."""
+    folder = tiny_project(tmp_path_factory.mktemp("home"))
+    done = snakemake(folder, "tiny")
+    assert done.returncode == 0, done.stdout
+    return folder
+
+
+def assert_same_results(folder: Path, at_home: Path, n: int) -> None:
+    """Same numbers as outside, every one of the n records naming the image, and nothing written outside the working directory."""
+    paths = sorted((folder / "results/tiny").glob("*/high/**/seed*.json"))
+    records = [path for path in paths if {"evaluate", "attack"} & set(path.parts)]
+    assert len(records) == n
+    for path in records:
+        mine, theirs = read_record(path), read_record(at_home / path.relative_to(folder))
+        assert mine.content["provenance"]["container"] == {
+            "name": IMAGE.name,
+            "sha256": digest_path(IMAGE).read_text().split()[0],
+        }
+        assert theirs.content["provenance"]["container"] is None
+        for one, other in zip(mine.metrics, theirs.metrics, strict=True):
+            assert (one.metric, one.epsilon, one.n) == (other.metric, other.epsilon, other.n)
+            assert one.value == pytest.approx(other.value, rel=1e-3, abs=1 / one.n), path
+
+
+def test_every_stage_runs_in_the_container(at_home: Path, tmp_path: Path) -> None:
+    folder = tiny_project(tmp_path)
+    done = snakemake(folder, "--use-apptainer", *APPTAINER, "--", "tiny")
+    assert done.returncode == 0, done.stdout
+    assert_same_results(folder, at_home, 20)
+
+
+def test_every_stage_runs_on_the_cluster_without_accounting(at_home: Path, tmp_path: Path) -> None:
+    """From the download to the table; of few records, as every job is two Snakemakes and a container of its own."""
+    assert shutil.which("sacct") is None or subprocess.run(["sacct"], capture_output=True, check=False).returncode != 0
+    folder = tiny_project(tmp_path, changed(*FEWER))
+    done = snakemake(folder, *SLURM, *QUICKLY, *APPTAINER, "--", "tiny", timeout=900)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("has been submitted with SLURM jobid") == 5
+    assert_same_results(folder, at_home, 2)
+    assert (folder / "results/tiny/tables/table1.csv").read_text().count(",brsf,") == 1
+
+
+FINETUNED = "results/tiny/finetune/high/small_cnn/brsf/seed0.safetensors"
+
+
+def epochs_of_last_run(model: Path) -> int:
+    return int(json.loads(model.with_suffix(".json").read_text())["run"]["epochs_of_this_run"])
+
+
+@pytest.fixture(scope="module")
+def long_training(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose next step is a fine-tuning of 60 epochs; what it starts from was made in the container."""
+    longer = changed(
+        "finetune: {datasets: [high], settings: {epochs: 2,", "finetune: {datasets: [high], settings: {epochs: 60,"
+    )
+    folder = tiny_project(tmp_path_factory.mktemp("long"), longer)
+    done = snakemake(folder, "--use-apptainer", *APPTAINER, "--", "results/tiny/pretrain/small_cnn/seed0.safetensors")
+    assert done.returncode == 0, done.stdout
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(long_training: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The model that the fine-tuning ends with where nothing stops it."""
+    folder = shutil.copytree(long_training, tmp_path_factory.mktemp("undisturbed") / "copy", symlinks=True)
+    done = snakemake(folder, "--use-apptainer", *APPTAINER, "--", FINETUNED)
+    assert done.returncode == 0, done.stdout
+    assert epochs_of_last_run(folder / FINETUNED) == 60
+    return (folder / FINETUNED).read_bytes()
+
+
+def cancel(job: str) -> None:
+    subprocess.run(["scancel", job], check=True)
+
+
+def preempt(job: str) -> None:
+    """Takes the whole node for a job of a partition that goes first."""
+    subprocess.run(["sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=sleep 3"], check=True)
+
+
+@pytest.mark.parametrize("stop", [cancel, preempt])
+def test_a_job_that_the_cluster_stops_goes_on_from_its_checkpoint(
+    stop: Callable[[str], None], long_training: Path, undisturbed: bytes, tmp_path: Path
+) -> None:
+    """Stopped in its third epoch: started again, resumed there, and in the end the model of an undisturbed run."""
+    folder = shutil.copytree(long_training, tmp_path / "copy", symlinks=True)
+    log = folder / "results/tiny/logs/finetune/high/small_cnn/brsf/seed0.log"
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *SLURM, *QUICKLY, *APPTAINER, "--", FINETUNED]
+    with (folder / "first.log").open("w") as output:
+        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
+        deadline = time.monotonic() + 240
+        while not (log.exists() and "epoch 2:" in log.read_text()):
+            assert process.poll() is None, (folder / "first.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        submitted = re.findall(r"SLURM jobid '?(\d+)", (folder / "first.log").read_text())
+        first_leg = log.read_text()
+        stop(submitted[-1])
+        assert process.wait(timeout=400) == 0, (folder / "first.log").read_text()
+    assert "epoch 60:" not in first_leg
+    second_leg = log.read_text()
+    assert "epoch 1:" not in second_leg
+    assert "epoch 60:" in second_leg
+    assert 0 < epochs_of_last_run(folder / FINETUNED) <= 58
+    assert (folder / FINETUNED).read_bytes() == undisturbed
+
+
+PREPARE = "results/data/digits/prepared.safetensors"
+
+
+def last_error(text: str) -> str:
+    (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def test_a_partition_that_does_not_exist_ends_the_workflow_and_is_named(tmp_path: Path) -> None:
+    folder = tiny_project(tmp_path)
+    wrong = [part.replace("slurm_partition=main", "slurm_partition=nowhere") for part in SLURM]
+    done = snakemake(folder, *wrong, *QUICKLY, *APPTAINER, "--retries", "0", "--", PREPARE, timeout=180)
+    assert done.returncode != 0
+    assert last_error(done.stdout).endswith(
+        "the cluster has no partition nowhere; name one that `sinfo` lists as slurm_partition in the profile"
+    )
+
+
+def test_a_job_killed_for_memory_is_named_and_a_retry_gets_more(tmp_path: Path) -> None:
+    folder = tiny_project(tmp_path)
+    scarce = [*SLURM, *QUICKLY, *APPTAINER, "--set-resources", "prepare:mem_mb=100 + (attempt - 1) * 1900"]
+    done = snakemake(folder, *scarce, "--retries", "0", "--", PREPARE, timeout=180)
+    assert done.returncode != 0
+    assert last_error(done.stdout).endswith("killed for lack of memory; raise its mem_mb in the profile")
+    assert not (folder / PREPARE).exists()
+    done = snakemake(folder, *scarce, "--retries", "1", "--", PREPARE, timeout=180)
+    assert done.returncode == 0, done.stdout
+    assert "Trying to restart job" in done.stdout
+
+
+def test_a_status_command_that_cannot_answer_is_refused(tmp_path: Path) -> None:
+    """SLURM's packages bring a `sacct` that fails without slurmdbd: Snakemake would wait for ever."""
+    folder = tiny_project(tmp_path)
+    done = snakemake(folder, *SLURM, *QUICKLY, *APPTAINER, "--slurm-status-command", "sacct", "--", PREPARE, timeout=60)
+    assert done.returncode == 2
+    assert "use `slurm-status-command: squeue` in the profile" in last_error(done.stdout)

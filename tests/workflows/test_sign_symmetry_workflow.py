@@ -1,0 +1,343 @@
+"""The workflow as a user runs it: from nothing to the report, what is made again and what is not, what stops it."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from creditflow.records.record import read_record
+from helpers import ROOT, project, snakemake
+
+pytestmark = pytest.mark.slow
+
+TINY = """
+description: all stages on the digits, in seconds
+datasets:
+  low: {source: digits, classes: [0, 1, 2, 3, 4]}
+  high: {source: digits, classes: [5, 6, 7, 8, 9]}
+backbones: [small_cnn]
+rules: [bp, brsf]
+seeds: [0, 1]
+threads: 1
+pretrain: {dataset: low, settings: {epochs: 2, batch_size: 32, learning_rate: 2.0e-3}}
+finetune: {datasets: [high], settings: {epochs: 2, batch_size: 32, learning_rate: 2.0e-3, head_learning_rate: 2.0e-2, weight_decay: 5.0e-4}}
+gradients: [exact, feedback]
+attacks:
+  fgsm: {epsilons: [0, 0.1], images: 40, batch_size: 20}
+  boundary: {epsilons: [1.0], images: 8, batch_size: 8, settings: {steps: 20}}
+  transfer: {epsilons: [0.1], images: 30, batch_size: 30, settings: {steps: 3}}
+audit: {epsilons: [0.1], attacks: [fgsm, transfer], claim: fgsm}
+tables: {audit: {}, table1: {}, table3: {epsilon: 1}, figure2: {}}
+figures: {audit: {}, figure2: {}}
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose tiny experiment has been run."""
+    folder = project(tmp_path_factory.mktemp("project"), tiny=TINY)
+    done = snakemake(folder, "tiny")
+    assert done.returncode == 0, done.stdout
+    return folder
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    """The same, to be spoilt."""
+    return Path(shutil.copytree(finished, tmp_path / "copy", symlinks=True, copy_function=shutil.copy2))
+
+
+def planned(folder: Path, *arguments: str) -> set[str]:
+    """Names of the rules that a dry-run would run, without targets."""
+    done = snakemake(folder, "-n", "--quiet", "host", "--", *arguments)
+    assert done.returncode == 0, done.stdout
+    return set(re.findall(r"^(?:local)?rule (\w+):$", done.stdout, re.MULTILINE)) - {"all", "tiny"}
+
+
+def edit(folder: Path, old: str, new: str) -> None:
+    path = folder / "config/experiments/tiny.yaml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def test_everything_that_was_promised_is_there(finished: Path) -> None:
+    results = finished / "results/tiny"
+    for name in ("audit", "table1", "table3", "figure2"):
+        for suffix in ("csv", "md", "tex", "html"):
+            assert (results / f"tables/{name}.{suffix}").stat().st_size > 50
+    for suffix in ("pdf", "svg", "png"):
+        for name in ("audit", "figure2"):
+            assert (results / f"figures/{name}.{suffix}").stat().st_size > 5000
+    frame = pd.read_parquet(results / "records.parquet")
+    assert set(frame.experiment) == {"tiny"}
+    # Clean, three numbers after each of two epochs; FGSM twice with two epsilons, queries and zero gradients; Boundary; transfer.
+    assert len(frame) == 2 * 2 * (1 + 3 * 2 + 2 * 4 + 3 + 2)
+    audited = pd.read_parquet(results / "audit.parquet")
+    assert set(zip(audited.rule, audited.n_images, audited.n_seeds, strict=True)) == {("bp", 30, 2), ("brsf", 30, 2)}
+    for rule, seed, twin in (("brsf", 0, 0), ("bp", 0, 1), ("bp", 1, 0)):
+        record = json.loads((results / f"attack/high/small_cnn/{rule}/transfer/none/seed{seed}.json").read_text())
+        sidecar = json.loads((results / f"finetune/high/small_cnn/bp/seed{twin}.json").read_text())
+        assert record["settings"]["surrogate"] == sidecar["sha256"]
+    assert not (results / "checkpoints").exists() or not any(
+        path.is_file() for path in (results / "checkpoints").rglob("*")
+    )
+    assert not list(finished.glob("results/**/.*.part"))
+    for path in results.glob("attack/**/seed*.json"):
+        record = read_record(path)
+        provenance = record.content["provenance"]
+        assert re.fullmatch(r"[0-9a-f]{16}", provenance["config_hash"])
+        assert provenance["versions"]["torch"]
+        assert {"host", "wall_time_s", "peak_memory_mib", "started"} <= record.content["run"].keys()
+
+
+def test_a_second_run_does_nothing(finished: Path) -> None:
+    assert planned(finished, "tiny") == set()
+
+
+def test_two_runs_write_the_same_bytes_but_for_time_and_host(finished: Path, copy: Path) -> None:
+    """A model, its records and all that is made of records, made again with every stage an interpreter of its own."""
+    patterns = ("*/high/small_cnn/brsf/**/seed0.*", "*.parquet", "tables/*", "figures/*")
+    again = [
+        path for pattern in patterns for path in (finished / "results/tiny").glob(pattern) if "logs" not in path.parts
+    ]
+    for path in again:
+        (copy / path.relative_to(finished)).unlink()
+    done = snakemake(copy, "--no-hooks", "tiny")
+    assert done.returncode == 0, done.stdout
+    for path in again:
+        twin = copy / path.relative_to(finished)
+        if path.suffix == ".json":
+            one, two = (json.loads(file.read_text()) for file in (path, twin))
+            assert one.pop("run").keys() == two.pop("run").keys()
+            assert one.pop("seal") != two.pop("seal")
+            assert one == two, path
+        else:
+            assert path.read_bytes() == twin.read_bytes(), path
+    assert {"finetune", "evaluate", "attack", "tables", "figures"} <= {
+        path.relative_to(finished).parts[2] for path in again
+    }
+
+
+AFTERWARDS = {"audit", "collect", "make_table", "plot_figure"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "rules", "attacks"),
+    [
+        ("steps: 20", "steps: 21", {"attack"}, {"boundary"}),
+        ("epsilons: [0, 0.1]", "epsilons: [0.05, 0.1]", {"attack"}, {"fgsm"}),
+        ("attacks: [fgsm, transfer]", "attacks: [fgsm]", {"audit"}, set()),
+        ("table3: {epsilon: 1}", "table3: {epsilon: 1.0}", {"make_table"}, set()),
+        ("threads: 1", "threads: 2", {"pretrain", "finetune", "evaluate", "attack"}, {"fgsm", "boundary", "transfer"}),
+        (
+            "weight_decay: 5.0e-4",
+            "weight_decay: 6.0e-4",
+            {"finetune", "evaluate", "attack"},
+            {"fgsm", "boundary", "transfer"},
+        ),
+    ],
+)
+def test_touching_a_key_makes_only_what_depends_on_it(
+    copy: Path, old: str, new: str, rules: set[str], attacks: set[str]
+) -> None:
+    edit(copy, old, new)
+    again = planned(copy, "tiny")
+    only = {"make_table": {"make_table"}, "audit": {"audit", "make_table", "plot_figure"}}
+    assert again == (only[next(iter(rules))] if len(rules) == 1 and rules <= only.keys() else rules | AFTERWARDS)
+    done = snakemake(copy, "-n", "--quiet", "host", "--", "tiny")
+    assert set(re.findall(r"wildcards: .*attack=(\w+)", done.stdout)) == attacks
+
+
+def test_one_figure_is_made_from_cached_records_alone(copy: Path) -> None:
+    target = "results/tiny/figures/figure2.pdf"
+    before = (copy / target).read_bytes()
+    for path in (copy / "results/tiny/figures").iterdir():
+        path.unlink()
+    assert planned(copy, target) == {"plot_figure"}
+    done = snakemake(copy, target)
+    assert done.returncode == 0, done.stdout
+    assert (copy / target).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("attacks/methods/boundary.py", {"attack"} | AFTERWARDS),
+        ("attacks/methods/pgd.py", {"attack"} | AFTERWARDS),  # transfer builds on it
+        ("audit/statistics.py", AFTERWARDS),
+        ("stages/measuring.py", {"evaluate", "attack"} | AFTERWARDS),
+        ("training/loop.py", {"pretrain", "finetune", "evaluate", "attack"} | AFTERWARDS),
+        ("feedback/rule.py", {"pretrain", "finetune", "evaluate", "attack"} | AFTERWARDS),
+        ("reporting/table.py", {"make_table", "plot_figure"}),
+        ("reporting/figures/figure2.py", {"plot_figure"}),
+    ],
+)
+def test_editing_a_library_file_makes_again_what_it_computes(copy: Path, file: str, expected: set[str]) -> None:
+    path = copy / "src/creditflow" / file
+    path.write_text(path.read_text() + "\n# an edit\n")
+    assert planned(copy, "tiny") == expected
+
+
+def test_editing_one_rule_leaves_the_others_alone(copy: Path) -> None:
+    path = copy / "src/creditflow/feedback/rules/brsf.py"
+    path.write_text(path.read_text() + "\n# an edit\n")
+    done = snakemake(copy, "-n", "--quiet", "host", "--", "tiny")
+    assert set(re.findall(r"wildcards: .*rule=(\w+)", done.stdout)) == {"brsf"}
+
+
+def test_prefetch_leaves_nothing_to_fetch(tmp_path: Path) -> None:
+    folder = project(tmp_path, tiny=TINY)
+    for path in (folder / "config/experiments").glob("quick*.yaml"):
+        path.unlink()
+    configuration = folder / "config/config.yaml"
+    configuration.write_text(configuration.read_text().replace("default_experiment: quick", "default_experiment: tiny"))
+    assert "fetch" in planned(folder, "tiny")
+    done = snakemake(folder, "prefetch")
+    assert done.returncode == 0, done.stdout
+    assert not {"fetch", "prefetch"} & planned(folder, "tiny")
+    assert "Nothing to be done" in snakemake(folder, "-n", "prefetch_tiny").stdout
+
+
+def test_the_report_holds_tables_figures_and_captions(finished: Path) -> None:
+    done = snakemake(finished, "--report", "report.html", "tiny")
+    assert done.returncode == 0, done.stdout
+    text = (finished / "report.html").read_text()
+    for part in ("figure2", "table1", "table3", "Robust accuracy against epsilon", "Clean accuracy in percent"):
+        assert part in text
+
+
+def test_lint_is_clean() -> None:
+    done = snakemake(ROOT, "--lint")
+    assert done.returncode == 0
+    assert "Congratulations" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[bp, brsf]", "[bp, brfs]", "tiny.yaml: rules: unknown rule 'brfs'; did you mean 'brsf'"),
+        ("[0, 0.1]", "[0, -0.1]", "tiny.yaml: attacks.fgsm.epsilons.1: -0.1 is less than the minimum of 0"),
+        ("[0, 0.1]", "[]", "tiny.yaml: attacks.fgsm.epsilons: must not have fewer than 1 entries"),
+        ("epochs: 2", "epoch: 2", "unknown key 'epoch'; did you mean 'epochs'"),
+    ],
+)
+def test_a_mistake_in_an_experiment_ends_before_any_job_in_one_line(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    folder = project(tmp_path, tiny=TINY.replace(old, new))
+    done = snakemake(folder, "tiny")
+    assert done.returncode == 2
+    errors = [line for line in done.stdout.splitlines() if not line.startswith("Using workflow specific profile")]
+    assert len(errors) == 1, done.stdout
+    assert errors[0].startswith("error: ")
+    assert message in errors[0]
+    assert not (folder / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("tinny", "did you mean 'tiny'"),
+        ("results/tinny/figures/figure2.pdf", "unknown experiment 'tinny'; did you mean 'tiny'"),
+    ],
+)
+def test_a_target_that_no_experiment_makes(finished: Path, target: str, message: str) -> None:
+    done = snakemake(finished, target)
+    assert done.returncode == 2
+    assert done.stdout.count("error: ") == 1
+    assert message in done.stdout
+
+
+def test_a_mistake_found_by_a_job_is_shown_and_leaves_nothing_half_written(copy: Path) -> None:
+    edit(copy, "settings: {steps: 20}", "settings: {stepps: 20}")
+    done = snakemake(copy, "tiny")
+    assert done.returncode != 0
+    assert "error: settings of attack boundary: unknown key 'stepps'; did you mean 'steps'?" in done.stdout
+    assert not list(copy.glob("results/tiny/attack/**/boundary/**/*.part"))
+    assert "attack" in planned(copy, "tiny")
+
+
+def test_a_truncated_archive_is_named_and_nothing_is_kept(tmp_path: Path) -> None:
+    folder = project(tmp_path, tiny=TINY)
+    (folder / "archives").mkdir()
+    (folder / "archives/digits.csv.gz").write_bytes(b"\x1f\x8b\x08 cut")
+    config = folder / "config/config.yaml"
+    config.write_text(config.read_text().replace("/usr/share/datasets/fashion-mnist", "archives"))
+    done = snakemake(folder, "tiny")
+    assert done.returncode != 0
+    assert "error: digits: archives/digits.csv.gz is truncated or corrupt" in done.stdout
+    assert not (folder / "results/data/digits").exists() or not list((folder / "results/data/digits").iterdir())
+
+
+def test_a_damaged_model_is_named_by_the_job_that_reads_it(copy: Path) -> None:
+    model = copy / "results/tiny/finetune/high/small_cnn/brsf/seed1.safetensors"
+    model.write_bytes(model.read_bytes()[:-100])
+    done = snakemake(copy, "--rerun-triggers", "mtime", "--", "tiny")
+    assert done.returncode != 0
+    assert "seed1.safetensors is damaged or not the file its sidecar describes" in done.stdout
+
+
+LONG = "results/tiny/evaluate/high/small_cnn/brsf/seed0.json"
+
+
+@pytest.fixture
+def long_job(copy: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+    """A Snakemake in the middle of fine-tuning: the first checkpoint is there."""
+    edit(copy, "weight_decay: 5.0e-4", "weight_decay: 4.0e-4")
+    edit(copy, "finetune: {datasets: [high], settings: {epochs: 2", "finetune: {datasets: [high], settings: {epochs: 8")
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", LONG]
+    with (copy / "first.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=copy, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 600
+        while not list(copy.glob("results/tiny/checkpoints/**/*.checkpoint")):
+            assert process.poll() is None, (copy / "first.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        yield copy, process
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("how", ["kill -9 of everything", "Ctrl-C"])
+def test_an_interrupted_workflow_goes_on_with_the_same_command(
+    long_job: tuple[Path, subprocess.Popen[bytes]], how: str
+) -> None:
+    folder, process = long_job
+    if how == "Ctrl-C":
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=600)
+    (checkpoint,) = folder.glob("results/tiny/checkpoints/**/*.checkpoint")
+    results = folder / "results/tiny"
+    name = checkpoint.relative_to(results / "checkpoints")
+    log, model = (results / "logs" / name).with_suffix(".log"), (results / name).with_suffix(".safetensors")
+    assert not model.exists()
+    done = snakemake(folder, LONG)  # no --unlock, no cleaning
+    assert done.returncode == 0, done.stdout
+    assert "epoch 8:" in log.read_text()
+    assert "epoch 1:" not in log.read_text()
+    resumed = model.read_bytes()
+    whole = snakemake(folder, "--force", str(model.relative_to(folder)))
+    assert whole.returncode == 0, whole.stdout
+    assert "epoch 1:" in log.read_text()
+    assert model.read_bytes() == resumed
+
+
+def test_two_snakemakes_do_not_share_a_folder(long_job: tuple[Path, subprocess.Popen[bytes]]) -> None:
+    folder, process = long_job
+    os.killpg(process.pid, signal.SIGSTOP)  # else it may go on to jobs that replace what the second is looking at
+    second = snakemake(folder, LONG)
+    os.killpg(process.pid, signal.SIGCONT)
+    assert second.returncode != 0
+    assert "cannot be locked" in second.stdout
+    assert process.wait(timeout=600) == 0
