@@ -15,7 +15,7 @@ SNAKEMAKE := $(BIN)/snakemake
 # Where this forbids byte code, every job would compile all of torch again: two thirds of its time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo install report results page test test-fast lint lint-python lint-workflow format bench container lock check-lock clean
+.PHONY: help demo install report results page test test-fast lint lint-python lint-workflow format generate bench container lock check-lock clean
 .SECONDEXPANSION:
 .DELETE_ON_ERROR:
 
@@ -67,6 +67,7 @@ lint: lint-workflow lint-python ## formatting, types, workflow lint, dry-run of 
 lint-python: $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	PYTHONPATH=src $(BIN)/lint-imports
 	$(BIN)/mypy
 
 lint-workflow: $(TOOLS)
@@ -79,6 +80,9 @@ format: $(TOOLS) ## format Python and Snakemake files
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt .
+
+generate: $(INSTALLED) ## write config/schema.yaml and the tables of settings in config/README.md and docs/configuration.md
+	PYTHONPATH=src $(BIN)/python -m creditflow.workflow.generated
 
 bench: $(INSTALLED) ## all benchmarks, side by side; one table of medians, spread and limits in results/bench (OPTIONS for benchmarks/run_all.py)
 	$(BIN)/python benchmarks/run_all.py $(OPTIONS)

@@ -1,11 +1,26 @@
 """From data to the report: fetch, prepare, pretrain, finetune, evaluate, attack, collect, tables, figures."""
 
+import sys
+from pathlib import Path
+
 from snakemake.utils import min_version
 
 min_version("9.20")
+# The clone's own library comes first: an installed one may be another version, and Snakemake may run in another folder.
+sys.path.insert(0, str(Path(workflow.current_basedir.get_path_or_uri(secret_free=False)).resolve() / "src"))
+
+from creditflow.workflow import layout
+from creditflow.workflow.container import image_path
+from creditflow.workflow.session import Session, explain_failures
+from creditflow.workflow.wildcards import constraints
+
+SESSION = Session(workflow)
 
 
-configfile: "config/config.yaml"
+configfile: str(SESSION.config_file)
+
+
+SESSION.complete(config)
 
 
 report: "rules/captions/workflow.rst"
@@ -14,29 +29,23 @@ report: "rules/captions/workflow.rst"
 include: "rules/common.smk"
 
 
-# Used by `--use-apptainer`; the project's code comes from the working directory.
+FLAVOUR = config["container"]["flavour"]
+IMAGE = image_path(layout.in_clone("containers"), layout.in_clone("envs/requirements.txt"), FLAVOUR)
+
+
+# Used by `--use-apptainer`; the project's code comes from the clone, which containers see.
 container: str(IMAGE)
 
 
 wildcard_constraints:
-    experiment=one_of(EXPERIMENTS),
-    source=one_of(plugins.names("dataset")),
-    dataset=one_of(views()),
-    backbone=one_of({*plugins.names("backbone"), *variants()}),
-    rule=one_of({*plugins.names("rule"), *plugins.names("update_rule")}),
-    attack=one_of(plugins.names("attack") + plugins.names("hash_attack")),
-    gradient="exact|feedback|none",
-    table=one_of(plugins.names("table")),
-    figure=one_of(plugins.names("figure")),
-    seed=r"[0-9]+",
-    weights=r"[A-Z0-9_]+",
+    **constraints(EXPERIMENTS),
 
 
 rule all:
     """The default experiment (`default_experiment` in config/config.yaml)."""
     default_target: True
     input:
-        products(config["default_experiment"]),
+        wanted(config["default_experiment"]),
 
 
 # Two targets per experiment: `snakemake --cores 8 <experiment>`, and its downloads alone.
@@ -46,7 +55,7 @@ for name in EXPERIMENTS:
         name:
             name
         input:
-            products(name),
+            wanted(name),
 
     rule:
         name:
@@ -65,12 +74,13 @@ include: "rules/retrieval.smk"
 include: "rules/report.smk"
 
 
-check_targets()
-check_machine()
+SESSION.check_targets(EXPERIMENTS, config["default_experiment"])
+SESSION.warn(EXPERIMENTS.warnings())
+SESSION.check_machine(IMAGE, config)
 
 
 onstart:
-    share_start_up(workflow.dag.needrun_jobs())
+    SESSION.share_start_up(workflow.dag.needrun_jobs())
 
 
 onerror:

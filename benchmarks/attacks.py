@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from _common import peak_memory
 
 from creditflow.attacks.judge import get_attack, run_attack
+from creditflow.core import plugins
 from creditflow.data.inputs import to_unit_interval
 from creditflow.data.prepared import Subset
 from creditflow.models.build import ModelSpec, build_model
@@ -45,8 +46,8 @@ def task() -> tuple[nn.Module, Subset]:
 
 
 def ours(name: str, model: nn.Module, data: Subset) -> None:
-    attack = get_attack(name)
-    run_attack(attack, attack.settings(), model, data, torch.arange(IMAGES), EPSILONS, batch_size=IMAGES, seed=0)
+    attack, settings = get_attack(name), plugins.settings_class("attack", name)()
+    run_attack(attack, settings, model, data, torch.arange(IMAGES), EPSILONS, batch_size=IMAGES, seed=0)
 
 
 def theirs(name: str, model: nn.Module, data: Subset) -> None:

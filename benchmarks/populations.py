@@ -2,9 +2,10 @@
 
     python benchmarks/populations.py [--rounds N] [--threads N] [--members N] [--device D]
 
-Both train 784-1024-10 networks with ReLU, dropout, the squared error of probabilities, SGD with momentum and batches of 64 from images
-that lie on the device; the loop, too, has its data there and no loader. They take turns within each round; the ratio of the time per
-network and step is the median over rounds. The share of data is the time that gathering and scaling batches takes of a population's.
+Both train 784-1024-10 networks with ReLU, dropout, the squared error of probabilities, SGD with momentum and batches of
+64. The images lie on the device; the loop has its data there too, and no loader. Both take turns within each round, and
+the ratio of the time per network and step is the median over rounds. The share of data is the share of a population's
+time that gathering and scaling batches takes.
 
 The last line is one JSON object {name: number}.
 """
@@ -39,7 +40,7 @@ def images(device: torch.device) -> FlatImages:
 
 
 def population(rule: str, n: int, data: FlatImages) -> float:
-    """Seconds per network and step of one epoch."""
+    """Returns the seconds per network and step of one epoch."""
     settings = PopulationSettings(
         epochs=1,
         batch_size=BATCH,
@@ -56,7 +57,7 @@ def population(rule: str, n: int, data: FlatImages) -> float:
 
 
 def loop(n: int, data: FlatImages) -> float:
-    """The same of backpropagation, a network at a time."""
+    """Returns the seconds per network and step of backpropagation, one network at a time."""
     device = data.pixels.device
     start = synchronised(device)
     for seed in range(n):
@@ -77,7 +78,7 @@ def loop(n: int, data: FlatImages) -> float:
 
 
 def share_of_data(n: int, data: FlatImages) -> float:
-    """Share of a population's step that making its batches takes."""
+    """Returns the share of a population's step that making its batches takes."""
     device = data.pixels.device
     chosen = torch.randint(0, len(data), (n, BATCH), device=device)
     start = synchronised(device)
@@ -93,24 +94,25 @@ def main() -> None:
     kinds |= {rule: lambda rule=rule: population(rule, args.members, data) for rule in RULES}  # type: ignore[misc]
     taken: dict[str, list[float]] = {kind: [] for kind in kinds}
     for measure in kinds.values():
-        measure()  # warm
+        measure()  # warms up
     for index in range(args.rounds):
         for kind in taken if index % 2 else reversed(taken):
             taken[kind].append(kinds[kind]())
-    found = {}
     print(
-        f"{args.members} networks, {args.threads} threads, {args.device}: milliseconds per network and step, and ratio to the loop"
+        f"{args.members} networks, {args.threads} threads, {args.device}:"
+        " milliseconds per network and step, and ratio to the loop"
     )
+    numbers = {}
     for kind, times in taken.items():
-        ratios = sorted(one / reference for one, reference in zip(times, taken["loop"], strict=True))
-        print(
-            f"  {kind}: {1e3 * statistics.median(times):.2f} ms, {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-        )
+        ratios = sorted(seconds / reference for seconds, reference in zip(times, taken["loop"], strict=True))
+        middle = statistics.median(ratios)
+        span = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+        print(f"  {kind}: {1e3 * statistics.median(times):.2f} ms, {middle:.2f} ({span})")
         if kind != "loop":
-            found[f"{kind}_over_loop"] = statistics.median(ratios)
-    found["share_of_data"] = statistics.median(share_of_data(args.members, data) for _ in range(args.rounds))
-    print(f"  making batches takes {100 * found['share_of_data']:.1f}% of a step of BP")
-    print(json.dumps({name: round(value, 3) for name, value in found.items()}))
+            numbers[f"{kind}_over_loop"] = middle
+    numbers["share_of_data"] = statistics.median(share_of_data(args.members, data) for _ in range(args.rounds))
+    print(f"  making batches takes {100 * numbers['share_of_data']:.1f}% of a step of BP")
+    print(json.dumps({name: round(value, 3) for name, value in numbers.items()}))
 
 
 if __name__ == "__main__":

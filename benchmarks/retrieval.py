@@ -2,22 +2,25 @@
 
     python benchmarks/retrieval.py [--rounds N] [--threads N]
 
-The loop is that of the code most experiments copy: codes float32, labels zeros and ones, int8 as its loader of CIFAR-10 makes
-them, which NumPy multiplies without BLAS; with labels in float32 it is faster, and has a line of its own. NumPy's argsort uses the
-processor's vector instructions since 2.0, so that ratios depend on the machine.
+The loop is the one that most experiments copy. Its codes are float32 and its labels are zeros and ones in int8, as its
+loader of CIFAR-10 makes them; NumPy multiplies these without BLAS. With labels in float32 the loop is faster, and has a
+line of its own. NumPy's argsort uses the processor's vector instructions since NumPy 2.0, so that ratios depend on the
+machine.
 
-Both give mAP@5000 of 1,000 queries against 59,000 codes of 32 bits, ten classes (CIFAR-10's sizes). Codes come from two sources:
-"trained" has about as many different codes as a trained network gives (LeNet-5 of `retrieval_fashion`: 362 for 1,000 queries, 5,700
-for 64,000 images), "different" has hardly two alike, which is the worst case: class codes with a quarter of the bits flipped at
-random. They take turns within each round; the ratio is the median over rounds. Ours is timed with the order of the database alone, as
-the loop, and with the expectation over ties, too. Then NUS-WIDE's sizes: 2,100 queries against 148,332 codes of 21 labels each. Peak
-memory is the process's own after each part, which holds the data, torch and SciPy.
+Both give mAP@5000 of 1,000 queries against 59,000 codes of 32 bits in ten classes (CIFAR-10's sizes). Codes come from
+two sources. "trained" has about as many different codes as a trained network gives (LeNet-5 of `retrieval_fashion`: 362
+for 1,000 queries, 5,700 for 64,000 images). "different" has hardly two equal codes, which is the worst case: class
+codes with a quarter of the bits flipped at random. The two functions take turns within each round, and the ratio is the
+median over rounds. Ours is timed with the order of the database alone, as the loop is, and also with the expectation
+over ties.
+
+Then come the sizes of NUS-WIDE: 2,100 queries against 148,332 codes with 21 labels each. Peak memory is that of the
+process after each part; it includes the data, torch and SciPy.
 
 The last line is one JSON object {name: number}.
 """
 
 import json
-import re
 import statistics
 import sys
 import time
@@ -31,7 +34,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from _common import parser_of
+from _common import parser_of, peak_memory
 
 from creditflow.retrieval.ranking import average_precisions, mean_average_precision
 
@@ -65,10 +68,10 @@ def drawn(
 def loop(
     codes: Tensor, labels: Tensor, database_codes: Tensor, database_labels: Tensor, kind: type[np.generic] = np.int8
 ) -> float:
-    """The evaluation as hashing code has it: labels as zeros and ones, a product, an argsort and a sum for each query."""
+    """Measures mAP as hashing code does: labels as zeros and ones; a product, an argsort and a sum for each query."""
     query, database = codes.numpy().astype(np.float32), database_codes.numpy().astype(np.float32)
     query_hot, database_hot = (
-        np.eye(int(database_labels.max()) + 1, dtype=kind)[one.numpy()] for one in (labels, database_labels)
+        np.eye(int(database_labels.max()) + 1, dtype=kind)[part.numpy()] for part in (labels, database_labels)
     )
     total = 0.0
     for code, label in zip(query, query_hot, strict=True):
@@ -87,13 +90,6 @@ def seconds(function: Callable[..., Any], data: tuple[Tensor, ...]) -> float:
     return time.perf_counter() - start
 
 
-def peak_memory() -> float:
-    """Most memory that this process has held, in MiB."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found.group(1)) / 1024
-
-
 OURS: dict[str, Callable[..., Any]] = {
     "order": lambda *data: mean_average_precision(*data, K),
     "order_and_ties": lambda *data: average_precisions(*data, K),
@@ -105,8 +101,8 @@ def compare(data: tuple[Tensor, ...], name: str, rounds: int) -> dict[str, float
     """Prints and returns the ratios for one database."""
     before = peak_memory()
     for function in OURS.values():
-        function(*data)  # warm
-    found = {f"{name}_peak_mib": peak_memory()}
+        function(*data)  # warm up
+    results = {f"{name}_peak_mib": peak_memory()}
     different = [len(data[index].unique(dim=0)) for index in (0, 2)]
     print(f"{name}: {different[0]} different codes of queries, {different[1]} of the database")
     print(f"  peak memory {peak_memory():.0f} MiB, {before:.0f} before")
@@ -119,25 +115,24 @@ def compare(data: tuple[Tensor, ...], name: str, rounds: int) -> dict[str, float
     for other in LOOPS:
         for kind in OURS:
             ratio = statistics.median(a / b for a, b in zip(taken[other], taken[kind], strict=True))
-            found[f"{name}_{other}_over_{kind}"] = ratio
+            results[f"{name}_{other}_over_{kind}"] = ratio
             print(f"  {other} takes {ratio:.1f} times as long as {kind}")
     print(f"  mAP@{K}: {OURS['order'](*data):.5f}, loop {loop(*data):.5f} (its order within ties is arbitrary)")
-    return found
+    return results
 
 
 def main() -> None:
     args = parser_of(__doc__).parse_args()
     torch.set_num_threads(args.threads)
-    found: dict[str, float] = {}
+    results: dict[str, float] = {}
     for kind in ("trained", "different"):
-        found |= compare(drawn(1000, 59_000, 10, kind, several=False), kind, args.rounds)
+        results |= compare(drawn(1000, 59_000, 10, kind, several=False), kind, args.rounds)
     large = drawn(2100, 148_332, 21, "different", several=True)
-    found["nus_wide_seconds"] = seconds(OURS["order_and_ties"], large)
-    found["nus_wide_peak_mib"] = peak_memory()
-    print(
-        f"2,100 queries, 148,332 codes: {found['nus_wide_seconds']:.1f} s, peak memory {found['nus_wide_peak_mib']:.0f} MiB"
-    )
-    print(json.dumps({name: round(value, 3) for name, value in found.items()}))
+    results["nus_wide_seconds"] = seconds(OURS["order_and_ties"], large)
+    results["nus_wide_peak_mib"] = peak_memory()
+    took, peak = results["nus_wide_seconds"], results["nus_wide_peak_mib"]
+    print(f"2,100 queries, 148,332 codes: {took:.1f} s, peak memory {peak:.0f} MiB")
+    print(json.dumps({name: round(value, 3) for name, value in results.items()}))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Run the benchmarks, each several times, and write one table: medians, spread, limits.
+"""Run the benchmarks, each several times, and write one table with medians, spread and limits.
 
     python benchmarks/run_all.py [--repeats N] [--only NAME ...] [--output FOLDER]
 
-Each repetition is a process of its own. Writes performance.csv and performance.md; docs/performance.md explains the rows.
+Each repetition runs in its own process. The table is written as performance.csv and performance.md. docs/performance.md
+explains the rows.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from creditflow.stages.command_line import positive
 
 HERE = Path(__file__).resolve().parent
 
-#: Each script with what it is given here: less than its defaults where these take half an hour.
+#: Each script with its arguments. Where the defaults would take half an hour, the arguments ask for less.
 BENCHMARKS = {
     "start_up": [],
     "training": ["--models", "resnet18", "--rounds", "3"],
@@ -36,30 +37,31 @@ BENCHMARKS = {
 
 
 def numbers(name: str) -> dict[str, float]:
-    """Returns what a benchmark's last line says. Ends the process if it failed."""
+    """Runs a benchmark and returns the numbers of its last line. Ends the process if the benchmark failed."""
     command = [sys.executable, str(HERE / f"{name}.py"), *BENCHMARKS[name]]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     print(done.stdout, end="", flush=True)
     if done.returncode:
-        sys.exit(f"error: {name} ended with {done.returncode}; what it said is above")
-    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+        sys.exit(f"error: {name} ended with {done.returncode}; its output is above")
+    named: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return named
 
 
 def limit(benchmark: str, name: str, limits: dict[str, dict[str, dict[str, float]]]) -> dict[str, float]:
-    """Returns the first limit whose pattern fits; nothing if none does."""
-    return next((its for pattern, its in limits.get(benchmark, {}).items() if fnmatch(name, pattern)), {})
+    """Returns the first limit whose pattern fits the name of the number; an empty dict if none does."""
+    patterns = limits.get(benchmark, {})
+    return next((patterns[pattern] for pattern in patterns if fnmatch(name, pattern)), {})
 
 
 def table(runs: dict[str, list[dict[str, float]]], limits: dict[str, dict[str, dict[str, float]]]) -> pd.DataFrame:
-    """Returns a row for each number of each benchmark."""
+    """Returns a table with a row for each number of each benchmark."""
     rows = []
     for benchmark, repeats in runs.items():
         for name in repeats[0]:
-            values = [one[name] for one in repeats]
-            middle, its = statistics.median(values), limit(benchmark, name, limits)
-            text = " ".join(f"{word.replace('_', ' ')} {value:g}" for word, value in its.items())
-            within = its.get("least", middle) <= middle <= its.get("most", middle)
+            values = [repeat[name] for repeat in repeats]
+            middle, bounds = statistics.median(values), limit(benchmark, name, limits)
+            text = " ".join(f"{word.replace('_', ' ')} {value:g}" for word, value in bounds.items())
+            within = bounds.get("least", middle) <= middle <= bounds.get("most", middle)
             row = {
                 "benchmark": benchmark,
                 "number": name,
@@ -67,7 +69,7 @@ def table(runs: dict[str, list[dict[str, float]]], limits: dict[str, dict[str, d
                 "least": min(values),
                 "greatest": max(values),
             }
-            rows.append(row | {"limit": text, "within": ("yes" if within else "no") if its else ""})
+            rows.append(row | {"limit": text, "within": ("yes" if within else "no") if bounds else ""})
     return pd.DataFrame(rows)
 
 
@@ -77,18 +79,18 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(BENCHMARKS), default=list(BENCHMARKS))
     parser.add_argument("--output", type=Path, default=Path("results/bench"))
     args = parser.parse_args()
-    limits = yaml.safe_load((HERE / "limits.yaml").read_text())
+    limits = yaml.safe_load((HERE / "limits.yaml").read_text(encoding="utf-8"))
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in args.only}
     for index in range(args.repeats):
         for name in args.only:
             print(f"--- {name}, {index + 1} of {args.repeats}", flush=True)
             runs[name].append(numbers(name))
-            frame = table({one: its for one, its in runs.items() if its}, limits)
+            frame = table({benchmark: repeats for benchmark, repeats in runs.items() if repeats}, limits)
             write_atomically(args.output / "performance.csv", frame.to_csv(index=False).encode())
             write_atomically(
                 args.output / "performance.md", (frame.to_markdown(index=False, floatfmt=".3g") + "\n").encode()
             )
-    print((args.output / "performance.md").read_text())
+    print((args.output / "performance.md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

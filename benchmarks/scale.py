@@ -1,8 +1,11 @@
-"""Time and memory of the workflow's own work as an experiment grows: parsing, a dry-run of everything, collecting all records.
+"""Time and memory of the workflow's own work as an experiment grows.
+
+It parses the workflow, plans everything in a dry-run, and collects and audits all records.
 
     python benchmarks/scale.py [--jobs N ...]
 
-An experiment with as many jobs is generated in a scratch folder; its records are made up, 100 images each, and no job is run.
+An experiment with as many jobs is generated in a scratch folder. Its records are made up, 100 images each, and no job
+is run.
 Peak memory is that of the process and its children. The limit is 60 s and 2 GB at 10,000 jobs.
 
 The last line is one JSON object {name: number}.
@@ -16,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +29,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from creditflow.records.record import Keys, Metric, write_record
 from creditflow.stages.command_line import positive
-from creditflow.workflow.experiments import Experiment, load_experiments
+from creditflow.workflow import layout
+from creditflow.workflow.experiments import Experiment
+from creditflow.workflow.loading import load_experiment
+from creditflow.workflow.outputs import path_of, record_paths
 
 ROOT = Path(__file__).resolve().parents[1]
 RULES, IMAGES, EPSILONS = ["bp", "usf", "frsf", "brsf", "fa"], 100, [0.01, 0.05, 0.1]
-#: Of one seed: pretraining; for each rule fine-tuning, evaluation, two attacks through two gradients each, and one that uses none.
+#: Jobs of one seed: pretraining; for each rule fine-tuning, evaluation, two attacks through two gradients each, and one
+#: attack that uses none.
 PER_SEED = 1 + len(RULES) * (1 + 1 + 2 * 2 + 1)
 
 
@@ -71,69 +79,52 @@ def measured(command: list[str], folder: Path, log: Path) -> tuple[float, float,
     return time.perf_counter() - start, usage.ru_maxrss / 2**20, log.read_text()
 
 
-def make_up_records(found: Experiment, results: Path) -> int:
+def make_up_records(made_up: Experiment, results: Path) -> list[Path]:
+    """Writes a record for each that the experiment measures, and returns their paths."""
     rng = np.random.default_rng(0)
-    n = 0
-    for dataset, backbone, rule, seed in found.chains():
-        conditions = [("clean", "none"), *found.conditions(dataset, rule, seed, backbone)]
-        for attack, gradient in conditions:
-            epsilons = [None] if attack == "clean" else EPSILONS
-            correct = rng.random((len(epsilons), IMAGES)) < 0.5
-            metric = "accuracy" if attack == "clean" else "robust_accuracy"
-            metrics = [
-                Metric(metric, epsilon, float(row.mean()), IMAGES)
-                for epsilon, row in zip(epsilons, correct, strict=True)
-            ]
-            keys = Keys(found.name, "classification", dataset, backbone, rule, seed, attack, gradient)
-            place = f"{dataset}/{backbone}/{rule}" + ("" if attack == "clean" else f"/{attack}/{gradient}")
-            path = results / found.name / ("evaluate" if attack == "clean" else "attack") / place / f"seed{seed}.json"
-            facts = {"settings": {"norm": "linf"}, "checks": {}, "provenance": {}, "run": {"wall_time_s": 1.0}}
-            write_record(path, keys, metrics, {"correct": correct, "example": np.arange(IMAGES)}, **facts)
-            n += 1
-    return n
+    for chain in made_up.chains():
+        dataset, backbone, rule, seed = chain
+        path = path_of(layout.EVALUATE, made_up, results, chain)
+        make_up(path, Keys(made_up.name, "classification", *chain, "clean", "none"), [None], rng)
+        for attack, gradient in made_up.conditions(dataset, rule, seed, backbone):
+            path = path_of(layout.ATTACK, made_up, results, chain, attack=attack, gradient=gradient)
+            make_up(path, Keys(made_up.name, "classification", *chain, attack, gradient), EPSILONS, rng)
+    return record_paths(made_up, results)
+
+
+def make_up(path: Path, keys: Keys, epsilons: Sequence[float | None], rng: np.random.Generator) -> None:
+    correct = rng.random((len(epsilons), IMAGES)) < 0.5
+    name = "accuracy" if keys.attack == "clean" else "robust_accuracy"
+    metrics = [Metric(name, epsilon, float(row.mean()), IMAGES) for epsilon, row in zip(epsilons, correct, strict=True)]
+    outcomes = {"correct": correct, "example": np.arange(IMAGES)}
+    facts = {"settings": {"norm": "linf"}, "checks": {}, "provenance": {}, "run": {"wall_time_s": 1.0}}
+    write_record(path.with_suffix(".json"), keys, metrics, outcomes, **facts)
 
 
 def at(n_jobs: int, folder: Path) -> dict[str, tuple[float, float]]:
+    """Returns seconds and peak gigabytes of each step at a number of jobs."""
     for name in ("Snakefile", "rules", "src", "config", "profiles", "envs", "containers"):
         source = ROOT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
     (folder / "config/experiments/scale.yaml").write_text(yaml.safe_dump(experiment(n_jobs)))
     log, snakemake = folder / "log", [sys.executable, "-m", "snakemake", "--cores", "1"]
-    found: dict[str, tuple[float, float]] = {}
-    found["parsing"] = measured([*snakemake, "--list-rules"], folder, log)[:2]
+    steps: dict[str, tuple[float, float]] = {}
+    steps["parsing"] = measured([*snakemake, "--list-rules"], folder, log)[:2]
     seconds, memory, said = measured([*snakemake, "-n", "--quiet", "rules", "--", "scale"], folder, log)
-    found["dry-run"] = seconds, memory
+    steps["dry-run"] = seconds, memory
     total = next(int(line.split()[1]) for line in said.splitlines() if line.startswith("total"))
-    experiments = load_experiments(folder / "config/experiments", folder / "config/schema.yaml")
-    n = make_up_records(experiments["scale"], folder / "results")
-    collect = [
-        sys.executable,
-        "src/collect.py",
-        "--experiment",
-        "scale",
-        "--records",
-        "records.parquet",
-        "--summary",
-        "summary.parquet",
-    ]
-    found["collecting"] = measured(collect, folder, log)[:2]
-    settings = json.dumps(experiments["scale"].keys["audit"])
-    audit = [
-        sys.executable,
-        "src/audit.py",
-        "--experiment",
-        "scale",
-        "--settings",
-        settings,
-        "--output",
-        "audit.parquet",
-    ]
-    found["auditing"] = measured(audit, folder, log)[:2]
+    scale = load_experiment(folder / "config/experiments", "scale")
+    records, listing = make_up_records(scale, folder / "results"), folder / "records.txt"
+    listing.write_text("\n".join(map(str, records)))
+    collect = ["src/collect.py", "--records", "records.parquet", "--summary", "summary.parquet"]
+    audit = ["src/audit.py", "--settings", json.dumps(scale.keys["audit"]), "--output", "audit.parquet"]
+    for step, command in (("collecting", collect), ("auditing", audit)):
+        steps[step] = measured([sys.executable, *command, "--records-list", str(listing)], folder, log)[:2]
     size = (folder / "records.parquet").stat().st_size / 2**20
-    print(f"{total} jobs, {n} records, records.parquet of {size:.2f} MiB", flush=True)
-    for name, (seconds, memory) in found.items():
+    print(f"{total} jobs, {len(records)} records, records.parquet of {size:.2f} MiB", flush=True)
+    for name, (seconds, memory) in steps.items():
         print(f"  {name}: {seconds:.1f} s, {memory:.2f} GB", flush=True)
-    return found
+    return steps
 
 
 def main() -> None:
@@ -141,12 +132,12 @@ def main() -> None:
     parser.add_argument("--jobs", type=positive, nargs="+", default=[1000, 3000, 10_000])
     args = parser.parse_args()
     os.fsync = lambda fd: None  # made-up records need not outlive a power cut
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for n_jobs in args.jobs:
         with tempfile.TemporaryDirectory() as name:
             for what, (seconds, memory) in at(n_jobs, Path(name)).items():
-                found |= {f"{what}_{n_jobs}_s": round(seconds, 2), f"{what}_{n_jobs}_gb": round(memory, 3)}
-    print(json.dumps(found))
+                numbers |= {f"{what}_{n_jobs}_s": round(seconds, 2), f"{what}_{n_jobs}_gb": round(memory, 3)}
+    print(json.dumps(numbers))
 
 
 if __name__ == "__main__":

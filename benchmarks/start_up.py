@@ -1,9 +1,9 @@
-"""A short stage in a fork of a process that has loaded its libraries, beside the same stage in an interpreter of its own.
+"""The time of a short stage as a fork of a process that has loaded the libraries, and as a process of its own.
 
     python benchmarks/start_up.py [--rounds N]
 
-The stage is `attack.py --help`, which loads what an attack needs and then ends. Both ways take turns within each round; the
-ratio is the median over rounds.
+The stage is `attack.py --help`: it loads what an attack needs, and then it ends. The two ways take turns in each round.
+The ratio is the median over the rounds.
 
 The last line is one JSON object {name: number}.
 """
@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def seconds(prefix: str) -> float:
+    """Returns the time of `attack.py --help`, in seconds; `prefix` is put before the command."""
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     start = time.perf_counter()
     subprocess.run(
@@ -42,15 +43,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=positive, default=5)
     args = parser.parse_args()
-    prefix = forkserver.start()
+    prefix = forkserver.start(lambda name: f"src/{name}.py")
     if not prefix:
-        sys.exit("error: the folder for temporary files takes no socket; set TMPDIR to another")
-    for way in ("", prefix):  # byte code is written, the server has loaded its libraries
+        sys.exit("error: the folder for temporary files takes no socket; set TMPDIR to another folder")
+    for way in ("", prefix):  # a first run writes the byte code, and the server loads the libraries
         seconds(way)
     times = [(seconds(""), seconds(prefix)) for _ in range(args.rounds)]
     alone, forked = (statistics.median(column) for column in zip(*times, strict=True))
     print(f"attack.py --help: {alone:.2f} s as a process of its own, {forked:.2f} s as a fork")
-    ratio = statistics.median(theirs / ours for theirs, ours in times)
+    ratio = statistics.median(process / fork for process, fork in times)
     print(json.dumps({"own_process_s": alone, "fork_s": forked, "own_process_over_fork": ratio}))
 
 

@@ -1,11 +1,12 @@
-"""Seconds per Fashion-MNIST epoch of the target-propagation family, beside backpropagation with torch.nn in the same run.
+"""Seconds per Fashion-MNIST epoch of the target-propagation family, beside backpropagation with torch.nn.
 
     python benchmarks/target_propagation.py [--rounds N] [--threads N] [--members N] [--device D]
 
-784-256x5-10, tanh, batches of 128, float32, the published hyper-parameters of Table 1; an epoch is 55,000 images, with the extra epoch of
-feedback where a method has one. A tenth of an epoch is timed, and taken tenfold. `AUTHORS` are the times of the authors' code (float64,
-loaders of single images), measured once on two cores of an AMD EPYC with two threads; it is not part of this repository.
-Time per member is a population's over its size; its ratio is to a population of one.
+The networks are 784-256x5-10 with tanh, in float32, with batches of 128 and the published hyper-parameters of Table 1.
+An epoch is 55,000 images, and one more epoch of feedback where a method has one. A tenth of an epoch is timed, and the
+time is multiplied by ten. `AUTHORS` are the times of the authors' code (float64, loaders of single images), which is
+not part of this repository. They were measured once, on two cores of an AMD EPYC with two threads. The time per member
+is the time of a population divided by its size; its ratio is to a population of one.
 
 The last line is one JSON object {name: number}.
 """
@@ -31,7 +32,8 @@ from creditflow.populations.population import Member
 from creditflow.populations.rule import get_update_rule
 from creditflow.populations.settings import PopulationSettings
 from creditflow.populations.training import train_population
-from creditflow.workflow.experiments import Experiment, load_experiments
+from creditflow.workflow.experiments import Experiment
+from creditflow.workflow.loading import load_experiments
 
 #: Seconds per epoch.
 AUTHORS = {"bp": 2.6, "dfa_targets": 4.9, "dtp": 8.2, "ddtp_linear": 12.7, "dtpdrl": 23.1}
@@ -46,7 +48,7 @@ def images(device: torch.device) -> FlatImages:
 
 
 def epoch(experiment: Experiment, rule: str, n: int, data: FlatImages) -> float:
-    """Seconds per member of an epoch."""
+    """Returns the seconds per member of one epoch."""
     values = experiment.population(DATASET, VARIANT, rule)
     values |= {
         "epochs": 1,
@@ -66,7 +68,7 @@ def epoch(experiment: Experiment, rule: str, n: int, data: FlatImages) -> float:
 
 
 def torch_epoch(data: FlatImages) -> float:
-    """The same of a network of torch.nn, with autograd and torch.optim, whose images lie on the device."""
+    """Returns the same for a network of torch.nn, with autograd and torch.optim; its images lie on the device."""
     device = data.pixels.device
     widths = [784, *[256] * 5]
     layers = [layer for n_in, n_out in pairwise(widths) for layer in (nn.Linear(n_in, n_out), nn.Tanh())]
@@ -81,38 +83,44 @@ def torch_epoch(data: FlatImages) -> float:
     return (synchronised(device) - start) * PART
 
 
+def report(rule: str, times: dict[int, list[float]], n_members: int) -> dict[str, float]:
+    """Prints a rule's times {members: seconds of each round} and returns its numbers by name."""
+    alone, together = (statistics.median(times[n]) for n in (1, n_members))
+    ratios = sorted(after / before for before, after in zip(times[1], times[n_members], strict=True))
+    middle = statistics.median(ratios)
+    numbers = {f"{rule}_s": alone, f"{rule}_of_{n_members}_over_1": middle}
+    text = f"  {rule}: {alone:.2f} s ({min(times[1]):.2f} to {max(times[1]):.2f})"
+    if rule in AUTHORS:
+        numbers[f"{rule}_over_authors"] = alone / AUTHORS[rule]
+        text += f", {alone / AUTHORS[rule]:.2f} of the authors' {AUTHORS[rule]} s"
+    print(
+        f"{text}; per member of {n_members}: {together:.2f} s,"
+        f" {middle:.2f} of one ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+    )
+    return numbers
+
+
 def main() -> None:
     args = parser_of(__doc__, members=5).parse_args()
     data = images(use_device(args.device, args.threads))
-    matmul.use_faster_matmul()  # as the stage does; torch.nn has them, too
+    matmul.use_faster_matmul()  # as the stage does; torch.nn gets them, too
     root = Path(__file__).resolve().parents[1] / "config"
-    experiment = load_experiments(root / "experiments", root / "schema.yaml")["target_propagation_fashion"]
+    experiment = load_experiments(root / "experiments")["target_propagation_fashion"]
     rules = experiment.keys["rules"]
     taken: dict[str, dict[int, list[float]]] = {rule: {1: [], args.members: []} for rule in rules}
     reference: list[float] = []
-    torch_epoch(data)  # warm
+    torch_epoch(data)  # warms up
     for _ in range(args.rounds):
         reference.append(torch_epoch(data))
         for rule in rules:
             for n in taken[rule]:
                 taken[rule][n].append(epoch(experiment, rule, n, data))
-    found: dict[str, float] = {}
     print(f"{args.threads} threads, {args.device}, medians of {args.rounds} rounds: seconds per epoch of one network")
     print(f"  backpropagation with torch.nn: {statistics.median(reference):.2f} s")
-    for rule, of_sizes in taken.items():
-        alone, together = (statistics.median(of_sizes[n]) for n in (1, args.members))
-        ratios = sorted(b / a for a, b in zip(of_sizes[1], of_sizes[args.members], strict=True))
-        text = f"  {rule}: {alone:.2f} s ({min(of_sizes[1]):.2f} to {max(of_sizes[1]):.2f})"
-        found[f"{rule}_s"] = alone
-        if rule in AUTHORS:
-            found[f"{rule}_over_authors"] = alone / AUTHORS[rule]
-            text += f", {alone / AUTHORS[rule]:.2f} of the authors' {AUTHORS[rule]} s"
-        middle = statistics.median(ratios)
-        found[f"{rule}_of_{args.members}_over_1"] = middle
-        print(
-            f"{text}; per member of {args.members}: {together:.2f} s, {middle:.2f} of one ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-        )
-    print(json.dumps({name: round(value, 3) for name, value in found.items()}))
+    numbers: dict[str, float] = {}
+    for rule, times in taken.items():
+        numbers |= report(rule, times, args.members)
+    print(json.dumps({name: round(value, 3) for name, value in numbers.items()}))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
-"""Time and peak memory of one training step under each feedback rule, beside backpropagation and BioTorch.
+"""Time and peak memory of one training step under each feedback rule, compared with backpropagation and BioTorch.
 
     python benchmarks/training.py [--models alexnet ...] [--rules frsf ...] [--rounds N] [--threads N]
 
-A step is forward, backward, Adam with weight decay (fused) and setting the gradients to None, on random images. For each
-rule the same network is trained by backpropagation, by our rule, and by BioTorch's where it has the rule. They take turns
-within each round, the order reversed in every other one, so that what else the machine does meets all alike, and in one
-process, because on a busy machine processes as a whole are slow or fast; a ratio is the median over rounds, its spread the
-quartiles. Peak memory is that of a fresh process with one network that makes three steps.
+A step consists of forward pass, backward pass, a step of fused Adam with weight decay, and setting the gradients to
+None; the images are random. For each rule the same network is trained by backpropagation, by our rule, and by the rule
+of BioTorch if BioTorch has it. They take turns in each round, and every other round has the reverse order, so that
+other work of the machine disturbs all of them alike. They share a process, because on a busy machine some processes as
+a whole are slower than others. A ratio is the median over the rounds; its spread is given by the quartiles. Peak memory
+is that of a new process with one network that makes three steps.
 
-BioTorch comes from PyPI into a folder of its own (--biotorch), beside the torch that runs here. Its DFA has no row: it
-broadcasts the error of all classes over each map, which takes minutes for a step of 1,000 classes.
+BioTorch is installed from PyPI into a folder of its own (--biotorch) and uses the torch that runs here. The DFA of
+BioTorch has no row: it broadcasts the error of all classes over each map, so that a step with 1,000 classes takes
+minutes.
 
 The last line is one JSON object {name: ratio}. All models together take about half an hour on two cores.
 """
@@ -41,7 +43,8 @@ from creditflow.models.build import ModelSpec, build_model
 BIOTORCH, FOLDER = "biotorch==0.0.16", Path(__file__).resolve().parents[1] / ".biotorch"
 BIOTORCH_RULES = ("usf", "frsf", "brsf", "fa")
 
-#: Model -> shape of its images, batch size, steps that are timed together. Those for grey images get one thread.
+#: Model -> shape of the images, batch size, and number of steps that are timed together. Models for grey images get one
+#: thread.
 MODELS = {
     "lenet5": ((1, 28, 28), 32, 20),
     "small_cnn": ((1, 28, 28), 32, 10),
@@ -52,6 +55,7 @@ MODELS = {
 
 
 def network(name: str) -> nn.Module:
+    """Returns a network of `MODELS` from a random start."""
     shape = MODELS[name][0]
     if shape[0] == 1:
         return build_model(ModelSpec(name, shape, 10, (0.3,), (0.3,)))
@@ -60,12 +64,12 @@ def network(name: str) -> nn.Module:
 
 
 def ruled(name: str, rule: str, whose: str) -> nn.Module:
-    """A network under a rule of ours, or of BioTorch's."""
+    """Returns a network under our rule (`whose` is "ours") or that of BioTorch ("biotorch")."""
     if whose == "ours":
         return apply_rule(network(name), rule, generator=torch.Generator().manual_seed(0))
     from biotorch.module.biomodule import BioModule
 
-    with contextlib.redirect_stdout(io.StringIO()):  # it says what it converts
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it converts
         module: nn.Module = BioModule(network(name), mode=rule)
     return module
 
@@ -83,7 +87,7 @@ class Run:
         self._images, self._labels = torch.rand(batch, *shape), torch.randint(0, 10, (batch,))
 
     def seconds(self) -> float:
-        """Makes a training step."""
+        """Makes training steps and returns the time of one, in seconds."""
         start = time.perf_counter()
         for _ in range(self._steps):
             F.cross_entropy(self._view(self._images), self._labels).backward()
@@ -93,11 +97,11 @@ class Run:
 
 
 def times(name: str, rule: str, with_biotorch: bool, args: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds per step in each round of backpropagation, our rule and BioTorch's."""
+    """Returns the seconds per step, for each round, of backpropagation, our rule and the rule of BioTorch."""
     whose = {"bp": ("bp", "ours"), "ours": (rule, "ours")} | ({"biotorch": (rule, "biotorch")} if with_biotorch else {})
     runs = {key: Run(name, *what, args.threads) for key, what in whose.items()}
     for run in [*runs.values()] * 2:
-        run.seconds()  # warm
+        run.seconds()  # warm up
     seconds: dict[str, list[float]] = {key: [] for key in runs}
     for index in range(args.rounds):
         for key in runs if index % 2 else reversed(runs):
@@ -106,7 +110,7 @@ def times(name: str, rule: str, with_biotorch: bool, args: argparse.Namespace) -
 
 
 def memory(name: str, rule: str, whose: str, args: argparse.Namespace) -> float:
-    """Peak memory in MiB of a process that trains."""
+    """Returns the peak memory of a process that trains, in MiB."""
     command = [
         sys.executable,
         __file__,
@@ -119,20 +123,22 @@ def memory(name: str, rule: str, whose: str, args: argparse.Namespace) -> float:
         "--biotorch",
         str(args.biotorch),
     ]
-    # glibc then gives freed memory back at once: the peak is of what is in use, not of what lies about in between.
+    # With this variable glibc gives freed memory back at once, so that the peak counts only memory that is in use.
     done = subprocess.run(
         command, stdout=subprocess.PIPE, text=True, check=False, env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
     )
     if done.returncode:
         sys.exit(
-            f"error: the process that trains {name} under {rule} ({whose}) ended with status {done.returncode}; see above"
+            f"error: the process that trains {name} under {rule} ({whose})"
+            f" ended with status {done.returncode}; see above"
         )
     return float(done.stdout)
 
 
-def ratio(one: list[float], other: list[float]) -> tuple[float, str]:
-    """Median over rounds, and the quartiles in words."""
-    low, middle, high = statistics.quantiles([a / b for a, b in zip(one, other, strict=True)], n=4, method="inclusive")
+def ratio(times: list[float], base: list[float]) -> tuple[float, str]:
+    """Returns the median over the rounds of times / base, and a text with the median and the quartiles."""
+    ratios = [time / of_base for time, of_base in zip(times, base, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
     return middle, f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
@@ -140,40 +146,42 @@ def compare(name: str, rule: str, with_biotorch: bool, bp_memory: float, args: a
     """Prints and returns the ratios of one rule on one network."""
     seconds, peak = times(name, rule, with_biotorch, args), memory(name, rule, "ours", args)
     over_bp, words = ratio(seconds["ours"], seconds["bp"])
-    found = {f"{name}_{rule}_time_over_bp": over_bp, f"{name}_{rule}_memory_over_bp": peak / bp_memory}
+    ratios = {f"{name}_{rule}_time_over_bp": over_bp, f"{name}_{rule}_memory_over_bp": peak / bp_memory}
     bp = 1000 * statistics.median(seconds["bp"])
     print(f"{name:9} {rule:4} {described(seconds['ours'], peak, bp_memory)}; {words} x BP ({bp:.1f} ms)")
     if with_biotorch:
         their_peak = memory(name, rule, "biotorch", args)
         over_ours, words = ratio(seconds["biotorch"], seconds["ours"])
-        found |= {
+        ratios |= {
             f"{name}_{rule}_biotorch_time_over_ours": over_ours,
             f"{name}_{rule}_biotorch_memory_over_ours": their_peak / peak,
         }
         print(f"{'BioTorch':>9} {rule:4} {described(seconds['biotorch'], their_peak, bp_memory)}; {words} x ours")
     sys.stdout.flush()
-    return found
+    return ratios
 
 
 def described(seconds: list[float], peak: float, bp_memory: float) -> str:
+    """Returns time and memory in words; memory is in MiB, and compared with that of backpropagation."""
     return f"{1000 * statistics.median(seconds):8.1f} ms, {peak:6.0f} MiB ({peak - bp_memory:+.0f} to BP)"
 
 
 def install_biotorch(folder: Path) -> str | None:
-    """Puts BioTorch into the folder unless it is there; returns why it could not, or None."""
+    """Installs BioTorch into the folder unless it is there. Returns why this failed, or None."""
     if (folder / "biotorch").is_dir():
         return None
-    # Without its dependencies: all that its layers need is torch, and it has to be the one that runs here.
+    # The dependencies are left out: its layers need torch only, and it has to be the torch that runs here.
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     done = subprocess.run([*command, "--target", str(folder), BIOTORCH], capture_output=True, text=True, check=False)
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         return errors[-1] if errors else f"pip ended with status {done.returncode}"
-    (folder / ".gitignore").write_text("*\n")
+    (folder / ".gitignore").write_text("*\n", encoding="utf-8")
     return None
 
 
 def options() -> argparse.Namespace:
+    """Returns the options of the command line."""
     rules = [name for name in plugins.names("rule") if name != "bp"]
     parser = parser_of(__doc__, rounds=9)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
@@ -203,14 +211,14 @@ def main() -> None:
     if reason is not None:
         print(f"BioTorch has no rows: {BIOTORCH} could not be installed into {args.biotorch} ({reason})", flush=True)
         shared = []
-    found: dict[str, float] = {}
+    ratios: dict[str, float] = {}
     for name in args.models:
         bp_memory = memory(name, "bp", "ours", args)
         for rule in args.rules:
-            found |= compare(name, rule, rule in shared, bp_memory, args)
+            ratios |= compare(name, rule, rule in shared, bp_memory, args)
     if reason is not None:
         print("BioTorch has no rows: see the first line")
-    print(json.dumps({key: round(value, 3) for key, value in found.items()}))
+    print(json.dumps({key: round(value, 3) for key, value in ratios.items()}))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """Build and verify the container image of this version and lock: `make container`.
 
-The image is named by version, torch flavour and lock, so a new lock is a new image. If it is there already, nothing
-is done. Its SHA-256 is noted beside it and goes into every record made inside it.
+The name of the image contains the version, the flavour of torch and a hash of the lock, so a new lock makes a new
+image. If the image exists, nothing is done. The SHA-256 of the image is noted beside it and goes into every record that
+is made inside.
 """
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -24,18 +26,44 @@ from creditflow.core.files import file_sha256, write_atomically  # noqa: E402
 from creditflow.stages.command_line import run_stage, stage_parser  # noqa: E402
 from creditflow.workflow.container import FLAVOURS, image_path, lock_hash  # noqa: E402
 
-# As small as with gzip at its best, written eight times as fast; and each job's imports, which read from it, take two thirds of the time.
+# The image is as small as with gzip at its best and is written eight times as fast. The imports of each job, which read
+# from the image, take two thirds of the time.
 COMPRESSION = "-comp zstd -Xcompression-level 3"
 
 CHECK = """
 import torch, foolbox
 from creditflow.compute.torchvision_import import torchvision
-print(f"torch {torch.__version__}, CUDA {torch.version.cuda}, torchvision {torchvision.__version__}, foolbox {foolbox.__version__}")
+print(f"torch {torch.__version__}, CUDA {torch.version.cuda}, torchvision {torchvision.__version__}", end=", ")
+print(f"foolbox {foolbox.__version__}")
 """
 
 
 def main() -> None:
-    """Builds the image, unless it is there."""
+    """Builds the image, unless it exists."""
+    args = options()
+    if shutil.which("apptainer") is None:
+        raise UserError("apptainer is not installed; see https://apptainer.org/docs/admin/main/installation.html")
+    lock = ROOT / "envs/requirements.txt"
+    image = image_path(ROOT / "containers", lock, args.flavour)
+    if image.exists() and digest_path(image).exists():
+        print(f"{image} is there")
+        return
+    check_sources(args)
+    values = {
+        "bootstrap": args.base,
+        "mountpoints": " ".join(args.bind),
+        "pip_options": args.pip_options,
+        "version": image.name.split("-")[1],
+        "lock": lock_hash(lock),
+    } | ({"mirror": args.mirror} if args.mirror else {})
+    build(image, values, args.bind)
+    versions = verify(image, args.flavour)
+    write_atomically(digest_path(image), f"{file_sha256(image)}  {image.name}\n".encode())
+    print(f"{image}: {image.stat().st_size / 2**20:.0f} MiB, {versions}")
+
+
+def options() -> argparse.Namespace:
+    """Returns the options of the command line."""
     parser = stage_parser(__doc__)
     parser.add_argument(
         "--flavour", choices=FLAVOURS, default="cuda", help="build of torch: cuda runs on machines without a GPU too"
@@ -49,41 +77,27 @@ def main() -> None:
         action="append",
         default=[],
         metavar="PATH",
-        help="what the build needs of the host, read-only; repeatable",
+        help="file or folder of the host that the build needs, read-only; repeatable",
     )
     parser.add_argument(
         "--pip-options", default="", help="further options of pip install, such as --find-links=/wheels"
     )
-    args = parser.parse_args()
+    return parser.parse_args()
 
-    if shutil.which("apptainer") is None:
-        raise UserError("apptainer is not installed; see https://apptainer.org/docs/admin/main/installation.html")
-    lock = ROOT / "envs/requirements.txt"
-    image = image_path(ROOT / "containers", lock, args.flavour)
-    if image.exists() and digest_path(image).exists():
-        print(f"{image} is there")
-        return
+
+def check_sources(args: argparse.Namespace) -> None:
+    """Raises UserError if an option is missing that says where Debian or PyTorch come from."""
     if args.base == "debootstrap" and not args.mirror:
         raise UserError("--base debootstrap needs --mirror, a Debian mirror such as the one in /etc/apt")
     if args.flavour == "cpu" and not args.pip_options:
         raise UserError(
-            "--flavour cpu needs --pip-options='--extra-index-url=...' with PyTorch's index of CPU builds, or --find-links=..."
+            "--flavour cpu needs --pip-options='--extra-index-url=...' with PyTorch's index of CPU builds,"
+            " or --find-links=..."
         )
-    values = {
-        "bootstrap": args.base,
-        "mountpoints": " ".join(args.bind),
-        "pip_options": args.pip_options,
-        "version": image.name.split("-")[1],
-        "lock": lock_hash(lock),
-    } | ({"mirror": args.mirror} if args.mirror else {})
-    build(image, values, args.bind)
-    found = verify(image, args.flavour)
-    write_atomically(digest_path(image), f"{file_sha256(image)}  {image.name}\n".encode())
-    print(f"{image}: {image.stat().st_size / 2**20:.0f} MiB, {found}")
 
 
 def build(image: Path, values: dict[str, str], binds: list[str]) -> None:
-    """Builds next to the image's place and moves it there at the end. Raises UserError if the build fails."""
+    """Builds the image under a scratch name and renames it at the end. Raises UserError if the build fails."""
     part = image.with_name(f".{image.name}.part")
     options = [f"--mksquashfs-args={COMPRESSION}", *(f"--bind={path}:{path}:ro" for path in binds)]
     for key, value in values.items():
@@ -97,13 +111,13 @@ def build(image: Path, values: dict[str, str], binds: list[str]) -> None:
         )
     if not part.exists():
         hint = "; where there is no Docker Hub, use --base debootstrap" if values["bootstrap"] == "docker" else ""
-        raise UserError(f"the build failed; its last lines above say why{f' ({done})' if done else ''}{hint}")
+        raise UserError(f"the build failed; the last lines above say why{f' ({done})' if done else ''}{hint}")
     part.replace(image)
 
 
 @contextmanager
 def singularity_command() -> Iterator[None]:
-    """Lets spython, which calls Apptainer by its old name, find it where only the new one is installed."""
+    """Lets spython find Apptainer, which it calls by the old name `singularity`."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "singularity").symlink_to(str(shutil.which("apptainer")))
         before = os.environ["PATH"]
@@ -115,7 +129,10 @@ def singularity_command() -> Iterator[None]:
 
 
 def verify(image: Path, flavour: str) -> str:
-    """Imports the libraries inside the image. Raises UserError, and removes the image, if that fails."""
+    """Imports the libraries inside the image and returns their versions, as a text.
+
+    If this fails, it removes the image and raises UserError.
+    """
     inside = [
         "apptainer",
         "exec",
@@ -126,13 +143,14 @@ def verify(image: Path, flavour: str) -> str:
         str(image),
     ]
     done = subprocess.run([*inside, "python", "-c", CHECK], cwd=ROOT, capture_output=True, text=True, check=False)
-    found = done.stdout.strip()
-    if done.returncode != 0 or (flavour == "cuda") == ("CUDA None" in found):
+    versions = done.stdout.strip()
+    if done.returncode != 0 or (flavour == "cuda") == ("CUDA None" in versions):
         image.unlink()
         raise UserError(
-            f"the image does not hold what it should ({found or done.stderr.strip().splitlines()[-1]}); it was removed"
+            f"the image does not hold what it should ({versions or done.stderr.strip().splitlines()[-1]});"
+            " it was removed"
         )
-    return found
+    return versions
 
 
 if __name__ == "__main__":

@@ -1,160 +1,61 @@
-"""Functions of the workflow. The science is in src/creditflow; here is only what depends on what."""
+"""What the rules call: for a job's wildcards, its inputs and parameters. The science is in src/creditflow."""
 
 import json
-import os
-import re
-import sys
-from pathlib import Path
 
-import snakemake.benchmark
-from snakemake.cli import get_argument_parser
-from snakemake.settings.types import DeploymentMethod
-
-# Stages run with the Python that runs Snakemake, also where its environment is not activated.
-os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
-# Whatever a library wants to cache stays in the working directory, in containers and outside.
-for variable in ("XDG_CACHE_HOME", "TORCH_HOME", "MPLCONFIGDIR"):
-    os.environ.update({variable: str(Path.cwd() / ".snakemake/cache" / variable.lower())})
-# Snakemake reads a young job's memory map twice a second, which slows short jobs down; records hold time and memory anyway.
-snakemake.benchmark.BENCHMARK_INTERVAL_SHORT = 2
-sys.path.append(str(Path(workflow.basedir) / "src"))
-
-from creditflow.compute import gpus
-from creditflow.core import plugins
-from creditflow.core.errors import UserError
-from creditflow.reporting.sources import source_files
-from creditflow.workflow import container as containers
-from creditflow.workflow import experiments, failures, forkserver, locks, preflight
+from creditflow.core import files, plugins
+from creditflow.workflow import outputs
 from creditflow.workflow.dependence import library_hash
+from creditflow.workflow.layout import RESULTS
+from creditflow.workflow.loading import load_experiments
+from creditflow.workflow.requests import check_workflow
+from creditflow.workflow.session import explained
+from creditflow.workflow.sources import source_files
 
-SCHEMA = Path("config/schema.yaml")
-RESULTS = Path("results")
-
-
-def command_line():
-    """The options that this Snakemake runs with, its profile's among them; a dry-run's where it is not a command's main process.
-
-    Snakemake itself looks at targets and executor only after this file.
-    """
-    if not (workflow.is_main_process and "snakemake" in Path(sys.argv[0]).parts[-2:]):
-        return get_argument_parser().parse_known_args(["--dryrun"])[0]
-    given = get_argument_parser().parse_known_args(sys.argv[1:])[0]
-    of_workflow = given.workflow_profile or "default"
-    found = [str(path) for path in (Path(of_workflow), Path("profiles", of_workflow)) if path.exists()]
-    return get_argument_parser([*(given.profile or []), *found[:1]]).parse_known_args(sys.argv[1:])[0]
+EXPERIMENTS = explained(load_experiments, layout.here_or_in_clone("config/experiments"))
+explained(check_workflow, config, EXPERIMENTS)
 
 
-COMMAND_LINE = command_line()
-
-
-def explained(function, *arguments):
-    """Calls a function; a mistake of the user's ends the workflow in one line."""
-    try:
-        return function(*arguments)
-    except UserError as error:
-        # Not a WorkflowError: Snakemake would print the place in this file instead of just the message.
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
-if workflow.is_main_process:
-    locks.release_dead_locks(Path.cwd())
-
-EXPERIMENTS = explained(experiments.load_experiments, Path("config/experiments"), SCHEMA)
-explained(experiments.check_workflow, config, EXPERIMENTS, SCHEMA)
-
-
-IMAGE = containers.image_path(Path("containers"), Path("envs/requirements.txt"), config["container"]["flavour"])
-preflight.bind_into_containers(config["data"]["search_paths"])
-
-
-def check_machine():
-    """Looks at what this run needs of the machine, before any job; a dry-run needs nothing."""
-    if not workflow.is_main_process or COMMAND_LINE.dryrun:
-        return
-    if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
-        explained(preflight.check_apptainer)
-        explained(containers.check_image, IMAGE, config["container"]["flavour"])
-    if COMMAND_LINE.executor == "slurm":
-        explained(preflight.check_slurm, COMMAND_LINE.slurm_status_command)
-        return  # it hands out the GPUs
-    slots = workflow.global_resources.get("gpu")
-    if slots and slots.value:
-        explained(gpus.announce_slots, slots.value)
-
-
-def share_start_up(jobs):
-    """Has short stages forked from one process that has loaded their libraries, where jobs are this machine's and run outside containers."""
-    elsewhere = workflow.deployment_settings.deployment_method or COMMAND_LINE.executor not in (None, "local")
-    if elsewhere or workflow.touch or sys.platform != "linux" or Path(shell.get_executable() or "").name != "bash":
-        return
-    if sum(job.rule.name in forkserver.STAGES for job in jobs) >= forkserver.MIN_JOBS and (
-        function := forkserver.start()
-    ):
-        shell.prefix(f"set -euo pipefail; {function}".replace("{", "{{").replace("}", "}}"))
-
-
-def explain_failures(logs):
-    """Says why jobs failed, after everything that Snakemake says."""
-    for path in [logs] if isinstance(logs, (str, Path)) else logs or ():
-        print(*failures.explain_failures(Path(path).read_text()), sep="\n", file=sys.stderr)
-
-
-def one_of(names):
-    """A wildcard constraint that admits just these names."""
-    return "|".join(re.escape(name) for name in sorted(names)) or "(?!)"
-
-
-def views():
-    """Names of the dataset views of all experiments."""
-    return {view for experiment in EXPERIMENTS.values() for view in experiment.keys["datasets"]}
-
-
-def variants():
-    """Names of the populations of all experiments."""
-    return {
-        variant
-        for experiment in EXPERIMENTS.values()
-        for variant in experiment.keys.get("population", {}).get("variants", {})
-    }
+def wanted(name):
+    """What an experiment's target asks for; nothing of a broken one, which `check_targets` explains."""
+    return list(map(str, outputs.wanted(EXPERIMENTS[name], RESULTS))) if name in EXPERIMENTS else []
 
 
 def downloads(name):
-    """What an experiment's jobs would read from the network: raw files of datasets, published weights."""
-    experiment_keys = EXPERIMENTS[name].keys
-    raw = sorted({f"results/data/{view['source']}/raw" for view in experiment_keys["datasets"].values()})
-    pretrain = experiment_keys.get("pretrain", {})
-    fetched = [
-        backbone for backbone in experiment_keys.get("backbones", []) if backbone not in pretrain.get("files", {})
-    ]
-    return raw + [fetched_weights(backbone, pretrain) for backbone in fetched if "weights" in pretrain]
+    """What an experiment's jobs would read from the network; nothing of a broken one."""
+    return list(map(str, outputs.downloads(EXPERIMENTS[name], RESULTS))) if name in EXPERIMENTS else []
 
 
-def fetched_weights(backbone, pretrain):
-    """Where the published weights of a backbone lie once they are fetched."""
-    return f"results/data/weights/{backbone}/{pretrain['weights']}.pth"
-
-
-def check_targets():
-    """Explains targets on the command line that nothing can make; Snakemake itself looks at them only later."""
-    known = [rule.name for rule in workflow.rules]
-    for target in COMMAND_LINE.targets or ():
-        explained(experiments.check_target, target, EXPERIMENTS, known)
-
-
-def products(name):
-    """What an experiment is for: collected records, tables, figures."""
-    return [str(path) for path in EXPERIMENTS[name].products(RESULTS)]
-
-
-def records(wildcards):
-    """All records of an experiment."""
-    return [str(path) for path in EXPERIMENTS[wildcards.experiment].record_paths(RESULTS)]
+def experiment(wildcards):
+    """The wildcards' experiment."""
+    return EXPERIMENTS[wildcards.experiment]
 
 
 def keys(wildcards):
     """The keys of the wildcards' experiment."""
-    return EXPERIMENTS[wildcards.experiment].keys
+    return experiment(wildcards).keys
+
+
+def model_of(wildcards):
+    """Dataset, network, rule and seed of a model."""
+    return wildcards.dataset, wildcards.backbone, wildcards.rule, int(wildcards.seed)
+
+
+def compact(value):
+    """A value as compact JSON, for the command line."""
+    return json.dumps(value, sort_keys=True)
+
+
+def records(wildcards):
+    """All records of an experiment."""
+    return list(map(str, outputs.record_paths(experiment(wildcards), RESULTS)))
+
+
+def records_list(wildcards):
+    """A file with the paths of all records: there are too many for a command line. A dry-run does not write it."""
+    path, lines = layout.records_list(wildcards.experiment), "\n".join(records(wildcards)).encode()
+    if not SESSION.is_dry and not (path.exists() and path.read_bytes() == lines):
+        files.write_atomically(path, lines)
+    return str(path)
 
 
 def threads_of(wildcards):
@@ -167,25 +68,25 @@ def search_paths(wildcards):
     return [f"--search-path={path}" for path in config["data"]["search_paths"]]
 
 
+def view_keys(view, wildcards):
+    """The keys of a view of a dataset; `view` is the wildcard that names it, or a function that gives its name."""
+    return keys(wildcards)["datasets"][view(wildcards) if callable(view) else wildcards[view]]
+
+
 def prepared(view):
-    """The prepared dataset behind a view of it, as an input function; `view` is a name or gives one."""
-
-    def path(wildcards):
-        name = view(wildcards) if callable(view) else getattr(wildcards, view)
-        return str(RESULTS / "data" / keys(wildcards)["datasets"][name]["source"] / "prepared.safetensors")
-
-    return path
+    """The prepared dataset behind a view of it, as an input function."""
+    return lambda given: layout.PREPARE.file(".safetensors").format(source=view_keys(view, given)["source"])
 
 
 def inputs(wildcards):
     """What networks see of the images, as compact JSON."""
-    return json.dumps(EXPERIMENTS[wildcards.experiment].input(wildcards.backbone), sort_keys=True)
+    return compact(experiment(wildcards).input(wildcards.backbone))
 
 
 def start(wildcards):
     """The model that a fine-tuning starts from, and its sidecar; nothing for a random start."""
-    model = EXPERIMENTS[wildcards.experiment].pretrained(wildcards.backbone, int(wildcards.seed))
-    return [] if model is None else [f"{RESULTS / model}.safetensors", f"{RESULTS / model}.json"]
+    model = outputs.start(experiment(wildcards), RESULTS, wildcards.backbone, int(wildcards.seed))
+    return list(map(str, outputs.with_sidecar(model)))
 
 
 def from_start(wildcards, input):
@@ -195,59 +96,50 @@ def from_start(wildcards, input):
 
 def weights_file(wildcards):
     """The published weights of a backbone: a local file, or the one that is fetched."""
-    local = local_weights(wildcards)
-    return local["path"] if local else fetched_weights(wildcards.backbone, keys(wildcards)["pretrain"])
+    return str(outputs.weights_file(experiment(wildcards), RESULTS, wildcards.backbone))
 
 
 def weights_sha256(wildcards):
     """The option that names the hash of a local file of weights; a fetched one has been verified."""
-    local = local_weights(wildcards)
+    local = outputs.local_weights(experiment(wildcards), wildcards.backbone)
     return [f"--sha256={local['sha256']}"] if local else []
-
-
-def local_weights(wildcards):
-    """What the experiment says of a local file of weights; None without one."""
-    return keys(wildcards)["pretrain"].get("files", {}).get(wildcards.backbone)
 
 
 def trained(suffix):
     """A file of the trained model that is measured, as an input function."""
+    return lambda wildcards: f"{outputs.model(experiment(wildcards), RESULTS, model_of(wildcards))}{suffix}"
 
-    def path(wildcards):
-        return f"{EXPERIMENTS[wildcards.experiment].model(RESULTS, wildcards.dataset, wildcards.backbone, wildcards.rule, int(wildcards.seed))}{suffix}"
 
-    return path
+def surrogate(wildcards):
+    """The model that a transfer attack makes its images with, and its sidecar; nothing for other attacks."""
+    return list(map(str, outputs.surrogate(experiment(wildcards), RESULTS, model_of(wildcards), wildcards.attack)))
 
 
 def population_settings(wildcards):
     """Settings of a population's training, as compact JSON."""
-    return json.dumps(
-        EXPERIMENTS[wildcards.experiment].population(wildcards.dataset, wildcards.backbone, wildcards.rule),
-        sort_keys=True,
-    )
+    return compact(experiment(wildcards).population(wildcards.dataset, wildcards.backbone, wildcards.rule))
 
 
 def learning_rates(wildcards):
     """The learning rates of a population."""
-    return keys(wildcards)["population"]["variants"][wildcards.backbone]["learning_rates"][wildcards.dataset][
-        wildcards.rule
-    ]
+    variant = keys(wildcards)["population"]["variants"][wildcards.backbone]
+    return variant["learning_rates"][wildcards.dataset][wildcards.rule]
 
 
 def population_seeds(wildcards):
     """The seeds of a population."""
-    return EXPERIMENTS[wildcards.experiment].seeds_of(wildcards.backbone, wildcards.rule)
+    return experiment(wildcards).seeds_of(wildcards.backbone, wildcards.rule)
 
 
 def finetune_settings(wildcards):
     """Settings of fine-tuning on the wildcards' dataset, as compact JSON."""
-    return json.dumps(EXPERIMENTS[wildcards.experiment].training(wildcards.dataset), sort_keys=True)
+    return compact(experiment(wildcards).training(wildcards.dataset))
 
 
 def retrieval(wildcards):
     """The option that says what retrieval is; nothing for classification."""
-    settings = EXPERIMENTS[wildcards.experiment].retrieval(wildcards.dataset)
-    return [] if settings is None else ["--retrieval", json.dumps(settings, sort_keys=True)]
+    values = experiment(wildcards).retrieval(wildcards.dataset)
+    return [] if values is None else ["--retrieval", compact(values)]
 
 
 def pretrain_view(wildcards):
@@ -256,11 +148,10 @@ def pretrain_view(wildcards):
 
 
 def classes(view):
-    """The option that chooses a view's classes, as a params function; `view` is a name or gives one."""
+    """The option that chooses a view's classes, as a params function."""
 
     def option(wildcards):
-        name = view(wildcards) if callable(view) else getattr(wildcards, view)
-        chosen = keys(wildcards)["datasets"][name].get("classes")
+        chosen = view_keys(view, wildcards).get("classes")
         return ["--classes", *map(str, chosen)] if chosen else []
 
     return option
@@ -269,13 +160,13 @@ def classes(view):
 def settings(*path):
     """The settings at a path of keys, as compact JSON; a part such as "{attack}" is a wildcard's value."""
 
-    def compact(wildcards):
+    def option(wildcards):
         value = keys(wildcards)
         for part in path:
             value = value.get(part.format(**wildcards), {})
-        return json.dumps(value, sort_keys=True)
+        return compact(value)
 
-    return compact
+    return option
 
 
 def of_attack(key):
@@ -283,42 +174,23 @@ def of_attack(key):
     return lambda wildcards: keys(wildcards)["attacks"][wildcards.attack][key]
 
 
-def surrogate(wildcards):
-    """The model that a transfer attack makes its images with, and its sidecar; nothing for other attacks."""
-    if not plugins.declared("attack", wildcards.attack, "uses_surrogate", False):
-        return []
-    twin, seed = EXPERIMENTS[wildcards.experiment].surrogate(wildcards.backbone, wildcards.rule, int(wildcards.seed))
-    model = EXPERIMENTS[wildcards.experiment].model(RESULTS, wildcards.dataset, wildcards.backbone, twin, seed)
-    return [f"{model}.safetensors", f"{model}.json"]
-
-
 def source(kind):
     """What a table or figure shows: frames of the experiment, and the published numbers that its settings choose."""
-
-    def paths(wildcards):
-        experiment = EXPERIMENTS[wildcards.experiment]
-        return [str(path) for path in explained(source_files, experiment, RESULTS, kind, wildcards[kind])]
-
-    return paths
+    return lambda given: list(map(str, explained(source_files, experiment(given), RESULTS, kind, given[kind])))
 
 
 def library(stage, **uses):
-    """A hash of the library's files that a stage's results depend on, for `params`: one word, where files would be many inputs a job.
+    """A hash of the library's files that a stage's results depend on, for `params`.
 
-    `uses` names the plugins that a job loads, by kind: names or wildcards, such as `rule="{rule}"`. See creditflow.workflow.dependence.
+    `uses` names the plugins that a job loads, by kind: names or wildcards, such as `rule="{rule}"`.
     """
 
     def hashed(wildcards):
-        plugins_used = [(kind, name) for kind, names in uses.items() for name in names.format(**wildcards).split()]
-        return library_hash(stage, plugins_used, leaving_out(stage, wildcards))
+        loaded = [(kind, name) for kind, names in uses.items() for name in names.format(**wildcards).split()]
+        classifies = stage == "finetune" and "retrieval" not in keys(wildcards)
+        return library_hash(stage, loaded, ("creditflow/retrieval/",) if classifies else ())
 
     return hashed
-
-
-def leaving_out(stage, wildcards):
-    """Folders of the library that a script could use, but does not for this job."""
-    classifies = stage == "finetune" and "retrieval" not in keys(wildcards)
-    return ("creditflow/retrieval",) if classifies else ()
 
 
 def caption(kind):

@@ -1,13 +1,13 @@
 rule fetch:
-    """Raw files of a dataset, from the first source that has them, verified by checksum; of a dataset in a folder of the user's, its place."""
+    """Raw files of a dataset, verified, from the first source that has them; or the place of a folder of the user's."""
     input:
-        script="src/fetch.py",
+        script=layout.script("fetch"),
     output:
-        raw=directory("results/data/{source}/raw"),
+        raw=directory(layout.FETCH.file()),
     log:
-        "results/data/logs/fetch/{source}.log",
+        layout.FETCH.log,
     benchmark:
-        "results/data/benchmarks/fetch/{source}.tsv"
+        layout.FETCH.benchmark
     localrule: True
     conda:
         "../envs/environment.yaml"
@@ -15,20 +15,21 @@ rule fetch:
         library=library("fetch", dataset="{source}"),
         search_paths=search_paths,
     shell:
-        "python {input.script:q} --dataset {wildcards.source} {params.search_paths:q} --output {output.raw:q} > {log:q} 2>&1"
+        "python {input.script:q} --dataset {wildcards.source} {params.search_paths:q}"
+        " --output {output.raw:q} > {log:q} 2>&1"
 
 
 rule prepare:
     """A dataset in its canonical form: uint8 images N,C,H,W, or names of image files, and labels."""
     input:
-        script="src/prepare.py",
+        script=layout.script("prepare"),
         raw=rules.fetch.output.raw,
     output:
-        data="results/data/{source}/prepared.safetensors",
+        data=layout.PREPARE.file(".safetensors"),
     log:
-        "results/data/logs/prepare/{source}.log",
+        layout.PREPARE.log,
     benchmark:
-        "results/data/benchmarks/prepare/{source}.tsv"
+        layout.PREPARE.benchmark
     conda:
         "../envs/environment.yaml"
     threads: 4

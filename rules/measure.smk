@@ -1,17 +1,17 @@
 rule evaluate:
     """Clean accuracy of a trained model on the whole test split."""
     input:
-        script="src/evaluate.py",
+        script=layout.script("evaluate"),
         data=prepared("dataset"),
         model=trained(".safetensors"),
         sidecar=trained(".json"),
     output:
-        record="results/{experiment}/evaluate/{dataset}/{backbone}/{rule}/seed{seed}.json",
-        outcomes="results/{experiment}/evaluate/{dataset}/{backbone}/{rule}/seed{seed}.safetensors",
+        record=layout.EVALUATE.file(".json"),
+        outcomes=layout.EVALUATE.file(".safetensors"),
     log:
-        "results/{experiment}/logs/evaluate/{dataset}/{backbone}/{rule}/seed{seed}.log",
+        layout.EVALUATE.log,
     benchmark:
-        "results/{experiment}/benchmarks/evaluate/{dataset}/{backbone}/{rule}/seed{seed}.tsv"
+        layout.EVALUATE.benchmark
     conda:
         "../envs/environment.yaml"
     threads: threads_of
@@ -22,27 +22,28 @@ rule evaluate:
         device=config["device"],
         threads=threads_of,
     shell:
-        "python {input.script:q} --model {input.model:q} --data {input.data:q} {params.classes} --input {params.inputs:q}"
-        " --experiment {wildcards.experiment} --dataset-name {wildcards.dataset} --seed {wildcards.seed}"
-        " --device {params.device} --threads {params.threads} --record {output.record:q} > {log:q} 2>&1"
+        "python {input.script:q} --model {input.model:q} --data {input.data:q} {params.classes}"
+        " --input {params.inputs:q} --experiment {wildcards.experiment} --dataset-name {wildcards.dataset}"
+        " --seed {wildcards.seed} --device {params.device} --threads {params.threads}"
+        " --record {output.record:q} > {log:q} 2>&1"
 
 
 rule attack:
     """One attack on one model at all epsilons, through one attacker gradient; the outcome of every image is kept."""
     input:
-        script="src/attack.py",
+        script=layout.script("attack"),
         data=prepared("dataset"),
         model=trained(".safetensors"),
         feedback=trained(".feedback.safetensors"),
         sidecar=trained(".json"),
         surrogate=surrogate,
     output:
-        record="results/{experiment}/attack/{dataset}/{backbone}/{rule}/{attack}/{gradient}/seed{seed}.json",
-        outcomes="results/{experiment}/attack/{dataset}/{backbone}/{rule}/{attack}/{gradient}/seed{seed}.safetensors",
+        record=layout.ATTACK.file(".json"),
+        outcomes=layout.ATTACK.file(".safetensors"),
     log:
-        "results/{experiment}/logs/attack/{dataset}/{backbone}/{rule}/{attack}/{gradient}/seed{seed}.log",
+        layout.ATTACK.log,
     benchmark:
-        "results/{experiment}/benchmarks/attack/{dataset}/{backbone}/{rule}/{attack}/{gradient}/seed{seed}.tsv"
+        layout.ATTACK.benchmark
     conda:
         "../envs/environment.yaml"
     threads: threads_of
@@ -58,8 +59,9 @@ rule attack:
         device=config["device"],
         threads=threads_of,
     shell:
-        "python {input.script:q} --model {input.model:q} --data {input.data:q} {params.classes} --input {params.inputs:q}"
-        " --experiment {wildcards.experiment} --dataset-name {wildcards.dataset} --attack {wildcards.attack}"
-        " --gradient {wildcards.gradient} --epsilons {params.epsilons} --images {params.images}"
-        " --batch-size {params.batch_size} --settings {params.settings:q} {params.surrogate:q} --seed {wildcards.seed}"
-        " --device {params.device} --threads {params.threads} --record {output.record:q} > {log:q} 2>&1"
+        "python {input.script:q} --model {input.model:q} --data {input.data:q} {params.classes}"
+        " --input {params.inputs:q} --experiment {wildcards.experiment} --dataset-name {wildcards.dataset}"
+        " --attack {wildcards.attack} --gradient {wildcards.gradient} --epsilons {params.epsilons}"
+        " --images {params.images} --batch-size {params.batch_size} --settings {params.settings:q} {params.surrogate:q}"
+        " --seed {wildcards.seed} --device {params.device} --threads {params.threads}"
+        " --record {output.record:q} > {log:q} 2>&1"

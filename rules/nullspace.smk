@@ -1,14 +1,14 @@
 rule measure_nullspace:
     """How much of a rule's update changes nothing, on a toy regression."""
     input:
-        script="src/measure_nullspace.py",
+        script=layout.script("measure_nullspace"),
     output:
-        record="results/{experiment}/nullspace/{rule}/seed{seed}.json",
-        outcomes="results/{experiment}/nullspace/{rule}/seed{seed}.safetensors",
+        record=layout.MEASURE_NULLSPACE.file(".json"),
+        outcomes=layout.MEASURE_NULLSPACE.file(".safetensors"),
     log:
-        "results/{experiment}/logs/nullspace/{rule}/seed{seed}.log",
+        layout.MEASURE_NULLSPACE.log,
     benchmark:
-        "results/{experiment}/benchmarks/nullspace/{rule}/seed{seed}.tsv"
+        layout.MEASURE_NULLSPACE.benchmark
     conda:
         "../envs/environment.yaml"
     params:

@@ -4,15 +4,15 @@
 rule train_population:
     """One network for each seed and learning rate, under one update rule."""
     input:
-        script="src/train_population.py",
+        script=layout.script("train_population"),
         data=prepared("dataset"),
     output:
-        population="results/{experiment}/population/{dataset}/{backbone}/{rule}.safetensors",
-        description="results/{experiment}/population/{dataset}/{backbone}/{rule}.json",
+        population=layout.TRAIN_POPULATION.file(".safetensors"),
+        description=layout.TRAIN_POPULATION.file(".json"),
     log:
-        "results/{experiment}/logs/population/{dataset}/{backbone}/{rule}.log",
+        layout.TRAIN_POPULATION.log,
     benchmark:
-        "results/{experiment}/benchmarks/population/{dataset}/{backbone}/{rule}.tsv"
+        layout.TRAIN_POPULATION.benchmark
     conda:
         "../envs/environment.yaml"
     threads: threads_of
@@ -24,29 +24,30 @@ rule train_population:
         settings=population_settings,
         rates=learning_rates,
         seeds=population_seeds,
-        checkpoint="results/{experiment}/checkpoints/population/{dataset}/{backbone}/{rule}.checkpoint",
+        checkpoint=layout.TRAIN_POPULATION.checkpoint,
         device=config["device"],
         threads=threads_of,
     shell:
-        "python {input.script:q} --data {input.data:q} {params.classes} --input {params.inputs:q} --rule {wildcards.rule}"
-        " --settings {params.settings:q} --learning-rates {params.rates} --seeds {params.seeds} --device {params.device}"
-        " --threads {params.threads} --checkpoint {params.checkpoint:q} --output {output.population:q} > {log:q} 2>&1"
+        "python {input.script:q} --data {input.data:q} {params.classes} --input {params.inputs:q}"
+        " --rule {wildcards.rule} --settings {params.settings:q} --learning-rates {params.rates} --seeds {params.seeds}"
+        " --device {params.device} --threads {params.threads} --checkpoint {params.checkpoint:q}"
+        " --output {output.population:q} > {log:q} 2>&1"
 
 
 rule select_member:
     """The network of one seed, with the learning rate and epoch that did best, as an ordinary model."""
     input:
-        script="src/select_member.py",
+        script=layout.script("select_member"),
         population=rules.train_population.output.population,
         description=rules.train_population.output.description,
     output:
-        model="results/{experiment}/member/{dataset}/{backbone}/{rule}/seed{seed}.safetensors",
-        feedback="results/{experiment}/member/{dataset}/{backbone}/{rule}/seed{seed}.feedback.safetensors",
-        sidecar="results/{experiment}/member/{dataset}/{backbone}/{rule}/seed{seed}.json",
+        model=layout.SELECT_MEMBER.file(".safetensors"),
+        feedback=layout.SELECT_MEMBER.file(".feedback.safetensors"),
+        sidecar=layout.SELECT_MEMBER.file(".json"),
     log:
-        "results/{experiment}/logs/member/{dataset}/{backbone}/{rule}/seed{seed}.log",
+        layout.SELECT_MEMBER.log,
     benchmark:
-        "results/{experiment}/benchmarks/member/{dataset}/{backbone}/{rule}/seed{seed}.tsv"
+        layout.SELECT_MEMBER.benchmark
     localrule: True
     conda:
         "../envs/environment.yaml"

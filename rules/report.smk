@@ -1,67 +1,69 @@
 rule collect:
     """All records of an experiment in one table, and their means over seeds with intervals."""
     input:
-        script="src/collect.py",
+        script=layout.script("collect"),
         records=records,
     output:
-        records="results/{experiment}/records.parquet",
-        summary="results/{experiment}/summary.parquet",
+        records=layout.COLLECT.file(".parquet"),
+        summary=layout.SUMMARY.file(".parquet"),
     log:
-        "results/{experiment}/logs/collect.log",
+        layout.COLLECT.log,
     benchmark:
-        "results/{experiment}/benchmarks/collect.tsv"
+        layout.COLLECT.benchmark
     localrule: True
     conda:
         "../envs/environment.yaml"
     params:
         library=library("collect"),
+        listing=records_list,
     shell:
-        "python {input.script:q} --experiment {wildcards.experiment} --records {output.records:q}"
+        "python {input.script:q} --records-list {params.listing:q} --records {output.records:q}"
         " --summary {output.summary:q} > {log:q} 2>&1"
 
 
 rule audit:
     """Each rule against backpropagation, by the worst case over a set of attacks."""
     input:
-        script="src/audit.py",
+        script=layout.script("audit"),
         records=records,
     output:
-        audit="results/{experiment}/audit.parquet",
+        audit=layout.AUDIT.file(".parquet"),
     log:
-        "results/{experiment}/logs/audit.log",
+        layout.AUDIT.log,
     benchmark:
-        "results/{experiment}/benchmarks/audit.tsv"
+        layout.AUDIT.benchmark
     localrule: True
     conda:
         "../envs/environment.yaml"
     params:
         library=library("audit"),
+        listing=records_list,
         settings=settings("audit"),
     shell:
-        "python {input.script:q} --experiment {wildcards.experiment} --settings {params.settings:q}"
+        "python {input.script:q} --records-list {params.listing:q} --settings {params.settings:q}"
         " --output {output.audit:q} > {log:q} 2>&1"
 
 
 rule make_table:
     """One table as CSV, Markdown, LaTeX and HTML."""
     input:
-        script="src/make_table.py",
+        script=layout.script("make_table"),
         frame=source("table"),
     output:
-        csv="results/{experiment}/tables/{table}.csv",
-        md="results/{experiment}/tables/{table}.md",
-        tex="results/{experiment}/tables/{table}.tex",
+        csv=layout.MAKE_TABLE.file(".csv"),
+        md=layout.MAKE_TABLE.file(".md"),
+        tex=layout.MAKE_TABLE.file(".tex"),
         html=report(
-            "results/{experiment}/tables/{table}.html",
+            layout.MAKE_TABLE.file(".html"),
             caption="captions/product.rst",
             category="{experiment}",
             subcategory="Tables",
             labels={"table": "{table}"},
         ),
     log:
-        "results/{experiment}/logs/make_table/{table}.log",
+        layout.MAKE_TABLE.log,
     benchmark:
-        "results/{experiment}/benchmarks/make_table/{table}.tsv"
+        layout.MAKE_TABLE.benchmark
     localrule: True
     conda:
         "../envs/environment.yaml"
@@ -77,22 +79,22 @@ rule make_table:
 rule plot_figure:
     """One figure as PDF, SVG and PNG."""
     input:
-        script="src/plot_figure.py",
+        script=layout.script("plot_figure"),
         frame=source("figure"),
     output:
-        pdf="results/{experiment}/figures/{figure}.pdf",
+        pdf=layout.PLOT_FIGURE.file(".pdf"),
         svg=report(
-            "results/{experiment}/figures/{figure}.svg",
+            layout.PLOT_FIGURE.file(".svg"),
             caption="captions/product.rst",
             category="{experiment}",
             subcategory="Figures",
             labels={"figure": "{figure}"},
         ),
-        png="results/{experiment}/figures/{figure}.png",
+        png=layout.PLOT_FIGURE.file(".png"),
     log:
-        "results/{experiment}/logs/plot_figure/{figure}.log",
+        layout.PLOT_FIGURE.log,
     benchmark:
-        "results/{experiment}/benchmarks/plot_figure/{figure}.tsv"
+        layout.PLOT_FIGURE.benchmark
     localrule: True
     conda:
         "../envs/environment.yaml"

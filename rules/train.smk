@@ -1,16 +1,16 @@
 rule pretrain:
     """A backbone trained with backpropagation from a random start."""
     input:
-        script="src/pretrain.py",
+        script=layout.script("pretrain"),
         data=prepared(pretrain_view),
     output:
-        model="results/{experiment}/pretrain/{backbone}/seed{seed}.safetensors",
-        feedback="results/{experiment}/pretrain/{backbone}/seed{seed}.feedback.safetensors",
-        sidecar="results/{experiment}/pretrain/{backbone}/seed{seed}.json",
+        model=layout.PRETRAIN.file(".safetensors"),
+        feedback=layout.PRETRAIN.file(".feedback.safetensors"),
+        sidecar=layout.PRETRAIN.file(".json"),
     log:
-        "results/{experiment}/logs/pretrain/{backbone}/seed{seed}.log",
+        layout.PRETRAIN.log,
     benchmark:
-        "results/{experiment}/benchmarks/pretrain/{backbone}/seed{seed}.tsv"
+        layout.PRETRAIN.benchmark
     conda:
         "../envs/environment.yaml"
     threads: threads_of
@@ -19,25 +19,26 @@ rule pretrain:
         classes=classes(pretrain_view),
         inputs=inputs,
         settings=settings("pretrain", "settings"),
-        checkpoint="results/{experiment}/checkpoints/pretrain/{backbone}/seed{seed}.checkpoint",
+        checkpoint=layout.PRETRAIN.checkpoint,
         device=config["device"],
         threads=threads_of,
     shell:
-        "python {input.script:q} --data {input.data:q} {params.classes} --input {params.inputs:q} --backbone {wildcards.backbone}"
-        " --settings {params.settings:q} --seed {wildcards.seed} --device {params.device} --threads {params.threads}"
-        " --checkpoint {params.checkpoint:q} --output {output.model:q} > {log:q} 2>&1"
+        "python {input.script:q} --data {input.data:q} {params.classes} --input {params.inputs:q}"
+        " --backbone {wildcards.backbone} --settings {params.settings:q} --seed {wildcards.seed}"
+        " --device {params.device} --threads {params.threads} --checkpoint {params.checkpoint:q}"
+        " --output {output.model:q} > {log:q} 2>&1"
 
 
 rule fetch_weights:
     """Published weights of a backbone, verified."""
     input:
-        script="src/fetch_weights.py",
+        script=layout.script("fetch_weights"),
     output:
-        weights="results/data/weights/{backbone}/{weights}.pth",
+        weights=layout.FETCH_WEIGHTS.file(".pth"),
     log:
-        "results/data/logs/fetch_weights/{backbone}/{weights}.log",
+        layout.FETCH_WEIGHTS.log,
     benchmark:
-        "results/data/benchmarks/fetch_weights/{backbone}/{weights}.tsv"
+        layout.FETCH_WEIGHTS.benchmark
     localrule: True
     conda:
         "../envs/environment.yaml"
@@ -52,16 +53,16 @@ rule fetch_weights:
 rule import_weights:
     """A pretrained model made of published weights."""
     input:
-        script="src/import_weights.py",
+        script=layout.script("import_weights"),
         weights=weights_file,
     output:
-        model="results/{experiment}/pretrain/{backbone}/imported.safetensors",
-        feedback="results/{experiment}/pretrain/{backbone}/imported.feedback.safetensors",
-        sidecar="results/{experiment}/pretrain/{backbone}/imported.json",
+        model=layout.IMPORT_WEIGHTS.file(".safetensors"),
+        feedback=layout.IMPORT_WEIGHTS.file(".feedback.safetensors"),
+        sidecar=layout.IMPORT_WEIGHTS.file(".json"),
     log:
-        "results/{experiment}/logs/import_weights/{backbone}.log",
+        layout.IMPORT_WEIGHTS.log,
     benchmark:
-        "results/{experiment}/benchmarks/import_weights/{backbone}.tsv"
+        layout.IMPORT_WEIGHTS.benchmark
     conda:
         "../envs/environment.yaml"
     params:
@@ -77,17 +78,17 @@ rule import_weights:
 rule finetune:
     """All parameters of a pretrained model and a fresh head, or of a random start, trained under one learning rule."""
     input:
-        script="src/finetune.py",
+        script=layout.script("finetune"),
         data=prepared("dataset"),
         start=start,
     output:
-        model="results/{experiment}/finetune/{dataset}/{backbone}/{rule}/seed{seed}.safetensors",
-        feedback="results/{experiment}/finetune/{dataset}/{backbone}/{rule}/seed{seed}.feedback.safetensors",
-        sidecar="results/{experiment}/finetune/{dataset}/{backbone}/{rule}/seed{seed}.json",
+        model=layout.FINETUNE.file(".safetensors"),
+        feedback=layout.FINETUNE.file(".feedback.safetensors"),
+        sidecar=layout.FINETUNE.file(".json"),
     log:
-        "results/{experiment}/logs/finetune/{dataset}/{backbone}/{rule}/seed{seed}.log",
+        layout.FINETUNE.log,
     benchmark:
-        "results/{experiment}/benchmarks/finetune/{dataset}/{backbone}/{rule}/seed{seed}.tsv"
+        layout.FINETUNE.benchmark
     conda:
         "../envs/environment.yaml"
     threads: threads_of
@@ -98,10 +99,11 @@ rule finetune:
         settings=finetune_settings,
         start=from_start,
         retrieval=retrieval,
-        checkpoint="results/{experiment}/checkpoints/finetune/{dataset}/{backbone}/{rule}/seed{seed}.checkpoint",
+        checkpoint=layout.FINETUNE.checkpoint,
         device=config["device"],
         threads=threads_of,
     shell:
         "python {input.script:q} --data {input.data:q} {params.classes} --input {params.inputs:q} {params.start:q}"
-        " {params.retrieval:q} --rule {wildcards.rule} --settings {params.settings:q} --seed {wildcards.seed} --device {params.device}"
-        " --threads {params.threads} --checkpoint {params.checkpoint:q} --output {output.model:q} > {log:q} 2>&1"
+        " {params.retrieval:q} --rule {wildcards.rule} --settings {params.settings:q} --seed {wildcards.seed}"
+        " --device {params.device} --threads {params.threads} --checkpoint {params.checkpoint:q}"
+        " --output {output.model:q} > {log:q} 2>&1"

@@ -4,14 +4,13 @@ from pathlib import Path
 
 from creditflow.audit.verdicts import audit
 from creditflow.core.files import write_parquet
-from creditflow.records.record import read_record
-from creditflow.stages.command_line import add_experiment_options, json_object, run_stage, stage_parser
-from creditflow.workflow.experiments import find, load_experiments
+from creditflow.records.record import read_listed
+from creditflow.stages.command_line import add_records_option, json_object, run_stage, stage_parser
 
 
 def main() -> None:
     parser = stage_parser(__doc__)
-    add_experiment_options(parser)
+    add_records_option(parser)
     parser.add_argument("--settings", type=json_object, required=True, help="the experiment's `audit` keys")
     parser.add_argument(
         "--output",
@@ -21,8 +20,7 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    experiment = find(load_experiments(args.experiments, args.schema), args.experiment)
-    frame = audit([read_record(path) for path in experiment.record_paths(args.results)], args.settings)
+    frame = audit(read_listed(args.records_list), args.settings)
     write_parquet(args.output, frame)
     for row in frame[frame.verdict != ""].itertuples():
         print(f"{row.dataset} {row.backbone} {row.rule} at {row.epsilon:g}: {row.verdict}")

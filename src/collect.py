@@ -3,26 +3,24 @@
 from pathlib import Path
 
 from creditflow.core.files import write_parquet
-from creditflow.records.record import read_record
+from creditflow.records.record import read_listed
 from creditflow.reporting.collection import long_form, summarize
-from creditflow.stages.command_line import add_experiment_options, run_stage, stage_parser
-from creditflow.workflow.experiments import find, load_experiments
+from creditflow.stages.command_line import add_records_option, run_stage, stage_parser
 
 
 def main() -> None:
     parser = stage_parser(__doc__)
-    add_experiment_options(parser)
+    add_records_option(parser)
     parser.add_argument("--records", type=Path, required=True, help="parquet file to write: all metrics in long form")
     parser.add_argument(
         "--summary", type=Path, required=True, help="parquet file to write: means over seeds with intervals"
     )
     args = parser.parse_args()
 
-    experiment = find(load_experiments(args.experiments, args.schema), args.experiment)
-    records = [read_record(path) for path in experiment.record_paths(args.results)]
+    records = read_listed(args.records_list)
     write_parquet(args.records, long_form(records))
     write_parquet(args.summary, summarize(records))
-    print(f"{args.experiment}: {len(records)} records")
+    print(f"{len(records)} records")
 
 
 if __name__ == "__main__":

@@ -5,9 +5,16 @@ import torch
 from creditflow.compute.device import use_device
 from creditflow.compute.provenance import Stopwatch, provenance_of
 from creditflow.core.files import file_sha256
-from creditflow.records.record import Metric, write_record
+from creditflow.records.record import write_record
 from creditflow.stages.command_line import add_compute_options, run_stage, stage_parser
-from creditflow.stages.measuring import add_model_options, add_record_option, history_metrics, loaded, record_keys
+from creditflow.stages.measuring import (
+    accuracy_metric,
+    add_model_options,
+    add_record_option,
+    history_metrics,
+    loaded,
+    record_keys,
+)
 from creditflow.training.accuracy import correct_predictions
 
 
@@ -22,6 +29,7 @@ def main() -> None:
     watch = Stopwatch(device)
     model, sidecar, data = loaded(args, device)
     correct = correct_predictions(model, data)
+    accuracy = accuracy_metric(correct)
     settings = {
         "stage": "evaluate",
         "input": args.input,
@@ -32,16 +40,13 @@ def main() -> None:
     write_record(
         args.record,
         record_keys(args, sidecar, attack="clean", gradient="none"),
-        [
-            Metric("accuracy", None, float(correct.double().mean()), len(correct)),
-            *history_metrics(sidecar, len(correct)),
-        ],
+        [accuracy, *history_metrics(sidecar, len(correct))],
         {"correct": correct[None].numpy(), "example": torch.arange(len(correct)).numpy()},
         settings=settings,
         provenance=provenance_of(settings, device),
         run=watch.run_facts(),
     )
-    print(f"{args.model}: clean accuracy {float(correct.double().mean()):.2%} of {len(correct)} images")
+    print(f"{args.model}: clean accuracy {accuracy.value:.2%} of {len(correct)} images")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Write an experiment's tables and figures, with their provenance and a page that shows them, into one folder to keep."""
+"""Write an experiment's tables and figures, their provenance and a page that shows them into one folder to keep."""
 
 from pathlib import Path
 
 from creditflow.reporting.export import export
 from creditflow.stages.command_line import add_experiment_options, run_stage, stage_parser
-from creditflow.workflow.experiments import find, load_experiments
+from creditflow.workflow.finished import finished
+from creditflow.workflow.loading import load_experiment
 
 
 def main() -> None:
@@ -18,8 +19,8 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    experiment = find(load_experiments(args.experiments, args.schema), args.experiment)
-    print(export(experiment, args.results, args.output, mixed=args.mixed))
+    experiment = finished(load_experiment(args.experiments, args.experiment), args.results)
+    print(export(experiment, args.output, mixed=args.mixed))
 
 
 if __name__ == "__main__":

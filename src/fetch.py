@@ -15,7 +15,7 @@ def main() -> None:
         "--search-path", type=Path, action="append", default=[], help="folder to look in first; repeatable"
     )
     parser.add_argument(
-        "--output", type=Path, required=True, help="folder for the raw files, or for a note where they are"
+        "--output", type=Path, required=True, help="folder for the raw files, or for a note that says where they are"
     )
     args = parser.parse_args()
 

@@ -1,4 +1,7 @@
-"""Fetch the published weights of a backbone: from a folder of the user's, else from their address, verified by SHA-256."""
+"""Fetch the published weights of a backbone, from a local folder or else from their address.
+
+The file is verified by its SHA-256.
+"""
 
 from pathlib import Path
 
@@ -17,9 +20,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="file to write (.pth)")
     args = parser.parse_args()
 
-    print(
-        f"{args.backbone}: {args.weights} from {fetch_weights(args.backbone, args.weights, args.search_path, args.output)}"
-    )
+    origin = fetch_weights(args.backbone, args.weights, args.search_path, args.output)
+    print(f"{args.backbone}: {args.weights} from {origin}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,9 @@
-"""Make a pretrained model of published weights: torchvision's state of a backbone, verified before it is read."""
+"""Make a pretrained model of the weights that torchvision publishes for a backbone.
 
+The file is verified by its SHA-256 before it is read.
+"""
+
+import argparse
 from pathlib import Path
 
 from creditflow.compute.device import use_device
@@ -10,7 +14,8 @@ from creditflow.models.storage import save_model
 from creditflow.stages.command_line import existing_file, positive, run_stage, stage_parser
 
 
-def main() -> None:
+def options() -> argparse.Namespace:
+    """Returns the options of the command line."""
     parser = stage_parser(__doc__)
     parser.add_argument("--backbone", required=True, help=f"one of: {', '.join(plugins.names('backbone'))}")
     parser.add_argument(
@@ -18,7 +23,8 @@ def main() -> None:
     )
     parser.add_argument(
         "--sha256",
-        help="the file's SHA-256, or at least its first 8 digits; else those in its name count, or those that torchvision states",
+        help="SHA-256 of the file, or at least the first 8 digits; if absent, the digits in its name or those that"
+        " torchvision states",
     )
     parser.add_argument(
         "--weights",
@@ -29,24 +35,22 @@ def main() -> None:
         "--size", type=positive, default=224, help="height and width of the images that the model will take"
     )
     parser.add_argument("--output", type=Path, required=True, help="model file to write (.safetensors, with sidecar)")
-    args = parser.parse_args()
+    return parser.parse_args()
 
+
+def main() -> None:
+    args = options()
     device = use_device("cpu", 1)
     watch = Stopwatch(device)
-    found = verify(args.file, args.sha256, lambda: published_digits(args.backbone, args.weights))
-    identity = {
-        "stage": "import_weights",
-        "backbone": args.backbone,
-        "weights": args.weights,
-        "sha256": found,
-        "size": args.size,
-    }
+    sha256 = verify(args.file, args.sha256, lambda: published_digits(args.backbone, args.weights))
+    weights = {"backbone": args.backbone, "weights": args.weights, "size": args.size, "sha256": sha256}
+    identity = {"stage": "import_weights"} | weights
     model = import_state(args.backbone, args.file, args.weights, args.size)
     with files.only_one_writer(args.output):
         save_model(
             args.output, model, settings=identity, provenance=provenance_of(identity, device), run=watch.run_facts()
         )
-    print(f"{args.backbone}: {args.file} (SHA-256 {found[:12]}...)")
+    print(f"{args.backbone}: {args.file} (SHA-256 {sha256[:12]}...)")
 
 
 if __name__ == "__main__":

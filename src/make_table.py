@@ -8,6 +8,7 @@ from creditflow.reporting.collection import read_frames
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.table import Table
 from creditflow.stages.command_line import existing_file, json_object, run_stage, stage_parser
+from creditflow.stages.settings_help import add_settings_help, parse_or_show_settings
 
 
 def main() -> None:
@@ -26,10 +27,11 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, required=True, help="file to write; its suffix is replaced by .csv, .md, .tex, .html"
     )
-    args = parser.parse_args()
+    add_settings_help(parser, "table")
+    args = parse_or_show_settings(parser, "table", "table")
 
     table: Table | Listing = plugins.load("table", args.table).TABLE
-    settings = parse(table.settings, args.settings, f"settings of table {args.table}")
+    settings = parse(plugins.settings_class("table", args.table), args.settings, f"settings of table {args.table}")
     caption = " ".join(plugins.docstring("table", args.table).split())
     table.write(read_frames(args.frame, table.source), settings, caption, args.output)
 

@@ -1,6 +1,5 @@
-"""Measure how much of a rule's update changes nothing, on the target-propagation paper's toy regression, and write a record."""
+"""Measure how much of a rule's update changes nothing, on the target-propagation paper's toy regression."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -8,10 +7,11 @@ import torch
 from creditflow.compute.device import use_device
 from creditflow.compute.provenance import Stopwatch, provenance_of
 from creditflow.core import plugins
-from creditflow.core.settings import parse
-from creditflow.populations.nullspace import STUDENT, NullspaceSettings, nullspace_ratios
+from creditflow.core.settings import parse, plain
+from creditflow.populations.nullspace import STUDENT, nullspace_metrics, nullspace_ratios
+from creditflow.populations.nullspace_settings import NullspaceSettings
 from creditflow.populations.rule import get_update_rule
-from creditflow.records.record import Keys, Metric, write_record
+from creditflow.records.record import Keys, write_record
 from creditflow.stages.command_line import json_object, natural, run_stage, stage_parser
 
 
@@ -32,23 +32,20 @@ def main() -> None:
     watch = Stopwatch(device)
     settings = parse(NullspaceSettings, args.settings, "--settings")
     ratios = nullspace_ratios(get_update_rule(args.rule), settings, args.seed)
-    facts = {"stage": "measure_nullspace", "rule": args.rule, "seed": args.seed, "settings": asdict(settings)}
+    facts = {"stage": "measure_nullspace", "rule": args.rule, "seed": args.seed, "settings": plain(settings)}
+    metrics = nullspace_metrics(ratios)
     student = f"mlp_{'_'.join(map(str, STUDENT))}"
     write_record(
         args.record,
         Keys(args.experiment, "regression", "student_teacher", student, args.rule, args.seed, "clean", "none"),
-        [
-            Metric("nullspace_ratio", None, float(ratios.mean()), len(ratios)),
-            Metric("nullspace_ratio_deviation", None, float(ratios.std()), len(ratios)),
-        ],
+        metrics,
         {"nullspace_ratio": ratios.numpy(), "example": torch.arange(len(ratios)).numpy()},
         settings=facts,
         provenance=provenance_of(facts, device),
         run=watch.run_facts(),
     )
-    print(
-        f"{args.rule}: a share of {float(ratios.mean()):.3f} of the update (SD {float(ratios.std()):.3f}) changes nothing"
-    )
+    mean, deviation = (metric.value for metric in metrics)
+    print(f"{args.rule}: a share of {mean:.3f} of the update (SD {deviation:.3f}) changes nothing")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from creditflow.core.settings import parse
 from creditflow.reporting.collection import read_frames
 from creditflow.reporting.figure import Figure, write_figure
 from creditflow.stages.command_line import existing_file, json_object, run_stage, stage_parser
+from creditflow.stages.settings_help import add_settings_help, parse_or_show_settings
 
 
 def main() -> None:
@@ -19,15 +20,16 @@ def main() -> None:
         type=existing_file,
         nargs="+",
         required=True,
-        help="what the figure shows: summary.parquet, audit.parquet, records.parquet, single records or populations, as its `source` says",
+        help="what the figure shows, as its `source` says: a parquet file, single records or populations",
     )
     parser.add_argument(
         "--output", type=Path, required=True, help="file to write; its suffix is replaced by .pdf, .svg, .png"
     )
-    args = parser.parse_args()
+    add_settings_help(parser, "figure")
+    args = parse_or_show_settings(parser, "figure", "figure")
 
     figure: Figure = plugins.load("figure", args.figure).FIGURE
-    settings = parse(figure.settings, args.settings, f"settings of figure {args.figure}")
+    settings = parse(plugins.settings_class("figure", args.figure), args.settings, f"settings of figure {args.figure}")
     frames = read_frames(args.frame, figure.source)
     if len(frames) != 1:
         raise UserError(f"a figure shows one frame, {args.figure} names {len(frames)}; give its Figure one as `source`")

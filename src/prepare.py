@@ -1,4 +1,4 @@
-"""Bring a dataset's raw files into the canonical form: images, or names of image files, and labels in one safetensors file."""
+"""Bring a dataset's raw files into the canonical form: one safetensors file of labels and images (or file names)."""
 
 from pathlib import Path
 
@@ -7,8 +7,9 @@ import torch
 from creditflow.core import plugins
 from creditflow.core.errors import UserError
 from creditflow.data.dataset import Dataset
-from creditflow.data.prepared import check_splits, save_prepared
+from creditflow.data.prepared import save_prepared
 from creditflow.data.readable import check_share, describe, drop_unreadable
+from creditflow.data.splits import check_splits
 from creditflow.stages.command_line import existing_file, positive, run_stage, share, stage_parser
 
 
@@ -30,7 +31,8 @@ def main() -> None:
     check_splits(splits, names)  # before the hours that looking at all files of a large dataset may take
     if any(dataset.multi_label != (labels.ndim == 2) for _, labels in splits.values()):
         raise UserError(
-            f"{args.dataset}: its file says multi_label={dataset.multi_label}, but its labels are otherwise; change one"
+            f"{args.dataset}: its file says multi_label={dataset.multi_label}, but its labels have the shape for"
+            f" {not dataset.multi_label}; change one of them"
         )
     splits, unreadable = drop_unreadable(args.dataset, splits, args.threads)
     for split, (_, labels) in splits.items():

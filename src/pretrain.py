@@ -3,9 +3,9 @@
 from creditflow.compute.device import use_device
 from creditflow.compute.provenance import Stopwatch
 from creditflow.core import plugins
-from creditflow.models.build import ModelSpec, build_model
 from creditflow.stages.command_line import run_stage
-from creditflow.stages.training import train_stage, training_data, training_parser
+from creditflow.stages.training import classification_data, new_model, train_stage, training_parser
+from creditflow.training.task import Classification
 
 
 def main() -> None:
@@ -15,11 +15,9 @@ def main() -> None:
 
     device = use_device(args.device, args.threads)
     watch = Stopwatch(device)
-    data, test = training_data(args, device)
-    spec = ModelSpec(args.backbone, data.image_shape, len(data.class_names), data.mean, data.std)
-    model = build_model(spec, "pretrain", args.seed).to(device)
-    identity = {"stage": "pretrain", "spec": spec.to_json()}
-    train_stage(args, model, "bp", data, test, identity, watch)
+    data, task = classification_data(args, device), Classification()
+    model = new_model(args, "pretrain", data, task).to(device)
+    train_stage(args, model, "bp", data, task, {"stage": "pretrain"}, watch)
 
 
 if __name__ == "__main__":

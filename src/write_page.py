@@ -1,4 +1,7 @@
-"""Write the page of results, README.md, into a folder of exported results, from its claims.yaml and the experiments' tables."""
+"""Write the page of results, README.md, into a folder of exported results.
+
+It is made from the folder's claims.yaml and the experiments' tables.
+"""
 
 from pathlib import Path
 

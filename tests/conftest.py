@@ -1,16 +1,19 @@
 """Fixtures that more than one file uses."""
 
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from helpers import TINY_TRAINING, stage
 
 torch.set_num_threads(1)
 
-# Else, where a shell started the tests in the background, what they start would be deaf to Ctrl-C, as background jobs are.
+# A shell makes what it starts in the background deaf to Ctrl-C, and so would be what the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -21,38 +24,54 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits dataset, fetched and prepared by the stages themselves."""
-    folder = tmp_path_factory.mktemp("digits")
-    for name, arguments in (
-        ("fetch", ["--output", folder / "raw"]),
-        ("prepare", ["--raw", folder / "raw", "--output", folder / "prepared.safetensors"]),
-    ):
-        done = stage(name, "--dataset", "digits", *arguments)
-        assert done.returncode == 0, done.stderr
-    return folder / "prepared.safetensors"
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Returns (name, build) -> a folder that `build` has filled, once for all processes of the tests.
+
+    Whoever changes something takes a copy.
+    """
+    common = tmp_path_factory.getbasetemp()
+    if common.name.startswith("popen-"):  # a process of pytest-xdist; the folder above is that of the whole run
+        common = common.parent
+
+    def built(name: str, build: Callable[[Path], None]) -> Path:
+        folder = common / "built_once" / name
+        folder.parent.mkdir(exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not folder.exists():
+                unfinished = folder.with_suffix(".unfinished")
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir()
+                build(unfinished)
+                unfinished.rename(folder)
+        return folder
+
+    return built
 
 
 @pytest.fixture(scope="session")
-def pretrained(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def digits(built_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+    """The digits dataset, fetched and prepared by the stages themselves."""
+
+    def build(folder: Path) -> None:
+        for name, arguments in (
+            ("fetch", ["--output", folder / "raw"]),
+            ("prepare", ["--raw", folder / "raw", "--output", folder / "prepared.safetensors"]),
+        ):
+            done = stage(name, "--dataset", "digits", *arguments)
+            assert done.returncode == 0, done.stderr
+
+    return built_once("digits", build) / "prepared.safetensors"
+
+
+@pytest.fixture(scope="session")
+def pretrained(digits: Path, built_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """A small CNN trained on digits 0 to 4 by the stage itself."""
-    path = tmp_path_factory.mktemp("pretrained") / "model.safetensors"
-    done = stage(
-        "pretrain",
-        "--data",
-        digits,
-        "--classes",
-        "0",
-        "1",
-        "2",
-        "3",
-        "4",
-        "--backbone",
-        "small_cnn",
-        "--settings",
-        TINY_TRAINING,
-        "--output",
-        path,
-    )
-    assert done.returncode == 0, done.stderr
-    return path
+
+    def build(folder: Path) -> None:
+        output = ["--settings", TINY_TRAINING, "--output", folder / "model.safetensors"]
+        done = stage(
+            "pretrain", "--data", digits, "--classes", "0", "1", "2", "3", "4", "--backbone", "small_cnn", *output
+        )
+        assert done.returncode == 0, done.stderr
+
+    return built_once("pretrained", build) / "model.safetensors"

@@ -1,12 +1,15 @@
 """Small models, data and projects for the tests."""
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
 
+import snakemake as snakemake_package
 import torch
 from torch import Tensor, nn
 
@@ -61,7 +64,11 @@ class Awkward(nn.Module):
 
 
 def project(folder: Path, **experiments: str) -> Path:
-    """Copies the workflow, without results, into a folder, with experiments of its own beside `quick`."""
+    """Copies the workflow, without results, into a folder.
+
+    Without experiments of its own it gets all that the project ships. With some, it gets these, `quick`, and what these
+    extend: every start of Snakemake reads all experiments.
+    """
     for name in ("Snakefile", "rules", "src", "config", "profiles", "envs", "containers"):
         source = ROOT / name
         if source.is_dir():
@@ -70,29 +77,76 @@ def project(folder: Path, **experiments: str) -> Path:
             )
         else:
             shutil.copy(source, folder / name)
+    shipped = folder / "config/experiments"
+    if experiments:
+        needed = _bases("quick", *re.findall(r"^extends: *(\w+)", "\n".join(experiments.values()), re.MULTILINE))
+        for path in shipped.iterdir():
+            if path.stem not in needed:
+                path.unlink()
     for name, text in experiments.items():
-        (folder / "config/experiments" / f"{name}.yaml").write_text(text)
+        (shipped / f"{name}.yaml").write_text(text)
     return folder
 
 
-def snakemake(folder: Path, *arguments: str, timeout: float = 1800) -> subprocess.CompletedProcess[str]:
-    """Runs Snakemake as a user does; stdout and stderr come back as one text."""
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+def _bases(*names: str) -> set[str]:
+    """Returns experiments that the project ships, and all that they extend or borrow models from."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        path = ROOT / f"config/experiments/{name}.yaml"
+        if name not in found and path.exists():
+            found.add(name)
+            waiting += re.findall(r"\b(?:extends|experiment): *(\w+)", path.read_text())
+    return found
+
+
+def snakemake(
+    folder: Path, *arguments: str, timeout: float = 1800, forked: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Runs Snakemake with a user's arguments; stdout and stderr come back as one text.
+
+    It is a fork of a process that has imported Snakemake, which is half of a dry-run. `forked=False` starts Snakemake
+    as users do; so do tests of interruptions and `.ci/run`.
+    """
+    script = str(Path(snakemake_package.__file__).with_name("__main__.py"))
+    command = [*_snakemakes()[0], script] if forked else [sys.executable, "-m", "snakemake"]
     return subprocess.run(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False
+        [*command, "--cores", "2", *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
     )
 
 
 @cache
-def _client() -> tuple[list[str], "subprocess.Popen[bytes]"]:
-    """The command that runs a stage in a fork of a process that has loaded its libraries, and that process: it ends when the tests do."""
+def _snakemakes() -> tuple[list[str], "subprocess.Popen[bytes]"]:
+    """Returns the command that runs a script in a fork of a process that has imported Snakemake, and that process."""
+    server, command = forkserver.launch(("snakemake.cli", "pandas", "snakemake_executor_plugin_slurm"))
+    return command, server
+
+
+@cache
+def _stages() -> tuple[list[str], "subprocess.Popen[bytes]"]:
+    """Returns the command that runs a stage in a fork of a process that has loaded its libraries, and that process.
+
+    Both processes end when the tests do.
+    """
     server, command = forkserver.launch(forkserver.LIBRARIES)
     return command, server
 
 
+def as_forks() -> str:
+    """Returns a Bash function by which `python STAGE` runs any stage as a fork of that process."""
+    return f'python() {{ command {shlex.join(_stages()[0])} "$@"; }}; '
+
+
 def stage(name: str, *arguments: str | Path, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs a stage script by hand, as a fork (see test_forkserver.py): most of such a run is the loading of libraries."""
-    command = [*_client()[0], str(ROOT / "src" / f"{name}.py"), *map(str, arguments)]
+    """Runs a stage script by hand, as a fork (see test_forkserver.py): most of a run is the loading of libraries."""
+    command = [*_stages()[0], str(ROOT / "src" / f"{name}.py"), *map(str, arguments)]
     return subprocess.run(
         command,
         cwd=folder,

@@ -20,6 +20,7 @@ from creditflow.attacks.attack import Attack, Candidates, Problem
 from creditflow.attacks.foolbox_adapter import starting_points
 from creditflow.attacks.judge import Helpers, choose_images, get_attack, perturbation_size, run_attack
 from creditflow.compute import randomness
+from creditflow.compute.randomness import Streams
 from creditflow.core import plugins
 from creditflow.core.errors import UserError
 from creditflow.core.settings import NoSettings, parse
@@ -27,8 +28,10 @@ from creditflow.data.inputs import to_unit_interval
 from creditflow.data.labels import logits_ratio
 from creditflow.data.prepared import Subset
 from creditflow.records.guards import fired
-from creditflow.stages.measuring import attacker_view
-from creditflow.training.loop import TrainingSettings, train
+from creditflow.stages.attacking import attacker_view
+from creditflow.training.loop import train
+from creditflow.training.settings import TrainingSettings
+from creditflow.training.task import TrainingData
 from helpers import small_model, subset
 
 EPSILONS = [0.0, 0.01, 0.05, 0.2]
@@ -38,7 +41,13 @@ EPSILONS = [0.0, 0.01, 0.05, 0.2]
 def trained() -> tuple[nn.Module, nn.Module, Subset]:
     """A model that frSF trained, the view with its feedback weights, and images it has not seen."""
     model, data = small_model(), subset()
-    state, _ = train(model, "frsf", data, data, TrainingSettings(4, 10, 0.01), seed=0, stream="test")
+    state, _ = train(
+        model,
+        "frsf",
+        TrainingData(data, data),
+        TrainingSettings(epochs=4, batch_size=10, learning_rate=0.01),
+        Streams("test", 0),
+    )
     return model, apply_rule(model, "frsf", state=state), subset(40, seed=1)
 
 
@@ -85,7 +94,7 @@ def run(  # type: ignore[no-untyped-def]
         helpers = Helpers(surrogate=model)
     return run_attack(
         attack,
-        parse(attack.settings, parameters, name),
+        parse(plugins.settings_class("attack", name), parameters, name),
         model,
         data,
         torch.arange(len(data.labels)),
@@ -136,7 +145,9 @@ def test_the_feedback_attacker_steps_along_the_feedback_gradient(trained) -> Non
         loss = nn.functional.cross_entropy(attacked(x), data.labels)
         expected = torch.autograd.grad(loss, x)[0].sign()
         problem = Problem(attacked, images, data.labels)
-        step = get_attack("fgsm").propose(problem, [0.001], get_attack("fgsm").settings()).images[0] - images
+        step = (
+            get_attack("fgsm").propose(problem, [0.001], plugins.settings_class("attack", "fgsm")()).images[0] - images
+        )
         inside = (images > 0.001) & (images < 0.999)
         assert torch.equal(step.sign()[inside], expected[inside])
         directions.append(expected)
@@ -279,9 +290,7 @@ def test_starting_points_are_the_nearest_images_with_another_prediction(trained)
 )
 def test_an_attack_that_breaks_its_bounds_is_caught(trained, cheat, message: str) -> None:  # type: ignore[no-untyped-def]
     model, _, data = trained
-    attack = Attack(
-        "linf", True, NoSettings, lambda problem, epsilons, _: Candidates([cheat(problem.images) for _ in epsilons])
-    )
+    attack = Attack("linf", True, lambda problem, epsilons, _: Candidates([cheat(problem.images) for _ in epsilons]))
     with pytest.raises(RuntimeError, match=message):
         run_attack(attack, NoSettings(), model, data, torch.arange(5), [0.1], batch_size=5, seed=0)
 
@@ -310,14 +319,15 @@ def test_the_attacked_images_are_fixed_and_do_not_repeat() -> None:
 
 
 def test_settings_of_an_attack_are_checked() -> None:
-    pgd = get_attack("pgd").settings
+    pgd = plugins.settings_class("attack", "pgd")
     for values, message in [
         ({"step": 3}, "unknown key 'step'; did you mean 'steps'"),
-        ({"steps": 0}, "steps must be at least 1"),
-        ({"steps": 2.5}, "steps must be an integer"),
-        ({"steps": True}, "steps must be an integer"),
-        ({"relative_step": -1}, "relative_step must be positive"),
-        ({"random_start": 1}, "random_start must be true or false"),
+        ({"steps": 0}, "steps must be at least 1, not 0"),
+        ({"steps": 2_000_000_000}, "steps must be at most 1000000, not 2000000000"),
+        ({"steps": 2.5}, "steps must be an integer, not 2.5"),
+        ({"steps": True}, "steps must be an integer, not True"),
+        ({"relative_step": -1}, "relative_step must be above 0, not -1"),
+        ({"random_start": 1}, "random_start must be true or false, not 1"),
     ]:
         with pytest.raises(UserError, match=message):
             parse(pgd, values, "pgd")
@@ -335,7 +345,13 @@ def seed_of_first_call() -> int:
 @pytest.fixture(scope="module")
 def five_classes() -> tuple[nn.Module, Subset]:
     model, data = small_model(5, size=18), subset(100, 5, size=18)
-    train(model, "bp", data, data, TrainingSettings(4, 10, 0.01), seed=0, stream="test")
+    train(
+        model,
+        "bp",
+        TrainingData(data, data),
+        TrainingSettings(epochs=4, batch_size=10, learning_rate=0.01),
+        Streams("test", 0),
+    )
     return model.eval(), subset(30, 5, size=18, seed=1)
 
 
@@ -442,7 +458,9 @@ def test_tpgd_needs_no_label_and_ascends_the_divergence(trained) -> None:  # typ
     for labels in (data.labels, (data.labels + 1) % 3):
         torch.manual_seed(0)
         proposals.append(
-            get_attack("tpgd").propose(Problem(model, images, labels), [0.05], get_attack("tpgd").settings()).images[0]
+            get_attack("tpgd")
+            .propose(Problem(model, images, labels), [0.05], plugins.settings_class("attack", "tpgd")())
+            .images[0]
         )
     assert torch.equal(*proposals)
 
@@ -459,7 +477,13 @@ def test_the_expected_gradient_is_the_mean_over_draws() -> None:
     from creditflow.attacks.methods.pgd_eot import Mean
 
     model, data = small_model(), subset(20)
-    state, _ = train(model, "brsf", data, data, TrainingSettings(2, 10, 0.01), seed=0, stream="test")
+    state, _ = train(
+        model,
+        "brsf",
+        TrainingData(data, data),
+        TrainingSettings(epochs=2, batch_size=10, learning_rate=0.01),
+        Streams("test", 0),
+    )
     view, images = apply_rule(model, "brsf", state=state).eval(), to_unit_interval(data.images)
     model.eval()
     views = [apply_rule(model, "brsf", generator=torch.Generator().manual_seed(k)) for k in range(5)]
@@ -491,12 +515,20 @@ def test_without_random_feedback_the_expected_gradient_is_the_gradient(trained) 
 def test_transfer_shows_the_surrogates_adversarial_images_to_the_model(trained) -> None:  # type: ignore[no-untyped-def]
     model, _, data = trained
     other = small_model(seed=1)
-    train(other, "bp", subset(), subset(), TrainingSettings(4, 10, 0.01), seed=1, stream="test")
+    train(
+        other,
+        "bp",
+        TrainingData(subset(), subset()),
+        TrainingSettings(epochs=4, batch_size=10, learning_rate=0.01),
+        Streams("test", 1),
+    )
     assert torch.equal(run("transfer", model, data).correct, run("pgd", model, data).correct)
     images = to_unit_interval(data.images)
     pgd = get_attack("pgd")
     made = pgd.propose(
-        Problem(other.eval().requires_grad_(False), images, data.labels), [0.05], get_attack("pgd").settings()
+        Problem(other.eval().requires_grad_(False), images, data.labels),
+        [0.05],
+        plugins.settings_class("attack", "pgd")(),
     )
     with torch.no_grad():
         expected = model.eval()(made.images[0]).argmax(1) == data.labels
@@ -614,7 +646,10 @@ def test_gradients_that_are_no_numbers_are_noticed(trained) -> None:  # type: ig
 
 
 def test_a_saturated_softmax_does_not_pass_for_robustness(trained) -> None:  # type: ignore[no-untyped-def]
-    """Logits so large that exp(-gap) is there in float32 and exp(-2 gap) is not: the same classifier, but its squared error is flat."""
+    """The logits are so large that exp(-gap) is there in float32 and exp(-2 gap) is not.
+
+    The classifier stays the same, but its squared error is flat.
+    """
     model, _, data = trained
     with torch.no_grad():
         best = model.eval()(to_unit_interval(data.images)).topk(2).values
@@ -681,7 +716,9 @@ def test_attacks_on_the_squared_error_ascend_it(trained, name: str) -> None:  # 
     model.eval().requires_grad_(False)
     images = to_unit_interval(data.images)
     attack = get_attack(name)
-    proposed = attack.propose(Problem(model, images, data.labels, loss=attack.loss), [0.1], attack.settings())
+    proposed = attack.propose(
+        Problem(model, images, data.labels, loss=attack.loss), [0.1], plugins.settings_class("attack", name)()
+    )
     before, after = (attack.loss(model(x), data.labels) for x in (images, proposed.images[0]))
     by_hand = (model(images).softmax(1) - nn.functional.one_hot(data.labels, 3)).square().sum(1)
     torch.testing.assert_close(before, by_hand)

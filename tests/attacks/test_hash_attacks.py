@@ -1,4 +1,4 @@
-"""HAG, SDHA and the reference attack: closed forms, the published definitions written as loops, bounds, independence of the batch."""
+"""HAG, SDHA and the reference attack: closed forms, published definitions as loops, bounds, independent batches."""
 
 import math
 
@@ -7,12 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from creditflow.attacks.hash_attack import HashProblem, sharpness
-from creditflow.attacks.hash_judge import get_hash_attack, run_hash_attack
+from creditflow.attacks.hash_judge import Queries, Shown, get_hash_attack, run_hash_attack
 from creditflow.attacks.hashing import hag, sdha
 from creditflow.core import plugins
 from creditflow.core.errors import UserError
+from creditflow.core.settings import parse
 from creditflow.data.prepared import Subset
 from creditflow.retrieval.codes import hash_codes
+from creditflow.retrieval.storage import Encoded
 from helpers import small_model, subset
 
 ATTACKS = plugins.names("hash_attack")
@@ -46,12 +48,9 @@ def attacked(
     codes = hash_codes(model(train.batch(torch.arange(len(train.labels)))[0]).detach())
     return run_hash_attack(
         attack,
-        attack.settings(**settings),
+        plugins.settings_class("hash_attack", name)(**settings),
         model.eval(),
-        data,
-        torch.arange(len(data.labels)),
-        codes,
-        train.labels,
+        Queries(data, torch.arange(len(data.labels)), Encoded(codes, train.labels)),
         epsilons,
         batch_size=batch_size,
         seed=0,
@@ -139,7 +138,8 @@ def test_sdha_descends_the_published_loss(several: bool) -> None:
 @pytest.mark.parametrize("name", ATTACKS)
 def test_bounds_hold_and_nothing_depends_on_the_batch(name: str) -> None:
     epsilons = [0.001, 0.05, 0.5]
-    # Convolutions round differently in batches of other sizes, and signs of gradients near zero with them; this model does not.
+    # Convolutions round differently in batches of other sizes, which changes signs of gradients near zero. This model
+    # has no convolution.
     whole, halves, single = (attacked(name, Linear(), images(20), epsilons, batch_size=size) for size in (20, 10, 1))
     assert torch.equal(whole.codes, halves.codes) and torch.equal(whole.codes, single.codes)
     torch.testing.assert_close(whole.perturbation, single.perturbation, atol=1e-6, rtol=1e-5)
@@ -160,12 +160,9 @@ def test_an_attack_leaves_the_model_as_it_was() -> None:
     data = subset(6)
     run_hash_attack(
         attack,
-        attack.settings(),
+        plugins.settings_class("hash_attack", "hag")(),
         model,
-        data,
-        torch.arange(6),
-        torch.ones(3, BITS, dtype=torch.int8),
-        torch.arange(3),
+        Queries(data, torch.arange(6), Encoded(torch.ones(3, BITS, dtype=torch.int8), torch.arange(3))),
         [0.1],
         batch_size=6,
         seed=0,
@@ -177,16 +174,16 @@ def test_an_attack_leaves_the_model_as_it_was() -> None:
 
 def test_examples_are_the_chosen_images_at_one_epsilon() -> None:
     attack, model, data = get_hash_attack("hamming_pgd"), small_model(n_classes=BITS).eval(), subset(9)
-    arguments = (
+    found = run_hash_attack(
         attack,
-        attack.settings(),
+        plugins.settings_class("hash_attack", "hamming_pgd")(),
         model,
-        data,
-        torch.arange(9),
-        torch.ones(3, BITS, dtype=torch.int8),
-        torch.arange(3),
+        Queries(data, torch.arange(9), Encoded(torch.ones(3, BITS, dtype=torch.int8), torch.arange(3))),
+        [0.1, 0.2],
+        batch_size=2,
+        seed=0,
+        shown=Shown((0, 3, 8), 0.2),
     )
-    found = run_hash_attack(*arguments, [0.1, 0.2], batch_size=2, seed=0, shown=[0, 3, 8], shown_epsilon=0.2)
     assert found.examples.shape == (3, 1, 12, 12)
     moved = (found.examples - data.batch(torch.tensor([0, 3, 8]))[0]).flatten(1).abs().amax(1)
     torch.testing.assert_close(moved, found.perturbation[1, [0, 3, 8]])
@@ -197,11 +194,16 @@ def test_mistakes_are_refused_in_one_line() -> None:
         attacked("hag", Linear(), images(), [0.1, 0.05])
     with pytest.raises(UserError, match="did you mean 'hag'"):
         get_hash_attack("hagg")
-    for name, wrong in (
-        ("hag", {"step": "mine"}),
-        ("hag", {"iterations": 0}),
-        ("sdha", {"rate": 0.0}),
-        ("hamming_pgd", {"iterations": 0}),
+    for name, wrong, message in (
+        ("hag", {"step": "mine"}, "step must be 'gradient', 'sign' or 'l2', not 'mine'"),
+        ("hag", {"iterations": 0}, "iterations must be at least 1, not 0"),
+        ("hag", {"momentum": 1.0}, "momentum must be below 1, not 1.0"),
+        ("hag", {"threshold": 0.0}, "threshold must be above 0, not 0.0"),
+        ("hag", {"balance": -1.0}, "balance must be at least 0, not -1.0"),
+        ("sdha", {"rate": 0.0}, "rate must be above 0, not 0.0"),
+        ("hamming_pgd", {"iterations": 0}, "iterations must be at least 1, not 0"),
+        ("hamming_pgd", {"iteration": 1}, "unknown key 'iteration'; did you mean 'iterations'?"),
     ):
-        with pytest.raises(ValueError):
-            get_hash_attack(name).settings(**wrong)
+        with pytest.raises(UserError) as caught:
+            parse(plugins.settings_class("hash_attack", name), wrong, name)
+        assert str(caught.value) == f"{name}: {message}"

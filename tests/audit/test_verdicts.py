@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from creditflow.attacks.judge import Helpers, get_attack, run_attack
+from creditflow.audit.outcomes import decided_by, guards, worst_case
 from creditflow.audit.statistics import Difference
-from creditflow.audit.verdicts import Comparison, audit, decided_by, guards, verdict, worst_case
+from creditflow.audit.verdicts import Comparison, audit, verdict
+from creditflow.compute.randomness import Streams
 from creditflow.core import plugins
 from creditflow.core.errors import UserError
 from creditflow.core.settings import NoSettings, parse
@@ -22,7 +24,9 @@ from creditflow.data.prepared import Subset
 from creditflow.records.record import Keys, Metric, Record
 from creditflow.reporting.figure import Figure, write_figure
 from creditflow.reporting.listing import Listing
-from creditflow.training.loop import TrainingSettings, train
+from creditflow.training.loop import train
+from creditflow.training.settings import TrainingSettings
+from creditflow.training.task import TrainingData
 from helpers import small_model, subset
 
 EPSILONS = [0.1, 0.16]
@@ -67,7 +71,7 @@ def attacked(
         attack = get_attack(name)
         result = run_attack(
             attack,
-            parse(attack.settings, BUDGET.get(name, {}), name),
+            parse(plugins.settings_class("attack", name), BUDGET.get(name, {}), name),
             model,
             data,
             torch.arange(images),
@@ -102,7 +106,13 @@ def task() -> tuple[Subset, Subset]:
 
 def trained(seed: int, data: Subset) -> nn.Module:
     model = small_model(seed=seed)
-    train(model, "bp", data, data, TrainingSettings(3, 20, 0.005), seed=seed, stream="test")
+    train(
+        model,
+        "bp",
+        TrainingData(data, data),
+        TrainingSettings(epochs=3, batch_size=20, learning_rate=0.005),
+        Streams("test", seed),
+    )
     return model.eval()
 
 
@@ -202,7 +212,10 @@ def test_an_adversarially_trained_network_is_more_robust(task, twins, reference)
 
 
 def test_other_seeds_of_the_same_rule_are_no_different(task) -> None:  # type: ignore[no-untyped-def]
-    """Seeds differ by a lot here, from 45% to 97%; three against three say so hardly more often than one time in twenty."""
+    """Seeds differ by a lot here, from 45% to 97%.
+
+    Three against three are found different hardly more often than one time in twenty.
+    """
     only_pgd = AUDIT | {"attacks": ["pgd"]}
     models = [trained(seed, task[0]) for seed in range(16)]
     pool = [attacked("bp", 0, model, model, task[1], attacks=["pgd"]) for model in models]
@@ -278,7 +291,8 @@ def comparison(value: float, *, width: float = 0.01, p: float = 0.001, p_seeds: 
 )
 def test_verdicts_follow_their_rules(claim: Comparison, worst: Comparison, expected: str) -> None:
     assert verdict(claim, worst) == expected
-    # Where a gradient is hidden no gain is believed; where the reference's is, no loss; a claim that is not lost is not masked.
+    # Where a rule hides its gradient no gain is believed; where the reference does, no loss. A claim that is not lost
+    # is not masked.
     hidden = {"more robust": "masked" if claim.sign > 0 else "no difference"}
     assert verdict(claim, worst, hidden=True) == hidden.get(expected, expected)
     assert verdict(claim, worst, reference_hidden=True) == {"less robust": "no difference"}.get(expected, expected)
@@ -318,7 +332,8 @@ def test_only_images_that_every_attack_met_count() -> None:
     other_seed = [relabelled(one, "other", 1) if one.keys.rule == "other" else one for one in records]
     with pytest.raises(UserError, match=r"other has seeds \[1\], bp has \[0\]: they cannot be paired"):
         audit(other_seed, chosen)
-    # A rule with fewer seeds is compared with BP's models of these: here they lose nothing, where the second would lose all.
+    # A rule with fewer seeds is compared with BP's models of these seeds: they lose nothing here, whereas the second
+    # model would lose all.
     lost = [record("bp", 1, one.keys.attack, one.keys.gradient, [[False] * 4] * 2, [1, 5, 7, 9]) for one in records[:2]]
     fewer = audit([*records, *lost, record("bp", 1, "clean", "none", [[True] * 10], range(10))], chosen)
     assert fewer.set_index("rule").n_seeds.groupby("rule").first().to_dict() == {"bp": 2, "other": 1}
@@ -350,7 +365,7 @@ def shown(task, twins, reference) -> pd.DataFrame:  # type: ignore[no-untyped-de
 )
 def test_the_audits_tables_say_what_it_says(name: str, shown: pd.DataFrame, tmp_path: Path) -> None:
     table: Listing = plugins.load("table", name).TABLE
-    table.write([shown], table.settings(), "A caption & more.", tmp_path / name)
+    table.write([shown], plugins.settings_class("table", name)(), "A caption & more.", tmp_path / name)
     texts = {suffix: (tmp_path / f"{name}.{suffix}").read_text() for suffix in ("md", "tex", "html", "csv")}
     for suffix in ("md", "tex", "html"):
         assert "frSF" in texts[suffix]

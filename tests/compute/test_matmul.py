@@ -1,4 +1,4 @@
-"""oneDNN's products of matrices in the place of MKL's: the same numbers, wherever PyTorch multiplies."""
+"""Matrix products by oneDNN in the place of MKL: the same numbers, wherever PyTorch multiplies."""
 
 from collections.abc import Iterator
 
@@ -18,14 +18,21 @@ from creditflow.populations.training import train_population
 needs_onednn = pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="PyTorch without oneDNN")
 
 
+def take_back() -> None:
+    """Undoes `use_faster_matmul`."""
+    if matmul._library is not None:
+        matmul._library._destroy()
+        matmul._library = None
+
+
 @pytest.fixture
 def onednn(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """In use whatever the processor, also for small matrices."""
+    """oneDNN is in use, whatever the processor, and for small matrices, too."""
     monkeypatch.setattr(matmul, "_is_faster", lambda: True)
     monkeypatch.setattr(matmul, "SMALLEST", 1)
     assert matmul.use_faster_matmul()
     yield
-    matmul.use_torch_matmul()
+    take_back()
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -52,8 +59,8 @@ def test_gradients_and_vmapped_products_are_the_same(onednn: None) -> None:
     torch.testing.assert_close(a.grad, (error @ b.detach().double().T).float())
     torch.testing.assert_close(b.grad, (a.detach().double().T @ error).float())
     many = vmap(lambda x: (x @ b.detach()).T @ x)(draw(3, 6, 8))
-    for one, x in zip(many, draw(3, 6, 8), strict=True):
-        torch.testing.assert_close(one, (x @ b.detach()).T @ x)
+    for product, x in zip(many, draw(3, 6, 8), strict=True):
+        torch.testing.assert_close(product, (x @ b.detach()).T @ x)
 
 
 @needs_onednn
@@ -65,24 +72,24 @@ def test_training_goes_the_same_way_and_the_choice_can_be_taken_back(monkeypatch
     )
 
     def losses() -> list[float]:
-        found = train_population(get_update_rule("bp"), [Member(0, 0.1), Member(1, 0.1)], data, data, settings)
-        return [float(row["loss"]) for history in found.history for row in history]
+        trained = train_population(get_update_rule("bp"), [Member(0, 0.1), Member(1, 0.1)], data, data, settings)
+        return [float(row["loss"]) for history in trained.history for row in history]
 
-    own = losses()
+    by_mkl = losses()
     monkeypatch.setattr(matmul, "_is_faster", lambda: True)
     monkeypatch.setattr(matmul, "SMALLEST", 1)
     assert matmul.use_faster_matmul() and matmul.use_faster_matmul()
-    assert losses() == pytest.approx(own, rel=1e-4)
-    matmul.use_torch_matmul()
-    matmul.use_torch_matmul()
-    assert losses() == own
+    assert losses() == pytest.approx(by_mkl, rel=1e-4)
+    take_back()
+    take_back()
+    assert losses() == by_mkl
 
 
 def test_an_intel_processor_keeps_mkl(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     for vendor in ("GenuineIntel", "AuthenticAMD"):
-        monkeypatch.setattr(matmul.Path, "read_text", lambda self, vendor=vendor: f"vendor_id : {vendor}")
+        monkeypatch.setattr(matmul.Path, "read_text", lambda self, encoding, vendor=vendor: f"vendor_id : {vendor}")
         matmul.mkl_is_held_back.cache_clear()
         assert matmul.mkl_is_held_back() == (vendor != "GenuineIntel")
         assert vendor != "GenuineIntel" or not matmul.use_faster_matmul()

@@ -1,6 +1,7 @@
 """From stored bytes to what a network sees: against torchvision's transforms, Pillow and direct computation."""
 
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from PIL import Image
 
 from creditflow.compute.torchvision_import import torchvision
 from creditflow.core.errors import UserError
+from creditflow.core.settings import parse
 from creditflow.data.dataset import ImageFiles
-from creditflow.data.inputs import Augmentation, InputSettings, augment, decode, to_input, to_unit_interval
+from creditflow.data.inputs import augment, decode, to_input, to_unit_interval
 from creditflow.data.prepared import Subset
+from creditflow.data.settings import Augmentation, InputSettings
 
 
 def random_images(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -24,7 +27,7 @@ def random_images(*shape: int, seed: int = 0) -> torch.Tensor:
 def test_squashing_is_torchvisions_resize(height: int, width: int, size: int) -> None:
     images = random_images(3, 3, height, width)
     theirs = torchvision.transforms.functional.resize(images.float() / 255, [size, size], antialias=True)
-    torch.testing.assert_close(to_input(images, InputSettings(size)), theirs.clamp(0, 1))
+    torch.testing.assert_close(to_input(images, InputSettings(size=size)), theirs.clamp(0, 1))
 
 
 @pytest.mark.parametrize(("height", "width"), [(300, 400), (400, 300), (224, 224), (30, 20)])
@@ -32,7 +35,7 @@ def test_cropping_is_the_transform_of_torchvisions_weights(height: int, width: i
     images = random_images(2, 3, height, width)
     presets = torchvision.transforms
     theirs = presets.Compose([presets.Resize(256, antialias=True), presets.CenterCrop(224)])(images.float() / 255)
-    ours = to_input(images, InputSettings(224, "crop"))
+    ours = to_input(images, InputSettings(size=224, resize="crop"))
     assert ours.shape == theirs.shape
     # The two round the longer side and the corner of the crop differently by at most a pixel.
     assert (ours - theirs).abs().mean() < 0.02 or torch.allclose(ours, theirs, atol=1e-4)
@@ -41,6 +44,24 @@ def test_cropping_is_the_transform_of_torchvisions_weights(height: int, width: i
 def test_without_settings_bytes_are_only_divided() -> None:
     images = random_images(2, 1, 5, 7)
     assert torch.equal(to_input(images, InputSettings()), images.float() / 255)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"size": 0}, "size must be at least 1, not 0"),
+        ({"size": 10_001}, "size must be at most 10000, not 10001"),
+        ({"size": 32.5}, "size must be an integer, not 32.5"),
+        ({"size": True}, "size must be an integer, not True"),
+        ({"resize": "stretch"}, "resize must be 'squash' or 'crop', not 'stretch'"),
+        ({"channels": 2}, "channels must be 1 or 3, not 2"),
+        ({"sise": 32}, "unknown key 'sise'; did you mean 'size'?"),
+    ],
+)
+def test_settings_that_make_no_sense(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse(InputSettings, values, "--input")
+    assert str(caught.value) == f"--input: {message}"
 
 
 def test_a_grey_channel_is_repeated_and_colours_are_not_thrown_away() -> None:
@@ -88,9 +109,11 @@ def photographs(tmp_path: Path) -> tuple[ImageFiles, list[np.ndarray]]:
 
 
 @pytest.mark.parametrize("resize", ["squash", "crop"])
-def test_files_become_what_stored_bytes_become(photographs: tuple[ImageFiles, list[np.ndarray]], resize: str) -> None:
+def test_files_become_what_stored_bytes_become(
+    photographs: tuple[ImageFiles, list[np.ndarray]], resize: Literal["squash", "crop"]
+) -> None:
     stored, pixels = photographs
-    inputs = InputSettings(32, resize)
+    inputs = InputSettings(size=32, resize=resize)
     subset = Subset(stored, torch.arange(5), tuple("abcde"), (0.5,) * 3, (0.2,) * 3, inputs)
     images, labels = subset.batch(torch.tensor([3, 0]))
     assert images.shape == (2, 3, 32, 32) == (2, *subset.image_shape)
@@ -102,11 +125,11 @@ def test_files_become_what_stored_bytes_become(photographs: tuple[ImageFiles, li
 
 def test_batches_of_files_are_read_ahead_in_the_same_order(photographs: tuple[ImageFiles, list[np.ndarray]]) -> None:
     stored, _ = photographs
-    subset = Subset(stored, torch.arange(5), tuple("abcde"), (0.5,) * 3, (0.2,) * 3, InputSettings(16, channels=1))
+    subset = Subset(stored, torch.arange(5), tuple("abcde"), (0.5,) * 3, (0.2,) * 3, InputSettings(size=16, channels=1))
     parts = [torch.tensor([4, 1]), torch.tensor([0]), torch.tensor([2, 3])]
-    found = list(subset.batches(parts))
-    assert [labels.tolist() for _, labels in found] == [[4, 1], [0], [2, 3]]
-    for part, (images, _) in zip(parts, found, strict=True):
+    batches = list(subset.batches(parts))
+    assert [labels.tolist() for _, labels in batches] == [[4, 1], [0], [2, 3]]
+    for part, (images, _) in zip(parts, batches, strict=True):
         assert torch.equal(images, subset.batch(part)[0])
         assert images.shape[1:] == (1, 16, 16)
     assert list(subset.batches([])) == []
@@ -118,7 +141,7 @@ def test_large_files_are_decoded_at_reduced_size_without_visible_difference(tmp_
         np.uint8
     )
     Image.fromarray(picture).save(tmp_path / "large.jpg", quality=95)
-    ours = to_unit_interval(decode(tmp_path / "large.jpg", InputSettings(64)))
+    ours = to_unit_interval(decode(tmp_path / "large.jpg", InputSettings(size=64)))
     direct = (
         np.asarray(Image.open(tmp_path / "large.jpg").resize((64, 64), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
         / 255
@@ -130,7 +153,7 @@ def test_large_files_are_decoded_at_reduced_size_without_visible_difference(tmp_
 def test_a_file_that_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.jpg").write_bytes(content)
     with pytest.raises(UserError, match=r"bad\.jpg cannot be read as an image"):
-        decode(tmp_path / "bad.jpg", InputSettings(16))
+        decode(tmp_path / "bad.jpg", InputSettings(size=16))
 
 
 def test_a_truncated_file_is_named(photographs: tuple[ImageFiles, list[np.ndarray]], tmp_path: Path) -> None:
@@ -138,7 +161,7 @@ def test_a_truncated_file_is_named(photographs: tuple[ImageFiles, list[np.ndarra
     whole = (stored.folder / "0.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"cut\.jpg cannot be read"):
-        decode(tmp_path / "cut.jpg", InputSettings(16))
+        decode(tmp_path / "cut.jpg", InputSettings(size=16))
 
 
 def test_bytes_that_are_too_many_for_the_device_are_sent_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:

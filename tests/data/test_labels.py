@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from creditflow.attacks.judge import choose_images, get_attack, run_attack
+from creditflow.core import plugins
 from creditflow.core.errors import UserError
 from creditflow.data.labels import cross_entropy, holds_for_all, is_correct, per_class
 from creditflow.data.prepared import Subset
@@ -54,10 +55,12 @@ def test_an_attack_on_several_labels_has_to_leave_all_of_them(name: str) -> None
     model, data = small_model(), two_labels()
     single = Subset(data.images, data.labels.argmax(1), data.class_names, data.mean, data.std)
     attack = get_attack(name)
-    settings = attack.settings(**({"steps": 20} if name == "boundary" else {"steps": 3} if name != "fgsm" else {}))
+    settings = plugins.settings_class("attack", name)(
+        **({"steps": 20} if name == "boundary" else {"steps": 3} if name != "fgsm" else {})
+    )
     results = [
-        run_attack(attack, settings, model, one, choose_images(one, 24), [0.0, 0.5], batch_size=12, seed=0)
-        for one in (data, single)
+        run_attack(attack, settings, model, images, choose_images(images, 24), [0.0, 0.5], batch_size=12, seed=0)
+        for images in (data, single)
     ]
     assert torch.equal(results[0].clean_correct, is_correct(model.eval()(data.batch(torch.arange(24))[0]), data.labels))
     # More labels to leave: no image is easier to fool from a label that it keeps.
@@ -71,7 +74,9 @@ def test_the_gradient_attack_ascends_the_loss_of_several_labels() -> None:
 
     proposed = (
         get_attack("pgd")
-        .propose(Problem(model.requires_grad_(False), images, labels), [0.05], get_attack("pgd").settings())
+        .propose(
+            Problem(model.requires_grad_(False), images, labels), [0.05], plugins.settings_class("attack", "pgd")()
+        )
         .images[0]
     )
     before, after = (cross_entropy(model(x), labels, "none") for x in (images, proposed))
@@ -81,4 +86,13 @@ def test_the_gradient_attack_ascends_the_loss_of_several_labels() -> None:
 def test_other_attacks_refuse_several_labels() -> None:
     attack = get_attack("apgd_ce")
     with pytest.raises(UserError, match="needs images of one label each"):
-        run_attack(attack, attack.settings(), small_model(), two_labels(), torch.arange(4), [0.1], batch_size=4, seed=0)
+        run_attack(
+            attack,
+            plugins.settings_class("attack", "apgd_ce")(),
+            small_model(),
+            two_labels(),
+            torch.arange(4),
+            [0.1],
+            batch_size=4,
+            seed=0,
+        )

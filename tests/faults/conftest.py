@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from helpers import project, snakemake
+from helpers import as_forks, project, snakemake
 
 CRASH = Path(__file__).parent / "crash"
 
@@ -76,8 +77,14 @@ class Whole:
     def snapshot(self) -> dict[Path, Any]:
         return snapshot(self.folder)
 
-    def start(self, job: Job, *, preexec: Callable[[], None] | None = None, crash_at: int = 0) -> subprocess.Popen[str]:
-        """Runs a job's command as Snakemake does, in a process group of its own; dies at its nth change of a file if told to."""
+    def start(
+        self, job: Job, *, preexec: Callable[[], None] | None = None, crash_at: int = 0, forked: bool = False
+    ) -> subprocess.Popen[str]:
+        """Runs a job's command as Snakemake does, in a process group of its own.
+
+        It dies at its nth change of a file if `crash_at` says so. `forked` runs any stage as a fork of a process that
+        has loaded its libraries, for jobs that nothing disturbs.
+        """
         environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
         if crash_at:
             environment |= {
@@ -86,7 +93,7 @@ class Whole:
                 "CRASH_BELOW": str(self.folder / "results"),
             }
         return subprocess.Popen(
-            ["bash", "-c", f"set -euo pipefail; {job.command}"],
+            ["bash", "-c", f"set -euo pipefail; {as_forks() if forked else ''}{job.command}"],
             cwd=self.folder,
             env=environment,
             start_new_session=True,
@@ -102,6 +109,12 @@ class Whole:
         said = process.communicate(timeout=900)[0]
         log = job.command.rpartition(" > ")[2].split()[0].strip("'") if " > " in job.command else ""
         return process.returncode, said + (self.folder / log).read_text() if log else said
+
+    def make_again(self, job: Job) -> None:
+        """Runs a job that nothing disturbs, and checks that all results are as they were."""
+        status, said = self.run(job, forked=True)
+        assert status == 0, said
+        assert self.snapshot() == self.files
 
     def forget(self, job: Job) -> None:
         """Takes a job's outputs away, as Snakemake does before it runs the job."""
@@ -135,20 +148,21 @@ def snapshot(folder: Path) -> dict[Path, Any]:
 
 
 @pytest.fixture(scope="session")
-def whole() -> Iterator[Whole]:
-    """The two experiments, run once. Tests that change something put it right again."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = project(Path(name), cells=CELLS, many=MANY)
+def whole(built_once: Callable[[str, Callable[[Path], None]], Path]) -> Iterator[Whole]:
+    """The two experiments, run once; each process of the tests has a copy. Tests that change something put it right."""
+
+    def build(folder: Path) -> None:
+        project(folder, cells=CELLS, many=MANY)
         done = snakemake(folder, "cells", "many")
         assert done.returncode == 0, done.stdout
-        summary = subprocess.run(
-            [sys.executable, "-m", "snakemake", "--detailed-summary", "cells", "many"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        yield Whole(folder, _jobs(folder, summary), snapshot(folder))
+        command = [sys.executable, "-m", "snakemake", "--detailed-summary", "cells", "many"]
+        told = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        (folder / "summary.tsv").write_text(told.stdout)
+
+    built = built_once("faults", build)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(shutil.copytree(built, Path(name) / "copy", symlinks=True))
+        yield Whole(folder, _jobs(folder, (folder / "summary.tsv").read_text()), snapshot(folder))
 
 
 def _jobs(folder: Path, summary: str) -> dict[str, list[Job]]:

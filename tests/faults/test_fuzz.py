@@ -30,8 +30,7 @@ from creditflow.reporting.published import read_published
 from creditflow.reporting.results_page import results_page
 from creditflow.retrieval.storage import load_codes
 from creditflow.stages.command_line import json_object
-from creditflow.workflow.experiments import load_experiments
-from helpers import ROOT
+from creditflow.workflow.loading import load_experiment
 
 often = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -117,7 +116,7 @@ BYTES: dict[str, Callable[[Path], Any]] = {
     "frame": lambda path: read_frame(path, "records"),
     "published": read_published,
     "idx": read_idx,
-    "experiments": lambda path: load_experiments(path.parent, ROOT / "config/schema.yaml"),
+    "experiments": lambda path: load_experiment(path.parent, "mine"),
     "page": lambda path: results_page(path.parent),
 }
 NAMES = {"experiments": "mine.yaml", "page": "claims.yaml", "model": "m.safetensors", "population": "m.safetensors"}

@@ -9,7 +9,8 @@ import yaml
 from sklearn.datasets import load_digits
 
 from creditflow.core.errors import UserError
-from creditflow.workflow.experiments import check_workflow, load_experiments
+from creditflow.workflow.loading import load_experiment, load_experiments
+from creditflow.workflow.requests import check_workflow
 from faults.conftest import CELLS
 from helpers import ROOT, project, snakemake
 
@@ -59,7 +60,7 @@ def put(keys: Any, place: str, value: Any) -> None:
 def test_what_becomes_part_of_a_command_is_checked(word: str, tmp_path: Path) -> None:
     def load(name: str, keys: Any) -> None:
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(keys))
-        load_experiments(tmp_path, ROOT / "config/schema.yaml")
+        load_experiment(tmp_path, name)
 
     load("mine", yaml.safe_load(CELLS))
     for place in PLACES:
@@ -84,11 +85,7 @@ def test_the_workflows_own_configuration_is_checked(place: str, word: str) -> No
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     put(config, place, word)
     with pytest.raises(UserError, match="configuration"):
-        check_workflow(
-            config,
-            load_experiments(ROOT / "config/experiments", ROOT / "config/schema.yaml"),
-            ROOT / "config/schema.yaml",
-        )
+        check_workflow(config, load_experiments(ROOT / "config/experiments"))
 
 
 @pytest.mark.slow
@@ -119,5 +116,5 @@ def test_a_workflow_with_hostile_folders_and_texts(tmp_path: Path) -> None:
     (folder / "config/experiments/cells.yaml").write_text(spoilt)
     done = snakemake(folder, "cells")
     assert done.returncode != 0
-    assert "error: settings of attack fgsm" in done.stdout
+    assert "error: config/experiments/cells.yaml: attacks.fgsm.settings: unknown key 'norm'" in done.stdout
     assert not [path for path in tmp_path.rglob("*") if path.name == "obeyed"]

@@ -1,6 +1,7 @@
 """Models: definitions, files, and what is refused."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 
 from creditflow import apply_rule, feedback_state, load_feedback, load_model, save_model
 from creditflow.core.errors import UserError
-from creditflow.models.build import ModelSpec, build_model
+from creditflow.models.build import ModelSpec, build_model, replace_head
 from helpers import small_model, stage
 
 GREY = {"n_classes": 10, "mean": (0.3,), "std": (0.2,)}
@@ -31,12 +32,12 @@ def test_lenet5_computes_what_it_does_with_relu_before_pooling() -> None:
     assert isinstance(ours, nn.Sequential)
     order = [0, 2, 1, 3, 5, 4, *range(6, len(ours))]
     images = torch.randn((20, 1, 28, 28), generator=torch.Generator().manual_seed(0), requires_grad=True)
-    found = []
+    results = []
     for network in (ours, nn.Sequential(*(ours[place] for place in order))):
         output = network(images)
-        found.append([output, *torch.autograd.grad(output.square().sum(), [images, *ours.parameters()])])
+        results.append([output, *torch.autograd.grad(output.square().sum(), [images, *ours.parameters()])])
     assert isinstance(ours[1], nn.MaxPool2d) and isinstance(ours[2], nn.ReLU)
-    for swapped, usual in zip(*found, strict=True):
+    for swapped, usual in zip(*results, strict=True):
         assert torch.equal(swapped, usual)
 
 
@@ -56,13 +57,23 @@ def test_normalisation_is_inside_the_model() -> None:
 
 def test_initialisation_depends_on_its_names_alone() -> None:
     torch.manual_seed(1)
-    one = small_model(seed=3)
+    first = small_model(seed=3)
     torch.manual_seed(2)
     before = torch.get_rng_state()
-    other, third = small_model(seed=3), small_model(seed=4)
+    same, other = small_model(seed=3), small_model(seed=4)
     assert torch.equal(before, torch.get_rng_state())
-    assert torch.equal(one.head.weight, other.head.weight)
-    assert not torch.equal(one.head.weight, third.head.weight)
+    assert torch.equal(first.head.weight, same.head.weight)
+    assert not torch.equal(first.head.weight, other.head.weight)
+
+
+def test_a_fresh_head_keeps_the_backbone() -> None:
+    model = small_model(3)
+    fresh = replace_head(model, 7, "finetune", 0)
+    assert fresh.head.out_features == 7
+    for copied, original in zip(fresh.backbone.parameters(), model.backbone.parameters(), strict=True):
+        assert torch.equal(copied, original)
+    assert torch.equal(fresh.head.weight, replace_head(model, 7, "finetune", 0).head.weight)
+    assert not torch.equal(fresh.head.weight, replace_head(model, 7, "finetune", 1).head.weight)
 
 
 def test_the_loaded_model_is_plain_with_the_same_logits_and_exact_gradients(tmp_path: Path) -> None:
@@ -76,10 +87,10 @@ def test_the_loaded_model_is_plain_with_the_same_logits_and_exact_gradients(tmp_
     x = torch.rand(4, 1, 12, 12, requires_grad=True)
     model.eval(), view.eval()
     assert torch.equal(loaded(x), model(x))
-    for mine, theirs in ((loaded, model), (loaded_view, view)):
+    for stored, saved in ((loaded, model), (loaded_view, view)):
         for a, b in zip(
-            torch.autograd.grad(mine(x).square().sum(), [x, *mine.parameters()]),
-            torch.autograd.grad(theirs(x).square().sum(), [x, *theirs.parameters()]),
+            torch.autograd.grad(stored(x).square().sum(), [x, *stored.parameters()]),
+            torch.autograd.grad(saved(x).square().sum(), [x, *saved.parameters()]),
             strict=True,
         ):
             assert torch.equal(a, b)
@@ -96,7 +107,9 @@ def test_the_loaded_model_is_plain_with_the_same_logits_and_exact_gradients(tmp_
 @pytest.mark.parametrize(
     "damage", [lambda b: b[:-4], lambda b: b"", lambda b: b"text", None], ids=["cut", "empty", "text", "missing"]
 )
-def test_a_damaged_model_is_refused_with_its_name(suffix: str, damage, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_damaged_model_is_refused_with_its_name(
+    suffix: str, damage: Callable[[bytes], bytes] | None, tmp_path: Path
+) -> None:
     path = tmp_path / "model.safetensors"
     view = apply_rule(small_model(), "usf")
     save_model(path, small_model(), rule="usf", feedback=feedback_state(view))

@@ -1,4 +1,4 @@
-"""torchvision's backbones and their published weights: the network computed is torchvision's own, and files are verified."""
+"""Backbones of torchvision and their published weights: they compute what torchvision computes; files are verified."""
 
 import json
 from pathlib import Path
@@ -131,8 +131,8 @@ def test_weights_come_from_a_local_folder_first(tmp_path: Path, monkeypatch: pyt
     assert origin == str(local)
     assert (tmp_path / "data/out.pth").read_bytes() == b"weights"
     # The name under which it lies now has no hash: torchvision's counts.
-    found = verify(tmp_path / "data/out.pth", None, lambda: published_digits("resnet18", "IMAGENET1K_V1"))
-    assert found == files.sha256(b"weights")
+    digits = verify(tmp_path / "data/out.pth", None, lambda: published_digits("resnet18", "IMAGENET1K_V1"))
+    assert digits == files.sha256(b"weights")
     (tmp_path / "data/out.pth").write_bytes(b"tampered with")
     with pytest.raises(UserError, match="truncated, corrupt or another file"):
         verify(tmp_path / "data/out.pth", None, lambda: published_digits("resnet18", "IMAGENET1K_V1"))
@@ -148,7 +148,7 @@ def test_damaged_local_weights_end_in_one_line(tmp_path: Path, monkeypatch: pyte
 def test_weights_that_cannot_be_fetched_say_where_to_put_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     local = local_weights(tmp_path, monkeypatch, b"weights")
     with pytest.raises(
-        UserError, match=rf"cannot be fetched.*put {local.name} into a folder and name it in data\.search_paths"
+        UserError, match=rf"cannot be fetched.*put {local.name} into a folder and name the folder in data\.search_paths"
     ):
         fetch_weights("resnet18", "IMAGENET1K_V1", [], tmp_path / "data/out.pth")
     assert list((tmp_path / "data").iterdir()) == []

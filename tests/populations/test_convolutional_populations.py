@@ -1,4 +1,5 @@
-"""Populations of small convolutional networks against autograd, PyTorch's own layers and the authors' scaling, in float64."""
+"""Populations of small convolutional networks against autograd, PyTorch's own layers and the authors' scaling, in
+float64."""
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from creditflow.models.build import ImageClassifier, ModelSpec
 from creditflow.populations.images import FlatImages
 from creditflow.populations.losses import LOSSES
 from creditflow.populations.network import Network, Parameters, forward, initial_parameters, network_of
-from creditflow.populations.optimizers import Optimizer, OptimizerSettings
+from creditflow.populations.optimizer_settings import OptimizerSettings
+from creditflow.populations.optimizers import Optimizer
 from creditflow.populations.population import Member, Population
 from creditflow.populations.rule import Batch, get_update_rule
 from creditflow.populations.selection import member_model
@@ -26,9 +28,9 @@ DIRECT = ["ddtp_linear", "ddtp_control"]
 
 def case(rule: str) -> tuple[object, Parameters, Parameters, Batch]:
     generator = torch.Generator().manual_seed(0)
-    own = {"step_size": 0.1, "sigma": 0.3} if rule in DIRECT else {}
-    own |= {"last_hidden_bias": True} if rule in ("ddtp_linear", "dfa_targets") else {}
-    chosen = parse(get_update_rule(rule).settings, own, rule)
+    values = {"step_size": 0.1, "sigma": 0.3} if rule in DIRECT else {}
+    values |= {"last_hidden_bias": True} if rule in ("ddtp_linear", "dfa_targets") else {}
+    chosen = get_update_rule(rule).parse_settings(values)
     parameters = initial_parameters(NETWORK, "xavier_normal", generator)
     for name, value in parameters.items():
         if name.startswith("bias"):
@@ -71,12 +73,12 @@ def leaves(parameters: Parameters) -> Parameters:
 
 
 def test_backpropagation_is_autograds() -> None:
-    own, parameters, feedback, batch = case("bp")
-    found = get_update_rule("bp").step(NETWORK, CE, own, parameters, feedback, batch).directions
-    of = leaves(parameters)
-    CE.value(forward(NETWORK, of, batch.images).logits, batch.targets).mean().backward()
-    for name, value in found.items():
-        torch.testing.assert_close(value, of[name].grad)
+    rule_settings, parameters, feedback, batch = case("bp")
+    result = get_update_rule("bp").step(NETWORK, CE, rule_settings, parameters, feedback, batch).directions
+    tracked = leaves(parameters)
+    CE.value(forward(NETWORK, tracked, batch.images).logits, batch.targets).mean().backward()
+    for name, value in result.items():
+        torch.testing.assert_close(value, tracked[name].grad)
 
 
 def upward(parameters: Parameters, h: Tensor, layer: int) -> Tensor:
@@ -94,50 +96,50 @@ def upward(parameters: Parameters, h: Tensor, layer: int) -> Tensor:
 
 @pytest.mark.parametrize("rule", DIRECT)
 def test_feedback_descends_its_loss_exactly(rule: str) -> None:
-    own, parameters, feedback, batch = case(rule)
+    rule_settings, parameters, feedback, batch = case(rule)
     step = get_update_rule(rule).feedback_step
     assert step is not None
-    directions = step(NETWORK, CE, own, parameters, feedback, batch)
+    directions = step(NETWORK, CE, rule_settings, parameters, feedback, batch)
     clean = forward(NETWORK, parameters, batch.images)
     for layer in (1, 2, 3):
-        of = leaves(feedback)
+        tracked = leaves(feedback)
         noise = 0.3 * batch.noise[layer - 1]
         h = clean.inputs[layer]
         y = upward(parameters, h + noise, layer)
         if rule == "ddtp_linear":
-            lost = ((y - clean.logits) @ of[f"q{layer}"].T - noise).square().mean() / 0.3**2
+            lost = ((y - clean.logits) @ tracked[f"q{layer}"].T - noise).square().mean() / 0.3**2
         else:
-            lost = (y @ of[f"q{layer}"].T + of.get(f"c{layer}", torch.zeros(1)) - h - noise).square().mean()
+            lost = (y @ tracked[f"q{layer}"].T + tracked.get(f"c{layer}", torch.zeros(1)) - h - noise).square().mean()
         lost.backward()
         for name in (f"q{layer}", f"c{layer}"):
             if name in feedback:
-                torch.testing.assert_close(directions[name], of[name].grad, rtol=1e-8, atol=1e-12)
+                torch.testing.assert_close(directions[name], tracked[name].grad, rtol=1e-8, atol=1e-12)
     # Feedback to maps of a convolution has no bias, as in the authors' code.
     assert set(feedback) == {"q1", "q2", "q3"} | ({"c3"} if rule == "ddtp_control" else set())
 
 
 @pytest.mark.parametrize("rule", [*DIRECT, "dfa_targets"])
 def test_forward_weights_descend_the_local_losses_as_the_authors_scale_them(rule: str) -> None:
-    own, parameters, feedback, batch = case(rule)
-    directions = get_update_rule(rule).step(NETWORK, CE, own, parameters, feedback, batch).directions
+    rule_settings, parameters, feedback, batch = case(rule)
+    directions = get_update_rule(rule).step(NETWORK, CE, rule_settings, parameters, feedback, batch).directions
     clean = forward(NETWORK, parameters, batch.images)
-    output = -getattr(own, "step_size", 1.0) * (clean.logits.softmax(1) - batch.targets) / 4
+    output = -getattr(rule_settings, "step_size", 1.0) * (clean.logits.softmax(1) - batch.targets) / 4
     for layer in (1, 2, 3, 4):
-        of = leaves(parameters)
+        tracked = leaves(parameters)
         only = {
-            name: of[name] if name in (f"weight{layer}", f"bias{layer}") else value
+            name: tracked[name] if name in (f"weight{layer}", f"bias{layer}") else value
             for name, value in parameters.items()
         }
         difference = output if layer == 4 else output @ feedback[f"q{layer}"].T
         target = (clean.inputs[layer] if layer < 4 else clean.logits) + difference
-        found = forward(NETWORK, only, batch.images)
-        h = found.inputs[layer] if layer < 4 else found.logits
+        result = forward(NETWORK, only, batch.images)
+        h = result.inputs[layer] if layer < 4 else result.logits
         # Convolutional layers: the mean over batch and units; others: the sum over units.
         (
             (h - target.detach()).square().mean() if layer <= 2 else (h - target.detach()).square().sum(1).mean()
         ).backward()
         for name in (f"weight{layer}", f"bias{layer}"):
-            torch.testing.assert_close(directions[name], of[name].grad, rtol=1e-8, atol=1e-12)
+            torch.testing.assert_close(directions[name], tracked[name].grad, rtol=1e-8, atol=1e-12)
 
 
 def pictures(n: int, seed: int) -> FlatImages:
@@ -186,9 +188,9 @@ def test_layers_have_rates_of_their_own() -> None:
     parameters = {name: torch.ones(1, 3) for name in ("weight1", "weight2", "q1")}
     directions = {name: torch.ones(1, 3) for name in parameters}
     for kind in ("adam", "sgd"):
-        own = parse(OptimizerSettings, {"kind": kind, "layer_rates": [0.1, 0.01]}, "optimizer")
+        chosen = parse(OptimizerSettings, {"kind": kind, "layer_rates": [0.1, 0.01]}, "optimizer")
         values = {name: value.clone() for name, value in parameters.items()}
-        Optimizer(own).step(values, directions, torch.tensor([0.5]))
+        Optimizer(chosen).step(values, directions, torch.tensor([0.5]))
         moved = {name: float(1 - value[0, 0]) for name, value in values.items()}
         assert moved == {"weight1": pytest.approx(0.05), "weight2": pytest.approx(0.005), "q1": pytest.approx(0.5)}
     with pytest.raises(UserError, match="there is none for layer 2"):
@@ -206,7 +208,7 @@ def test_layers_have_rates_of_their_own() -> None:
             "DTP knows fully connected layers only; leave convolutions out",
         ),
         ("bp", {"dropout": 0.1}, "need fully connected layers"),
-        ("bp", {"convolutions": [0]}, "numbers of channels of at least 1"),
+        ("bp", {"convolutions": [0]}, "convolutions.0 must be at least 1, not 0"),
         ("bp", {"trained_layers": [9]}, "some of the layers 1 to 4"),
     ],
 )

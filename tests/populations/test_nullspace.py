@@ -7,7 +7,8 @@ from creditflow.compute import randomness
 from creditflow.core.errors import UserError
 from creditflow.core.settings import parse
 from creditflow.populations.network import Network, forward, initial_parameters
-from creditflow.populations.nullspace import REGRESSION, NullspaceSettings, null_share, nullspace_ratios
+from creditflow.populations.nullspace import REGRESSION, null_share, nullspace_ratios
+from creditflow.populations.nullspace_settings import NullspaceSettings
 from creditflow.populations.rule import Batch, get_update_rule
 
 QUICK = {"feedback_epochs": 12, "epochs": 1, "examples": 200}
@@ -20,9 +21,11 @@ def test_the_share_is_that_of_the_jacobians_null_space() -> None:
     generator = torch.Generator().manual_seed(1)
     image, target = torch.randn(1, 6, generator=generator).double(), torch.randn(1, 2, generator=generator).double()
     rule = get_update_rule("dfa_targets")
-    own = rule.settings(last_hidden_bias=True)
-    feedback = rule.init(network, own, generator)
-    direction = rule.step(network, REGRESSION, own, parameters, feedback, Batch(image, target)).directions["weight2"]
+    rule_settings = rule.parse_settings({"last_hidden_bias": True})
+    feedback = rule.init(network, rule_settings, generator)
+    direction = rule.step(network, REGRESSION, rule_settings, parameters, feedback, Batch(image, target)).directions[
+        "weight2"
+    ]
 
     def output(weight: torch.Tensor) -> torch.Tensor:
         return forward(network, parameters | {"weight2": weight}, image).logits[0]
@@ -36,10 +39,10 @@ def test_the_share_is_that_of_the_jacobians_null_space() -> None:
 
 @pytest.mark.parametrize("rule", ["bp", "gnt"])
 def test_gradients_and_exact_gauss_newton_targets_have_none(rule: str) -> None:
-    found = nullspace_ratios(
+    result = nullspace_ratios(
         get_update_rule(rule), parse(NullspaceSettings, QUICK | {"feedback_epochs": 0}, "settings"), 3
     )
-    assert len(found) == 20 and float(found.max()) < 1e-10
+    assert len(result) == 20 and float(result.max()) < 1e-10
 
 
 def test_feedback_that_learns_by_the_difference_loss_takes_it_away() -> None:
@@ -60,11 +63,11 @@ def test_feedback_that_learns_by_the_difference_loss_takes_it_away() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (LINEAR | {"feedback_learning_rate": 1e4}, "its feedback diverged; lower feedback_learning_rate"),
-        (LINEAR | {"rule": {"step_size": 0.04, "sigma": 0}}, "sigma must be positive"),
-        ({"every": 500}, "every must not be more than examples"),
-        ({"epochs": 0}, "epochs and every must be at least 1"),
-        ({"feedback_learning_rate": 0.0}, "feedback_learning_rate must be positive"),
+        (LINEAR | {"feedback_learning_rate": 100.0}, "its feedback diverged; lower feedback_learning_rate"),
+        (LINEAR | {"rule": {"step_size": 0.04, "sigma": 0}}, "sigma must be above 0, not 0"),
+        ({"every": 500}, "every is 500, more than the 200 examples of an epoch; lower every"),
+        ({"epochs": 0}, "epochs must be at least 1, not 0"),
+        ({"feedback_learning_rate": 0.0}, "feedback_learning_rate must be above 0, not 0"),
     ],
 )
 def test_mistakes_are_explained(settings: dict[str, object], message: str) -> None:

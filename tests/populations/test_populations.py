@@ -1,6 +1,8 @@
-"""Populations of networks: each rule against its algebra and autograd, training against a plain loop, members against each other."""
+"""Populations of networks: each rule against its algebra and autograd, training against a plain loop, members against
+each other."""
 
 from functools import partial
+from typing import get_args
 
 import pytest
 import torch
@@ -11,7 +13,9 @@ from creditflow.compute import randomness
 from creditflow.compute.checkpoints import Resume
 from creditflow.core.errors import UserError
 from creditflow.core.settings import NoSettings, parse
-from creditflow.populations.adversaries import AdversarySettings, adversarial_images, input_gradient
+from creditflow.populations.adversaries import adversarial_images, input_gradient
+from creditflow.populations.adversary_settings import AdversarySettings
+from creditflow.populations.choices import ActivationName, InitialisationName, LossName
 from creditflow.populations.images import FlatImages, Streams, held_out
 from creditflow.populations.losses import LOSSES
 from creditflow.populations.network import ACTIVATIONS, Network, forward, initial_parameters
@@ -45,20 +49,20 @@ def trained(name: str, members: list[Member], /, **changes: object) -> Populatio
 
 
 def random_case(
-    network: Network, rule: str, batch_size: int = 5, seed: int = 0, **own: object
+    network: Network, rule: str, batch_size: int = 5, seed: int = 0, **values: object
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Batch, object]:
     generator = torch.Generator().manual_seed(seed)
     update_rule = get_update_rule(rule)
-    own_settings = parse(update_rule.settings, own, "rule")
+    rule_settings = update_rule.parse_settings(values)
     parameters = initial_parameters(network, "he_uniform", generator)
-    feedback = update_rule.init(network, own_settings, generator)
+    feedback = update_rule.init(network, rule_settings, generator)
     images = torch.rand(batch_size, network.widths[0], generator=generator, dtype=torch.float64)
     labels = torch.randint(0, network.widths[-1], (batch_size,), generator=generator)
     targets = torch.nn.functional.one_hot(labels, network.widths[-1]).double()
     masks = tuple(
         (torch.rand(batch_size, width, generator=generator) < 0.8).double() / 0.8 for width in network.widths[1:-1]
     )
-    return parameters, feedback, Batch(images, targets, masks), own_settings
+    return parameters, feedback, Batch(images, targets, masks), rule_settings
 
 
 # --- rules -------------------------------------------------------------------------------------------------------
@@ -68,7 +72,7 @@ def random_case(
 @pytest.mark.parametrize("loss", sorted(LOSSES))
 def test_backpropagation_is_autograds_gradient(activation: str, loss: str) -> None:
     network = Network((6, 5, 4, 3), activation)
-    parameters, feedback, batch, own = random_case(network, "bp")
+    parameters, feedback, batch, rule_settings = random_case(network, "bp")
     leaves = {name: value.clone().requires_grad_() for name, value in parameters.items()}
     hidden = batch.images
     for layer in (1, 2):
@@ -81,7 +85,7 @@ def test_backpropagation_is_autograds_gradient(activation: str, loss: str) -> No
         outputs = logits if loss == "mse" else logits.softmax(1)
         value = torch.nn.functional.mse_loss(outputs, batch.targets, reduction="sum") / len(logits)
     value.backward()
-    update = get_update_rule("bp").step(network, LOSSES[loss], own, parameters, feedback, batch)
+    update = get_update_rule("bp").step(network, LOSSES[loss], rule_settings, parameters, feedback, batch)
     torch.testing.assert_close(update.logits, logits.detach())
     torch.testing.assert_close(update.directions, {name: leaf.grad for name, leaf in leaves.items()})
 
@@ -89,8 +93,10 @@ def test_backpropagation_is_autograds_gradient(activation: str, loss: str) -> No
 def test_feedback_alignment_and_direct_feedback_alignment_are_their_closed_forms() -> None:
     network = Network((4, 6, 5, 3))
     for rule in ("fa", "dfa"):
-        parameters, feedback, batch, own = random_case(network, rule)
-        update = get_update_rule(rule).step(network, LOSSES["cross_entropy"], own, parameters, feedback, batch)
+        parameters, feedback, batch, rule_settings = random_case(network, rule)
+        update = get_update_rule(rule).step(
+            network, LOSSES["cross_entropy"], rule_settings, parameters, feedback, batch
+        )
         x, y, (mask1, mask2), _ = batch
         z1 = x @ parameters["weight1"].T + parameters["bias1"]
         h1 = z1.clamp(min=0) * mask1
@@ -114,7 +120,7 @@ def test_feedback_alignment_and_direct_feedback_alignment_are_their_closed_forms
 def test_pepita_is_the_papers_algebra_worked_by_hand(output_error: str) -> None:
     """One image, 3-4-2, without the library's own functions: Algorithm 1 of the paper, and its bias rule."""
     network = Network((3, 4, 2))
-    parameters, feedback, batch, own = random_case(
+    parameters, feedback, batch, rule_settings = random_case(
         network, "pepita", batch_size=1, output_error=output_error, feedback_scale=2.0
     )
     w1, b1, w2, b2 = (parameters[name].tolist() for name in ("weight1", "bias1", "weight2", "bias2"))
@@ -143,17 +149,19 @@ def test_pepita_is_the_papers_algebra_worked_by_hand(output_error: str) -> None:
     }
     assert max(map(abs, difference)) > 0.01
     no_mask = batch._replace(masks=())
-    update = get_update_rule("pepita").step(network, LOSSES["mse_softmax"], own, parameters, feedback, no_mask)
+    update = get_update_rule("pepita").step(
+        network, LOSSES["mse_softmax"], rule_settings, parameters, feedback, no_mask
+    )
     torch.testing.assert_close(update.directions, expected, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_without_error_nothing_is_learned(rule: str) -> None:
     network = Network((4, 5, 3))
-    parameters, feedback, batch, own = random_case(network, rule)
+    parameters, feedback, batch, rule_settings = random_case(network, rule)
     targets = forward(network, parameters, batch.images, batch.masks).logits.softmax(1)
     update = get_update_rule(rule).step(
-        network, LOSSES["cross_entropy"], own, parameters, feedback, batch._replace(targets=targets)
+        network, LOSSES["cross_entropy"], rule_settings, parameters, feedback, batch._replace(targets=targets)
     )
     for name, direction in update.directions.items():
         assert float(direction.abs().max()) < 1e-15, name
@@ -161,12 +169,12 @@ def test_without_error_nothing_is_learned(rule: str) -> None:
 
 def test_pepitas_masks_are_those_of_both_passes() -> None:
     network = Network((4, 30, 3))
-    parameters, feedback, batch, own = random_case(network, "pepita", feedback_scale=1.0)
-    update = get_update_rule("pepita").step(network, LOSSES["mse_softmax"], own, parameters, feedback, batch)
+    parameters, feedback, batch, rule_settings = random_case(network, "pepita", feedback_scale=1.0)
+    update = get_update_rule("pepita").step(network, LOSSES["mse_softmax"], rule_settings, parameters, feedback, batch)
     (mask,) = batch.masks
     silent = (mask == 0).all(0)
     off = batch._replace(masks=(mask.clone().index_fill_(1, torch.tensor([0]), 0.0),))
-    without = get_update_rule("pepita").step(network, LOSSES["mse_softmax"], own, parameters, feedback, off)
+    without = get_update_rule("pepita").step(network, LOSSES["mse_softmax"], rule_settings, parameters, feedback, off)
     assert bool((without.directions["weight1"][0] == 0).all())
     assert not bool(silent[0])
     assert bool((update.directions["weight1"][0] != 0).any())
@@ -182,21 +190,21 @@ def test_pepitas_masks_are_those_of_both_passes() -> None:
 def test_backpropagation_in_a_population_is_a_plain_torch_loop(optimizer: dict[str, object]) -> None:
     """At least 50 steps with the same start and order of images, torch.optim's own optimisers and schedule."""
     members = [Member(3, 0.05), Member(1, 0.01)]
-    found = trained(
+    result = trained(
         "bp", members, epochs=5, optimizer=optimizer, loss="cross_entropy", precision="float64", select="last"
     )
     train, _ = held_out(drawn(), 40)
     for index, member in enumerate(members):
         start = initial_parameters(
-            found.network, "he_uniform", randomness.generator("population", "weights", member.seed)
+            result.network, "he_uniform", randomness.generator("population", "weights", member.seed)
         )
         net = torch.nn.Sequential(torch.nn.Linear(12, 10), torch.nn.ReLU(), torch.nn.Linear(10, 3)).double()
         for name, value in net.named_parameters():
             layer, kind = name.split(".")
             value.data = start[f"{kind}{1 if layer == '0' else 2}"].clone()
         kinds = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
-        own = {key: value for key, value in optimizer.items() if key in ("momentum", "weight_decay")}
-        torchs = kinds[str(optimizer.get("kind", "sgd"))](net.parameters(), lr=member.learning_rate, **own)
+        options = {key: value for key, value in optimizer.items() if key in ("momentum", "weight_decay")}
+        torchs = kinds[str(optimizer.get("kind", "sgd"))](net.parameters(), lr=member.learning_rate, **options)
         schedule = torch.optim.lr_scheduler.MultiStepLR(torchs, optimizer.get("drop_epochs", []), 0.1)
         order = randomness.generator("population", "order", member.seed)
         n_steps = 0
@@ -213,7 +221,7 @@ def test_backpropagation_in_a_population_is_a_plain_torch_loop(optimizer: dict[s
         for name, value in net.named_parameters():
             layer, kind = name.split(".")
             torch.testing.assert_close(
-                found.parameters[f"{kind}{1 if layer == '0' else 2}"][index], value.detach(), rtol=1e-9, atol=1e-12
+                result.parameters[f"{kind}{1 if layer == '0' else 2}"][index], value.detach(), rtol=1e-9, atol=1e-12
             )
 
 
@@ -238,24 +246,26 @@ def test_a_population_of_eight_is_eight_populations_of_one(rule: str) -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_learns(rule: str) -> None:
-    found = trained(rule, [Member(0, 0.1)], epochs=15, optimizer={"momentum": 0.9})
-    assert float(found.best_score[0]) > 0.9
-    assert found.history[0][-1]["loss"] < 0.5 * found.history[0][0]["loss"]
+    result = trained(rule, [Member(0, 0.1)], epochs=15, optimizer={"momentum": 0.9})
+    assert float(result.best_score[0]) > 0.9
+    assert result.history[0][-1]["loss"] < 0.5 * result.history[0][0]["loss"]
 
 
 def test_images_of_several_labels_are_learned() -> None:
     """Two bright thirds, two labels: a prediction of either is right, and chance is two of three."""
-    one, other = drawn(300), drawn(300, seed=3)
+    first, second = drawn(300), drawn(300, seed=3)
     both = (
-        torch.zeros(300, 3, dtype=torch.uint8).scatter_(1, one.labels[:, None], 1).scatter_(1, other.labels[:, None], 1)
+        torch.zeros(300, 3, dtype=torch.uint8)
+        .scatter_(1, first.labels[:, None], 1)
+        .scatter_(1, second.labels[:, None], 1)
     )
-    data = FlatImages(torch.maximum(one.pixels, other.pixels), both, 3)
+    data = FlatImages(torch.maximum(first.pixels, second.pixels), both, 3)
     _, targets = data.batch(torch.arange(300), torch.float64)
     assert set(targets.unique().tolist()) == {0.0, 0.5, 1.0} and torch.equal(targets.sum(1), torch.ones(300).double())
-    found = train_population(
+    result = train_population(
         get_update_rule("bp"), [Member(0, 0.1)], data, data, settings(epochs=15, optimizer={"momentum": 0.9})
     )
-    assert float(found.best_score[0]) > 0.95
+    assert float(result.best_score[0]) > 0.95
 
 
 def test_members_of_one_seed_differ_by_their_rate_alone() -> None:
@@ -278,41 +288,41 @@ def test_dropout_masks_keep_the_share_they_promise() -> None:
 @pytest.mark.parametrize("rule", ["bp", "sal", "wm"])
 def test_a_member_that_diverges_is_marked_and_the_others_go_on(rule: str) -> None:
     changes = {"loss": "mse", "activation": "linear", "angle_images": 8}
-    found = trained(rule, [Member(0, 1e30), Member(0, 0.01)], **changes)
-    assert int(found.diverged[0]) in (2, 3, 4, 5)
-    assert int(found.diverged[1]) == 0
-    assert [len(rows) for rows in found.history] == [0, 3]
-    assert bool(found.norm.isfinite().all())
-    assert all(bool(value.isfinite().all()) for value in (*found.best.values(), *found.best_feedback.values()))
+    result = trained(rule, [Member(0, 1e30), Member(0, 0.01)], **changes)
+    assert int(result.diverged[0]) in (2, 3, 4, 5)
+    assert int(result.diverged[1]) == 0
+    assert [len(rows) for rows in result.history] == [0, 3]
+    assert bool(result.norm.isfinite().all())
+    assert all(bool(value.isfinite().all()) for value in (*result.best.values(), *result.best_feedback.values()))
     alone = trained(rule, [Member(0, 0.01)], **changes)
-    torch.testing.assert_close(found.parameters["weight1"][1], alone.parameters["weight1"][0])
+    torch.testing.assert_close(result.parameters["weight1"][1], alone.parameters["weight1"][0])
 
 
 def test_divergence_in_the_very_last_step_is_noticed() -> None:
-    found = trained("bp", [Member(0, 1e38)], epochs=1, batch_size=200, loss="mse", activation="linear")
-    assert found.diverged.tolist() == [1]
-    assert found.best_epoch.tolist() == [0] and found.history == [[]]
+    result = trained("bp", [Member(0, 1e38)], epochs=1, batch_size=200, loss="mse", activation="linear")
+    assert result.diverged.tolist() == [1]
+    assert result.best_epoch.tolist() == [0] and result.history == [[]]
 
 
 def test_the_feedback_state_that_is_kept_is_that_of_the_best_epoch() -> None:
-    found = trained("sal", [Member(0, 0.05)], epochs=6, rule={"rate_v": 0.1, "rate_v_bar": 0.1, "rate_w_bar": 0.1})
+    result = trained("sal", [Member(0, 0.05)], epochs=6, rule={"rate_v": 0.1, "rate_v_bar": 0.1, "rate_w_bar": 0.1})
     until = trained(
         "sal",
         [Member(0, 0.05)],
-        epochs=int(found.best_epoch[0]),
+        epochs=int(result.best_epoch[0]),
         rule={"rate_v": 0.1, "rate_v_bar": 0.1, "rate_w_bar": 0.1},
     )
     for name, value in until.feedback.items():
-        assert torch.equal(found.best_feedback[name], value)
+        assert torch.equal(result.best_feedback[name], value)
     for name, value in until.parameters.items():
-        assert torch.equal(found.best[name], value)
+        assert torch.equal(result.best[name], value)
 
 
 def test_patience_stops_a_member_and_its_best_epoch_stays() -> None:
-    found = trained("bp", [Member(0, 1e-9), Member(0, 0.1)], epochs=6, patience=2, optimizer={"momentum": 0.9})
-    assert (int(found.best_epoch[0]), int(found.stopped[0])) == (1, 3)
-    assert len(found.history[0]) == 3 < len(found.history[1])
-    assert found.best_score[1] == max(row["validation_accuracy"] for row in found.history[1])
+    result = trained("bp", [Member(0, 1e-9), Member(0, 0.1)], epochs=6, patience=2, optimizer={"momentum": 0.9})
+    assert (int(result.best_epoch[0]), int(result.stopped[0])) == (1, 3)
+    assert len(result.history[0]) == 3 < len(result.history[1])
+    assert result.best_score[1] == max(row["validation_accuracy"] for row in result.history[1])
 
 
 @pytest.mark.parametrize(
@@ -323,7 +333,7 @@ def test_a_resumed_run_ends_where_an_undisturbed_one_does(changes: dict[str, obj
 
     assert isinstance(tmp_path, Path)
     members, resume = [Member(0, 0.05), Member(1, 0.02)], Resume(tmp_path / "population.checkpoint", "job")
-    rule, own = get_update_rule("pepita"), settings(epochs=4, **changes)
+    rule, chosen = get_update_rule("pepita"), settings(epochs=4, **changes)
 
     class KilledError(Exception):
         pass
@@ -333,12 +343,18 @@ def test_a_resumed_run_ends_where_an_undisturbed_one_does(changes: dict[str, obj
             raise KilledError
 
     with pytest.raises(KilledError):
-        train_population(rule, members, drawn(), drawn(60, seed=1), own, resume=resume, on_epoch=kill)
+        train_population(rule, members, drawn(), drawn(60, seed=1), chosen, resume=resume, on_epoch=kill)
     epochs: list[int] = []
     resumed = train_population(
-        rule, members, drawn(), drawn(60, seed=1), own, resume=resume, on_epoch=lambda one: epochs.append(one.epoch)
+        rule,
+        members,
+        drawn(),
+        drawn(60, seed=1),
+        chosen,
+        resume=resume,
+        on_epoch=lambda population: epochs.append(population.epoch),
     )
-    whole = train_population(rule, members, drawn(), drawn(60, seed=1), own)
+    whole = train_population(rule, members, drawn(), drawn(60, seed=1), chosen)
     assert epochs[:1] == [3]
     assert resumed.history == whole.history
     for name, value in whole.best.items():
@@ -365,28 +381,32 @@ def test_adversarial_images_stay_in_the_ball_and_raise_the_loss(lowest: float) -
     cases = [random_case(network, "bp", 40, seed) for seed in range(3)]
     parameters = {name: torch.stack([case[0][name] for case in cases]) for name in cases[0][0]}
     images, targets = (torch.stack([case[2][index] for case in cases]) for index in (0, 1))
-    values = vmap(lambda one, x, y: loss.value(forward(network, one, x).logits, y))
+    values = vmap(lambda member, x, y: loss.value(forward(network, member, x).logits, y))
     start = torch.rand(images.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    for one in (AdversarySettings(0.1, 1, 0.1, False, lowest), AdversarySettings(0.1, 20, 0.02, True, lowest)):
-        found = adversarial_images(network, one, parameters, images, targets, start if one.random_start else None)
-        assert float((found - images).abs().max()) <= 0.1 + 1e-12
-        assert float(found.max()) <= 1
-        assert float(found.min()) >= lowest
-        assert (float(found.min()) < 0) == (lowest < 0)
-        before, after = values(parameters, images, targets), values(parameters, found, targets)
+    for steps, step, random_start in ((1, 0.1, False), (20, 0.02, True)):
+        adversary = AdversarySettings(epsilon=0.1, steps=steps, step=step, random_start=random_start, lowest=lowest)
+        result = adversarial_images(
+            network, adversary, parameters, images, targets, start if adversary.random_start else None
+        )
+        assert float((result - images).abs().max()) <= 0.1 + 1e-12
+        assert float(result.max()) <= 1
+        assert float(result.min()) >= lowest
+        assert (float(result.min()) < 0) == (lowest < 0)
+        before, after = values(parameters, images, targets), values(parameters, result, targets)
         assert bool((after.mean(1) > before.mean(1)).all())
         assert float((after >= before - 1e-9).double().mean()) > 0.9
 
 
 def test_with_nothing_to_select_no_image_need_be_held_out() -> None:
-    found = trained("bp", [Member(0, 0.1)], select="last", validation_images=0)
-    assert found.best_epoch.tolist() == [3]
-    assert set(found.history[0][0]) == {"epoch", "loss", "train_accuracy"}
-    assert torch.equal(found.best["weight1"], found.parameters["weight1"])
+    result = trained("bp", [Member(0, 0.1)], select="last", validation_images=0)
+    assert result.best_epoch.tolist() == [3]
+    assert set(result.history[0][0]) == {"epoch", "loss", "train_accuracy"}
+    assert torch.equal(result.best["weight1"], result.parameters["weight1"])
 
 
 def test_adversarial_training_trains_on_what_it_made() -> None:
-    """The second step's first-layer input is the adversarial image: with a huge step of a linear unit this shows in the weights."""
+    """The second step's first-layer input is the adversarial image: with a huge step of a linear unit this shows in the
+    weights."""
     changes = {
         "epochs": 1,
         "batch_size": 160,
@@ -394,11 +414,11 @@ def test_adversarial_training_trains_on_what_it_made() -> None:
         "precision": "float64",
         "adversary": {"epsilon": 0.2, "steps": 1, "step": 0.2, "random_start": False},
     }
-    found = trained("pepita", [Member(0, 0.1)], adversarial_training=True, **changes)
-    network, rule = found.network, get_update_rule("pepita")
-    own = rule.settings()
+    result = trained("pepita", [Member(0, 0.1)], adversarial_training=True, **changes)
+    network, rule = result.network, get_update_rule("pepita")
+    rule_settings = rule.parse_settings({})
     parameters = initial_parameters(network, "he_uniform", randomness.generator("population", "weights", 0))
-    feedback = rule.init(network, own, randomness.generator("population", "feedback", 0))
+    feedback = rule.init(network, rule_settings, randomness.generator("population", "feedback", 0))
     train, _ = held_out(drawn(), 40)
     images, targets = train.batch(
         torch.randperm(160, generator=randomness.generator("population", "order", 0)), torch.float64
@@ -406,17 +426,17 @@ def test_adversarial_training_trains_on_what_it_made() -> None:
     slope = input_gradient(network, "mse_softmax", parameters, images, targets)
     adversarial = (images + 0.2 * slope.sign()).clamp(0, 1)
     for seen in (images, adversarial):
-        update = rule.step(network, LOSSES["mse_softmax"], own, parameters, feedback, Batch(seen, targets))
+        update = rule.step(network, LOSSES["mse_softmax"], rule_settings, parameters, feedback, Batch(seen, targets))
         parameters = {name: value - 0.1 * update.directions[name] for name, value in parameters.items()}
-    torch.testing.assert_close({name: value[0] for name, value in found.parameters.items()}, parameters)
+    torch.testing.assert_close({name: value[0] for name, value in result.parameters.items()}, parameters)
 
 
 def test_choosing_by_adversarial_accuracy_chooses_by_it() -> None:
     changes = {"epochs": 4, "select": "adversarial", "adversary": {"epsilon": 0.1, "steps": 5}, "adversary_images": 40}
-    found = trained("bp", [Member(0, 0.3)], **changes)
-    rows = found.history[0]
+    result = trained("bp", [Member(0, 0.3)], **changes)
+    rows = result.history[0]
     best = max(rows, key=lambda row: row["validation_adversarial_accuracy"])
-    assert int(found.best_epoch[0]) == best["epoch"]
+    assert int(result.best_epoch[0]) == best["epoch"]
     assert all(row["validation_adversarial_accuracy"] <= row["validation_accuracy"] for row in rows)
 
 
@@ -428,26 +448,34 @@ def test_choosing_by_adversarial_accuracy_chooses_by_it() -> None:
     [
         ({"validation_images": 0}, "validation_images is 0, but something is to be selected"),
         ({"validation_images": 200}, "200 validation images of 200 leave none to train on"),
-        ({"hidden": []}, "hidden must be one or more widths"),
-        ({"loss": "hinge"}, "loss must be one of mse, mse_softmax, cross_entropy, not 'hinge'"),
+        ({"hidden": []}, r"hidden must be a list of at least 1, not \[\]"),
+        ({"loss": "hinge"}, "loss must be 'mse', 'mse_softmax' or 'cross_entropy', not 'hinge'"),
         ({"select": "adversarial"}, "need an adversary"),
-        ({"adversary": {"epsilon": -1}}, "epsilon must be at least 0"),
-        ({"adversary": {"epsilon": 0.1, "loss": "hinge"}}, "loss must be one of"),
-        ({"optimizer": {"kind": "rmsprop"}}, "kind must be 'sgd' or 'adam'"),
-        ({"optimizer": {"speed": 1}}, "unknown key 'speed'"),
-        ({"patience": 0}, "patience must be at least 1"),
-        ({"initialisation": "zero"}, "unknown initialisation 'zero'"),
-        ({"rule": {"output_error": "third"}}, "output_error must be 'first' or 'second'"),
+        ({"adversary": {"epsilon": -1}}, "adversary.epsilon must be at least 0, not -1"),
+        ({"adversary": {"epsilon": 0.1, "loss": "hinge"}}, "adversary.loss must be 'mse', 'mse_softmax' or"),
+        ({"optimizer": {"kind": "rmsprop"}}, "optimizer.kind must be 'sgd' or 'adam', not 'rmsprop'"),
+        ({"optimizer": {"speed": 1}}, "optimizer: unknown key 'speed'"),
+        ({"patience": 0}, "patience must be at least 1, not 0"),
+        ({"patience": 1, "select": "last"}, "patience needs a selection, which select: last does not make"),
+        (
+            {"initialisation": "zero"},
+            "initialisation must be 'he_uniform', 'default', 'gaussian' or 'xavier_normal', not 'zero'",
+        ),
+        (
+            {"rule": {"output_error": "third"}},
+            "settings of rule PEPITA: output_error must be 'first' or 'second', not 'third'",
+        ),
         (
             {"select": "adversarial", "adversary": {"epsilon": 0.1}, "adversary_images": 0},
-            "adversary_images is 0, but something",
+            "adversary_images must be at least 1, not 0",
         ),
         (
             {"select_on": "test", "adversary": {"epsilon": 0.1}, "curve_images": 5},
             "curve_images are test images, which with select_on: test would choose",
         ),
         ({"feedback_learning_rate": 0.1}, "feedback_learning_rate needs a feedback_optimizer"),
-        ({"hidden": [10**9]}, "MiB each need .* are available: 0 fit"),
+        ({"hidden": [10**7, 10**7]}, "MiB each need .* are available: 0 fit"),
+        ({"hidden": [10**9]}, "hidden.0 must be at most 10000000, not 1000000000"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_in_one_line(changes: dict[str, object], message: str) -> None:
@@ -482,9 +510,9 @@ def test_steps_of_the_feedback_optimiser_count_once() -> None:
         "batch_size": 160,
         "rule": {"initial_steps": 0},
     }
-    found, rule = trained("wm", [Member(0, 1e-9)], epochs=1, **chosen), get_update_rule("wm")
-    start = draw_start(rule, parse(rule.settings, {}, "wm"), Network((12, 10, 3)), settings(), 0)[1]
-    moved = (found.feedback["feedback2"][0].double() - start["feedback2"]).abs()
+    result, rule = trained("wm", [Member(0, 1e-9)], epochs=1, **chosen), get_update_rule("wm")
+    start = draw_start(rule, rule.parse_settings({}), Network((12, 10, 3)), settings(), 0)[1]
+    moved = (result.feedback["feedback2"][0].double() - start["feedback2"]).abs()
     assert float(moved.max()) == pytest.approx(1e-3, rel=0.01)
 
 
@@ -494,7 +522,7 @@ def test_an_unknown_rule_is_named() -> None:
 
 
 def test_rules_without_settings_take_none() -> None:
-    assert get_update_rule("bp").settings is NoSettings
+    assert isinstance(get_update_rule("bp").parse_settings({}), NoSettings)
     with pytest.raises(UserError, match="unknown key 'x'"):
         trained("bp", [Member(0, 0.1)], rule={"x": 1})
 
@@ -503,15 +531,24 @@ def test_vmapped_steps_are_each_networks_own() -> None:
     network = Network((5, 6, 4))
     for name in RULES:
         rule, cases = get_update_rule(name), [random_case(network, name, seed=seed) for seed in range(3)]
-        own = cases[0][3]
+        rule_settings = cases[0][3]
         stacked = [{key: torch.stack([case[part][key] for case in cases]) for key in cases[0][part]} for part in (0, 1)]
         batch = Batch(
             *(torch.stack([case[2][part] for case in cases]) for part in (0, 1)),
             (torch.stack([case[2].masks[0] for case in cases]),),
         )
-        together = vmap(partial(rule.step, network, LOSSES["mse_softmax"], own))(*stacked, batch)
+        together = vmap(partial(rule.step, network, LOSSES["mse_softmax"], rule_settings))(*stacked, batch)
         for index, case in enumerate(cases):
-            alone = rule.step(network, LOSSES["mse_softmax"], own, *case[:3])
+            alone = rule.step(network, LOSSES["mse_softmax"], rule_settings, *case[:3])
             torch.testing.assert_close(
                 {key: value[index] for key, value in together.directions.items()}, alone.directions
             )
+
+
+def test_the_names_that_settings_choose_from_are_those_of_the_library() -> None:
+    assert get_args(ActivationName) == tuple(ACTIVATIONS)
+    assert get_args(LossName) == tuple(LOSSES)
+    for kind in get_args(InitialisationName):
+        initial_parameters(Network((3, 2)), kind, torch.Generator())
+    with pytest.raises(UserError, match=f"choose from: {', '.join(get_args(InitialisationName))}$"):
+        initial_parameters(Network((3, 2)), "zero", torch.Generator())

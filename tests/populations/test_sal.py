@@ -8,10 +8,10 @@ from scipy.stats import entropy
 from torch import Tensor
 
 from creditflow.core.errors import UserError
-from creditflow.core.settings import parse
 from creditflow.populations.losses import LOSSES
 from creditflow.populations.network import Network, Parameters, initial_parameters
-from creditflow.populations.optimizers import Optimizer, OptimizerSettings
+from creditflow.populations.optimizer_settings import OptimizerSettings
+from creditflow.populations.optimizers import Optimizer
 from creditflow.populations.rule import Batch, Update, get_update_rule
 from creditflow.populations.spectra import effective_rank_of, singular_values
 
@@ -26,14 +26,14 @@ def batch_of(network: Network, n: int, seed: int = 0) -> Batch:
     return Batch(images, torch.nn.functional.one_hot(labels, network.widths[-1]).double())
 
 
-def circuit(network: Network, **own: object) -> tuple[object, Parameters, Parameters]:
+def circuit(network: Network, **values: object) -> tuple[object, Parameters, Parameters]:
     generator = torch.Generator().manual_seed(1)
-    chosen = parse(CIRCUIT.settings, own, "sal")
+    chosen = CIRCUIT.parse_settings(values)
     return chosen, initial_parameters(network, "gaussian", generator), CIRCUIT.init(network, chosen, generator)
 
 
-def sal(network: Network, own: object, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
-    return CIRCUIT.step(network, MSE, own, parameters, feedback, batch)
+def sal(network: Network, rule_settings: object, parameters: Parameters, feedback: Parameters, batch: Batch) -> Update:
+    return CIRCUIT.step(network, MSE, rule_settings, parameters, feedback, batch)
 
 
 def identities(network: Network, feedback: Parameters, parameters: Parameters) -> Parameters:
@@ -48,17 +48,19 @@ def identities(network: Network, feedback: Parameters, parameters: Parameters) -
 @pytest.mark.parametrize("widths", [(5, 4, 3), (6, 5, 7, 4, 3)])
 def test_with_identities_and_transposed_weights_sal_is_the_exact_gradient(widths: tuple[int, ...]) -> None:
     network = Network(widths)
-    own, parameters, feedback = circuit(network, downstream_activation="relu_jacobian")
+    rule_settings, parameters, feedback = circuit(network, downstream_activation="relu_jacobian")
     batch = batch_of(network, 9)
-    found = sal(network, own, parameters, identities(network, feedback, parameters), batch)
+    result = sal(network, rule_settings, parameters, identities(network, feedback, parameters), batch)
     exact = get_update_rule("bp").step(network, MSE, None, parameters, {}, batch)
-    torch.testing.assert_close({name: found.directions[name] for name in exact.directions}, exact.directions)
+    torch.testing.assert_close({name: result.directions[name] for name in exact.directions}, exact.directions)
 
 
 def test_with_plastic_descending_weights_alone_it_is_kolen_and_pollack() -> None:
     """W - Wb^T shrinks as (1 - lambda)^t whatever the data, and the steps are those of the rule `kp`."""
     network, decay, rate = Network((6, 5, 4, 3)), 0.03, torch.tensor([0.05], dtype=torch.float64)
-    own, parameters, feedback = circuit(network, plastic=["w", "w_bar"], downstream_activation="relu_jacobian")
+    rule_settings, parameters, feedback = circuit(
+        network, plastic=["w", "w_bar"], downstream_activation="relu_jacobian"
+    )
     feedback = feedback | {
         name: value for name, value in identities(network, feedback, parameters).items() if not name.startswith("w_bar")
     }
@@ -70,7 +72,7 @@ def test_with_plastic_descending_weights_alone_it_is_kolen_and_pollack() -> None
     for t in range(1, 31):
         batch = batch_of(network, 4, seed=t)
         alone = {name: value[0] for name, value in ours.items()}
-        update = sal(network, own, alone, alone, batch).directions
+        update = sal(network, rule_settings, alone, alone, batch).directions
         optimizers[0].step(ours, {name: value[None] for name, value in update.items()}, rate)
         alone = {name: value[0] for name, value in theirs.items()}
         matrices = {name: value for name, value in alone.items() if name.startswith("feedback")}
@@ -92,13 +94,13 @@ def test_with_plastic_descending_weights_alone_it_is_kolen_and_pollack() -> None
 )
 def test_lemma_1_the_two_interstream_pathways_align_exponentially(seed: int, decay: float, kind: str) -> None:
     network = Network((5, 4, 6, 3))
-    own, parameters, feedback = circuit(network, downstream=[7, 3], downstream_activation=kind)
+    rule_settings, parameters, feedback = circuit(network, downstream=[7, 3], downstream_activation=kind)
     plastic = {name: value.clone()[None] for name, value in (parameters | feedback).items()}
     start = [plastic[f"v{k}"] - plastic[f"v_bar{k}"].transpose(1, 2) for k in (1, 2)]
     optimizer = Optimizer(OptimizerSettings(shrinkage=decay))
     for t in range(15):
         alone = {name: value[0] for name, value in plastic.items()}
-        update = sal(network, own, alone, alone, batch_of(network, 3, seed + t)).directions
+        update = sal(network, rule_settings, alone, alone, batch_of(network, 3, seed + t)).directions
         optimizer.step(
             plastic, {name: value[None] for name, value in update.items()}, torch.tensor([0.01], dtype=torch.float64)
         )
@@ -109,9 +111,10 @@ def test_lemma_1_the_two_interstream_pathways_align_exponentially(seed: int, dec
 
 @pytest.mark.parametrize(("widths", "down"), [((5, 4, 3), [6]), ((5, 4, 6, 3, 4), [4, 9, 5])])
 def test_theorem_1_at_stationarity_the_update_is_h_times_the_gradient(widths: tuple[int, ...], down: list[int]) -> None:
-    """Vb = V^T (Lemma 1) and V_k W_{k+1}^T = Wb_k V_{k+1} (equation 27), V of full rank and e >= d; no gates, as if all units were open."""
+    """Vb = V^T (Lemma 1) and V_k W_{k+1}^T = Wb_k V_{k+1} (equation 27), V of full rank and e >= d; no gates, as if all
+    units were open."""
     network = Network(widths, "linear")
-    own, parameters, feedback = circuit(network, downstream=down)
+    rule_settings, parameters, feedback = circuit(network, downstream=down)
     n = network.n_layers
     v = {k: feedback[f"v{k}"] for k in range(1, n)} | {n: torch.eye(widths[-1], dtype=torch.float64)}
     for k in range(1, n):
@@ -119,32 +122,35 @@ def test_theorem_1_at_stationarity_the_update_is_h_times_the_gradient(widths: tu
         feedback[f"w_bar{k}"] = v[k] @ parameters[f"weight{k + 1}"].T @ torch.linalg.pinv(v[k + 1])
         torch.testing.assert_close(v[k] @ parameters[f"weight{k + 1}"].T, feedback[f"w_bar{k}"] @ v[k + 1])
     batch = batch_of(network, 8)
-    found = sal(network, own, parameters, feedback, batch).directions
+    result = sal(network, rule_settings, parameters, feedback, batch).directions
     exact = get_update_rule("bp").step(network, MSE, None, parameters, {}, batch).directions
     for k in range(1, n):
         h = feedback[f"v_bar{k}"] @ feedback[f"v_bar{k}"].T
         assert float(torch.linalg.eigvalsh(h).min()) > 0
-        torch.testing.assert_close(found[f"weight{k}"], h @ exact[f"weight{k}"])
-        assert float((found[f"weight{k}"] * exact[f"weight{k}"]).sum()) > 0  # so the loss falls (Proposition 1)
-    torch.testing.assert_close(found[f"weight{n}"], exact[f"weight{n}"])
+        torch.testing.assert_close(result[f"weight{k}"], h @ exact[f"weight{k}"])
+        assert float((result[f"weight{k}"] * exact[f"weight{k}"]).sum()) > 0  # so the loss falls (Proposition 1)
+    torch.testing.assert_close(result[f"weight{n}"], exact[f"weight{n}"])
 
 
 def test_with_the_identity_downstream_the_gate_of_a_layers_own_units_is_missing() -> None:
-    """Where the paper's theorem has D_u: with D_d = I a closed unit still gets an error, which backpropagation's does not."""
+    """Where the paper's theorem has D_u: with D_d = I a closed unit still gets an error, which backpropagation's does
+    not."""
     network = Network((5, 6, 3))
-    own, parameters, feedback = circuit(network)
+    rule_settings, parameters, feedback = circuit(network)
     batch = batch_of(network, 1)
-    found = sal(network, own, parameters, identities(network, feedback, parameters), batch).directions["weight1"]
+    result = sal(network, rule_settings, parameters, identities(network, feedback, parameters), batch).directions[
+        "weight1"
+    ]
     exact = get_update_rule("bp").step(network, MSE, None, parameters, {}, batch).directions["weight1"]
     closed = (exact == 0).all(1)
-    assert bool(closed.any()) and bool((found[closed] != 0).any())
-    torch.testing.assert_close(found[~closed], exact[~closed])
+    assert bool(closed.any()) and bool((result[closed] != 0).any())
+    torch.testing.assert_close(result[~closed], exact[~closed])
 
 
 def test_equations_5_to_8_written_out() -> None:
     network = Network((3, 2, 2))
     rates = {"rate_v": 2.0, "rate_w_bar": 3.0, "rate_v_bar": 5.0}
-    own, p, f = circuit(network, downstream=[4], **rates)
+    rule_settings, p, f = circuit(network, downstream=[4], **rates)
     batch = batch_of(network, 2)
     expected = {name: torch.zeros_like(value) for name, value in (p | f).items()}
     for x, y in zip(batch.images, batch.targets, strict=True):
@@ -159,7 +165,7 @@ def test_equations_5_to_8_written_out() -> None:
         expected["v1"] -= 2.0 * torch.outer(u1, h) / 2
         expected["w_bar1"] -= 3.0 * torch.outer(f["v1"] @ h, u2) / 2
         expected["v_bar1"] -= 5.0 * torch.outer(h, u1) / 2
-    torch.testing.assert_close(sal(network, own, p, f, batch).directions, expected)
+    torch.testing.assert_close(sal(network, rule_settings, p, f, batch).directions, expected)
     pre, _, _ = circuit(network, downstream=[4], v_bar_learns_from="pre", **rates)
     z = batch.images @ p["weight1"].T + p["bias1"]
     u = -2 * (z.clamp(min=0) @ p["weight2"].T + p["bias2"] - batch.targets) @ f["w_bar1"].T
@@ -176,8 +182,8 @@ def test_decay_is_inside_or_outside_the_rate(kind: str) -> None:
 
 def test_pathways_that_do_not_learn_have_no_direction() -> None:
     network = Network((3, 4, 4, 2))
-    own, parameters, feedback = circuit(network, plastic=["w", "v_bar"])
-    names = sal(network, own, parameters, feedback, batch_of(network, 2)).directions
+    rule_settings, parameters, feedback = circuit(network, plastic=["w", "v_bar"])
+    names = sal(network, rule_settings, parameters, feedback, batch_of(network, 2)).directions
     assert {name.rstrip("0123456789") for name in names} == {"weight", "bias", "v_bar"}
 
 
@@ -199,10 +205,10 @@ def test_the_effective_rank_of_special_matrices() -> None:
 
 def test_mirroring_turns_feedback_to_the_weights_direction() -> None:
     network, rule = Network((4, 20, 15, 5)), get_update_rule("wm")
-    own = parse(rule.settings, {"rate": 1000.0}, "wm")
+    rule_settings = rule.parse_settings({"rate": 1000.0})
     generator = torch.Generator().manual_seed(0)
     parameters = initial_parameters(network, "he_uniform", generator, biases=False)
-    feedback = {name: value[None] for name, value in rule.init(network, own, generator).items()}
+    feedback = {name: value[None] for name, value in rule.init(network, rule_settings, generator).items()}
     optimizer, rate = Optimizer(OptimizerSettings()), torch.tensor([0.01], dtype=torch.float64)
 
     def cosines() -> list[float]:
@@ -216,11 +222,14 @@ def test_mirroring_turns_feedback_to_the_weights_direction() -> None:
     nothing = torch.empty(0)
     for _ in range(1500):
         noise = tuple(
-            torch.rand(64, width, generator=generator, dtype=torch.float64) for width in rule.noise(network, own)
+            torch.rand(64, width, generator=generator, dtype=torch.float64)
+            for width in rule.noise_widths(network, rule_settings)
         )
         alone = {name: value[0] for name, value in feedback.items()}
         assert rule.feedback_step is not None
-        directions = rule.feedback_step(network, MSE, own, parameters, alone, Batch(nothing, nothing, (), noise))
+        directions = rule.feedback_step(
+            network, MSE, rule_settings, parameters, alone, Batch(nothing, nothing, (), noise)
+        )
         optimizer.step(feedback, {name: value[None] for name, value in directions.items()}, rate)
     assert min(cosines()) > 0.95
 
@@ -240,30 +249,30 @@ def test_what_is_connected_and_what_learns_is_the_papers_table_2() -> None:
 
 def test_narrow_descending_streams_are_warned_of() -> None:
     network = Network((5, 4, 6, 3))
-    own = parse(CIRCUIT.settings, {"downstream": [4, 5]}, "sal")
-    (line,) = CIRCUIT.warnings(network, own)
+    rule_settings = CIRCUIT.parse_settings({"downstream": [4, 5]})
+    (line,) = CIRCUIT.warnings(network, rule_settings)
     assert (
         "hidden layer 2: 5 descending units for 6 ascending ones" in line and "Theorem 1" in line and "\n" not in line
     )
-    assert CIRCUIT.warnings(network, parse(CIRCUIT.settings, {}, "sal")) == []
+    assert CIRCUIT.warnings(network, CIRCUIT.parse_settings({})) == []
 
 
 @pytest.mark.parametrize(
-    ("own", "message"),
+    ("values", "message"),
     [
-        ({"plastic": ["w", "v_bra"]}, "unknown pathway 'v_bra'; did you mean 'v_bar'"),
-        ({"plastic": ["v"]}, "w must be among them"),
-        ({"downstream_activation": "sine"}, "must be one of identity, relu_jacobian, relu, tanh"),
-        ({"v_bar_learns_from": "both"}, "must be 'post' or 'pre'"),
-        ({"rate_v": -1}, "rates and scale must be at least 0"),
-        ({"downstream": [0]}, "widths of at least 1"),
+        ({"plastic": ["w", "v_bra"]}, "plastic.1 must be 'w', 'v', 'w_bar' or 'v_bar', not 'v_bra'"),
+        ({"plastic": ["v"]}, "plastic must have w among its pathways, or nothing is learned"),
+        ({"downstream_activation": "sine"}, "must be 'identity', 'relu_jacobian', 'relu' or 'tanh', not 'sine'"),
+        ({"v_bar_learns_from": "both"}, "v_bar_learns_from must be 'post' or 'pre', not 'both'"),
+        ({"rate_v": -1}, "rate_v must be at least 0, not -1"),
+        ({"downstream": [0]}, "downstream.0 must be at least 1, not 0"),
     ],
 )
-def test_mistakes_are_explained(own: dict[str, object], message: str) -> None:
+def test_mistakes_are_explained(values: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        parse(CIRCUIT.settings, own, "sal")
+        CIRCUIT.parse_settings(values)
 
 
 def test_downstream_widths_must_be_one_for_each_hidden_layer() -> None:
     with pytest.raises(UserError, match="downstream has 1 widths, the network has 2 hidden layers"):
-        CIRCUIT.init(Network((3, 4, 4, 2)), parse(CIRCUIT.settings, {"downstream": [4]}, "sal"), torch.Generator())
+        CIRCUIT.init(Network((3, 4, 4, 2)), CIRCUIT.parse_settings({"downstream": [4]}), torch.Generator())

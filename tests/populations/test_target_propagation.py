@@ -19,7 +19,7 @@ from creditflow.populations.population import Member, Population
 from creditflow.populations.rule import Batch, get_update_rule
 from creditflow.populations.rules.gnt import jacobians
 from creditflow.populations.settings import PopulationSettings
-from creditflow.populations.training import _Run, train_population
+from creditflow.populations.training import PopulationRun, train_population
 
 CE = LOSSES["cross_entropy"]
 FAMILY = ["dtp", "dtpdrl", "ddtp_linear", "ddtp_control", "ddtp_rhl"]
@@ -27,12 +27,14 @@ FAMILY = ["dtp", "dtpdrl", "ddtp_linear", "ddtp_control", "ddtp_rhl"]
 WIDTHS = (7, 6, 5, 4, 3)
 
 
-def case(rule: str, network: Network, n: int = 4, **own: object) -> tuple[object, Parameters, Parameters, Batch]:
+def case(rule: str, network: Network, n: int = 4, **changes: object) -> tuple[object, Parameters, Parameters, Batch]:
     generator = torch.Generator().manual_seed(0)
     values = (
-        {"step_size": 0.1, "sigma": 0.3} | ({"width": 9} if rule == "ddtp_rhl" else {}) | own if rule != "gnt" else own
+        {"step_size": 0.1, "sigma": 0.3} | ({"width": 9} if rule == "ddtp_rhl" else {}) | changes
+        if rule != "gnt"
+        else changes
     )
-    chosen = parse(get_update_rule(rule).settings, values, rule)
+    chosen = get_update_rule(rule).parse_settings(values)
     parameters = initial_parameters(network, "xavier_normal", generator)
     for name, value in parameters.items():
         if name.startswith("bias"):
@@ -55,10 +57,10 @@ def layer_up(p: Parameters, k: int, h: Tensor, last: int) -> Tensor:
 
 
 def reconstruction_loss(
-    rule: str, network: Network, own: object, p: Parameters, q: Parameters, batch: Batch, i: int
+    rule: str, network: Network, rule_settings: object, p: Parameters, q: Parameters, batch: Batch, i: int
 ) -> Tensor:
     """The loss of Q_i as the paper and its code write it, without any differences in closed form."""
-    last, sigma = network.n_layers, own.sigma  # type: ignore[attr-defined]
+    last, sigma = network.n_layers, rule_settings.sigma  # type: ignore[attr-defined]
     h = {0: batch.images}
     for k in range(1, last + 1):
         h[k] = layer_up(p, k, h[k - 1], last)
@@ -68,10 +70,10 @@ def reconstruction_loss(
         y[k] = layer_up(p, k, y[k - 1], last)
 
     def g(k: int, value: Tensor) -> Tensor:
-        frozen = {name: one if name in (f"q{i}", f"c{i}") else one.detach() for name, one in q.items()}
+        frozen = {name: value if name in (f"q{i}", f"c{i}") else value.detach() for name, value in q.items()}
         if rule == "ddtp_rhl" and k < last - 1:
             value = (value @ frozen["r"].T + frozen["r_bias"]).tanh()
-            value = torch.cat([value, h[k]], 1) if own.recurrent else value  # type: ignore[attr-defined]
+            value = torch.cat([value, h[k]], 1) if rule_settings.recurrent else value  # type: ignore[attr-defined]
         z = value @ frozen[f"q{k}"].T + frozen.get(f"c{k}", torch.zeros(1).double())
         return z if rule in ("ddtp_linear", "ddtp_control") else z.tanh()
 
@@ -90,13 +92,13 @@ def reconstruction_loss(
 @pytest.mark.parametrize(("rule", "more"), [*((rule, {}) for rule in FAMILY), ("ddtp_rhl", {"recurrent": True})])
 def test_feedback_descends_its_loss_exactly(rule: str, more: dict[str, object]) -> None:
     network = Network(WIDTHS, "tanh")
-    own, p, q, batch = case(rule, network, **more)
-    found = get_update_rule(rule).feedback_step
-    assert found is not None
-    directions = found(network, CE, own, p, q, batch)
+    rule_settings, p, q, batch = case(rule, network, **more)
+    step = get_update_rule(rule).feedback_step
+    assert step is not None
+    directions = step(network, CE, rule_settings, p, q, batch)
     for i in range(1, network.n_layers):
         leaves = {name: value.clone().requires_grad_() for name, value in q.items()}
-        reconstruction_loss(rule, network, own, p, leaves, batch, i).backward()
+        reconstruction_loss(rule, network, rule_settings, p, leaves, batch, i).backward()
         for name in (f"q{i}", f"c{i}"):
             if name in q:
                 torch.testing.assert_close(directions[name], leaves[name].grad, rtol=1e-8, atol=1e-12)
@@ -106,43 +108,43 @@ def test_feedback_descends_its_loss_exactly(rule: str, more: dict[str, object]) 
 @pytest.mark.parametrize(("rule", "more"), [*((rule, {}) for rule in FAMILY), ("ddtp_rhl", {"recurrent": True})])
 def test_targets_are_the_papers_and_the_output_layer_follows_the_gradient(rule: str, more: dict[str, object]) -> None:
     network = Network(WIDTHS, "tanh")
-    own, p, q, batch = case(rule, network, **({"last_hidden_bias": True} if rule == "ddtp_linear" else more))
+    rule_settings, p, q, batch = case(rule, network, **({"last_hidden_bias": True} if rule == "ddtp_linear" else more))
     last, n = network.n_layers, len(batch.images)
     h = {0: batch.images}
     for k in range(1, last + 1):
         h[k] = layer_up(p, k, h[k - 1], last)
-    target = {last: h[last] - own.step_size * (h[last].softmax(1) - batch.targets) / n}  # type: ignore[attr-defined]
+    target = {last: h[last] - rule_settings.step_size * (h[last].softmax(1) - batch.targets) / n}  # type: ignore[attr-defined]
 
     def g(k: int, value: Tensor) -> Tensor:
         if rule == "ddtp_rhl" and k < last - 1:
             value = (value @ q["r"].T + q["r_bias"]).tanh()
-            value = torch.cat([value, h[k]], 1) if own.recurrent else value  # type: ignore[attr-defined]
+            value = torch.cat([value, h[k]], 1) if rule_settings.recurrent else value  # type: ignore[attr-defined]
         z = value @ q[f"q{k}"].T + q.get(f"c{k}", torch.zeros(1).double())
         return z if rule in ("ddtp_linear", "ddtp_control") else z.tanh()
 
     for k in range(last - 1, 0, -1):
         above = k + 1 if rule in ("dtp", "dtpdrl") else last
         target[k] = g(k, target[above]) + h[k] - g(k, h[above])
-    directions = get_update_rule(rule).step(network, CE, own, p, q, batch).directions
+    directions = get_update_rule(rule).step(network, CE, rule_settings, p, q, batch).directions
     for k in range(1, last + 1):
         slope = torch.ones_like(h[k]) if k == last else 1 - h[k].square()
         t = 2 * slope * (h[k] - target[k])
         torch.testing.assert_close(directions[f"weight{k}"], t.T @ h[k - 1] / n)
         torch.testing.assert_close(directions[f"bias{k}"], t.mean(0))
     exact = get_update_rule("bp").step(network, CE, None, p, {}, batch).directions
-    torch.testing.assert_close(directions[f"weight{last}"], 2 * own.step_size / n * exact[f"weight{last}"])  # type: ignore[attr-defined]
+    torch.testing.assert_close(directions[f"weight{last}"], 2 * rule_settings.step_size / n * exact[f"weight{last}"])  # type: ignore[attr-defined]
 
 
 def test_dfa_is_ddtp_linear_with_feedback_that_stays() -> None:
     network = Network(WIDTHS, "tanh")
-    own, p, q, batch = case("ddtp_linear", network, step_size=1.0)
-    linear = get_update_rule("ddtp_linear").step(network, CE, own, p, q, batch).directions
+    rule_settings, p, q, batch = case("ddtp_linear", network, step_size=1.0)
+    linear = get_update_rule("ddtp_linear").step(network, CE, rule_settings, p, q, batch).directions
     rule = get_update_rule("dfa_targets")
-    ours = rule.step(network, CE, rule.settings(), p, q, batch).directions
+    ours = rule.step(network, CE, rule.parse_settings({}), p, q, batch).directions
     torch.testing.assert_close(ours, {name: value for name, value in linear.items() if not name.startswith("q")})
-    drawn = rule.init(network, rule.settings(), torch.Generator().manual_seed(3))
+    drawn = rule.init(network, rule.parse_settings({}), torch.Generator().manual_seed(3))
     torch.testing.assert_close(
-        drawn, get_update_rule("ddtp_linear").init(network, own, torch.Generator().manual_seed(3))
+        drawn, get_update_rule("ddtp_linear").init(network, rule_settings, torch.Generator().manual_seed(3))
     )
 
 
@@ -150,11 +152,11 @@ def test_gauss_newton_targets_are_the_pseudo_inverse_of_autograds_jacobian() -> 
     network = Network(WIDTHS, "tanh")
     _, p, _, batch = case("gnt", network)
     for damping in (0.0, 0.1):
-        own = parse(get_update_rule("gnt").settings, {"damping": damping}, "gnt")
-        found = forward(network, p, batch.images)
-        directions = get_update_rule("gnt").step(network, CE, own, p, {}, batch).directions
-        e = (found.logits.softmax(1) - batch.targets) / len(batch.images)
-        for k, jacobian in jacobians(network, p, found).items():
+        rule_settings = get_update_rule("gnt").parse_settings({"damping": damping})
+        result = forward(network, p, batch.images)
+        directions = get_update_rule("gnt").step(network, CE, rule_settings, p, {}, batch).directions
+        e = (result.logits.softmax(1) - batch.targets) / len(batch.images)
+        for k, jacobian in jacobians(network, p, result).items():
 
             def above(h: Tensor, k: int = k) -> Tensor:
                 for layer in range(k + 1, network.n_layers + 1):
@@ -163,7 +165,7 @@ def test_gauss_newton_targets_are_the_pseudo_inverse_of_autograds_jacobian() -> 
 
             expected = torch.zeros_like(directions[f"weight{k}"])
             for b in range(len(batch.images)):
-                j = torch.autograd.functional.jacobian(above, found.inputs[k][b])
+                j = torch.autograd.functional.jacobian(above, result.inputs[k][b])
                 torch.testing.assert_close(jacobian[b], j)
                 inverse = (
                     torch.linalg.pinv(j)
@@ -175,34 +177,32 @@ def test_gauss_newton_targets_are_the_pseudo_inverse_of_autograds_jacobian() -> 
                     torch.testing.assert_close(j @ step, -e[b])
                     null = torch.linalg.svd(j).Vh[3:]
                     assert float((null @ step).abs().max()) < 1e-12
-                expected += torch.outer(-2 * (1 - found.inputs[k][b] ** 2) * step, found.inputs[k - 1][b]) / len(
+                expected += torch.outer(-2 * (1 - result.inputs[k][b] ** 2) * step, result.inputs[k - 1][b]) / len(
                     batch.images
                 )
             torch.testing.assert_close(directions[f"weight{k}"], expected)
 
 
 def test_theorem_2_with_an_invertible_network_targets_are_block_diagonal_gauss_newton() -> None:
-    """One image, all widths alike: with Q_i the inverse of J_i, target propagation is the Gauss-Newton step of each layer's activations."""
+    """One image, all widths alike: with Q_i the inverse of J_i, target propagation is the Gauss-Newton step of each
+    layer's activations."""
     network = Network((5, 4, 4, 4, 4), "tanh")
-    own, p, q, batch = case("ddtp_linear", network, n=1, last_hidden_bias=True)
-    found = forward(network, p, batch.images)
-    for k, jacobian in jacobians(network, p, found).items():
+    rule_settings, p, q, batch = case("ddtp_linear", network, n=1, last_hidden_bias=True)
+    result = forward(network, p, batch.images)
+    for k, jacobian in jacobians(network, p, result).items():
         q[f"q{k}"] = torch.linalg.inv(jacobian[0])
-    ours = get_update_rule("ddtp_linear").step(network, CE, own, p, q, batch).directions
-    exact = (
-        get_update_rule("gnt")
-        .step(network, CE, parse(get_update_rule("gnt").settings, {}, "gnt"), p, {}, batch)
-        .directions
-    )
+    ours = get_update_rule("ddtp_linear").step(network, CE, rule_settings, p, q, batch).directions
+    exact = get_update_rule("gnt").step(network, CE, get_update_rule("gnt").parse_settings({}), p, {}, batch).directions
     for name, value in exact.items():
-        torch.testing.assert_close(ours[name], own.step_size * value)  # type: ignore[attr-defined]
+        torch.testing.assert_close(ours[name], rule_settings.step_size * value)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.05])
 def test_theorem_4_the_difference_reconstruction_loss_is_least_at_the_damped_pseudo_inverse(decay: float) -> None:
-    """A linear network, noise whose empirical covariance is the identity: at J^T (J J^T + lambda I)^-1 the gradient is the decay's."""
+    """A linear network, noise whose empirical covariance is the identity: at J^T (J J^T + lambda I)^-1 the gradient is
+    the decay's."""
     network = Network((5, 6, 4, 3), "linear")
-    own, p, q, _ = case("ddtp_linear", network)
+    rule_settings, p, q, _ = case("ddtp_linear", network)
     n, generator = 12, torch.Generator().manual_seed(1)
     noise = tuple(
         torch.linalg.qr(torch.randn(n, width, generator=generator, dtype=torch.float64)).Q * math.sqrt(n)
@@ -215,7 +215,7 @@ def test_theorem_4_the_difference_reconstruction_loss_is_least_at_the_damped_pse
         q[f"q{k}"] = j.T @ torch.linalg.inv(j @ j.T + damping * torch.eye(3).double())
     step = get_update_rule("ddtp_linear").feedback_step
     assert step is not None
-    for name, gradient in step(network, CE, own, p, q, batch).items():
+    for name, gradient in step(network, CE, rule_settings, p, q, batch).items():
         torch.testing.assert_close(gradient, -decay * q[name], rtol=1e-9, atol=1e-12)
 
 
@@ -232,17 +232,18 @@ def test_theorem_6_in_a_linear_network_the_update_is_within_90_degrees_of_the_gr
     batch = Batch(
         torch.randn(n, 7, generator=generator, dtype=torch.float64), torch.nn.functional.one_hot(labels, 3).double()
     )
-    own = parse(get_update_rule("gnt").settings, {"damping": damping}, "gnt")
-    ours = get_update_rule("gnt").step(network, CE, own, p, {}, batch).directions
+    rule_settings = get_update_rule("gnt").parse_settings({"damping": damping})
+    ours = get_update_rule("gnt").step(network, CE, rule_settings, p, {}, batch).directions
     exact = get_update_rule("bp").step(network, CE, None, p, {}, batch).directions
     for name, gradient in exact.items():
         assert float((ours[name] * gradient).sum()) > 0
 
 
 def test_figure_2s_ratio_is_zero_for_exact_gauss_newton_targets_of_one_image() -> None:
-    """The part of the update of W_2 that leaves the output where it is: none for Gauss-Newton targets, most of it for random feedback."""
+    """The part of the update of W_2 that leaves the output where it is: none for Gauss-Newton targets, most of it for
+    random feedback."""
     network = Network((6, 6, 6, 2), "linear")
-    own, p, q, batch = case("ddtp_linear", network, n=1)
+    rule_settings, p, q, batch = case("ddtp_linear", network, n=1)
 
     def output(weight: Tensor) -> Tensor:
         h = batch.images @ p["weight1"].T + p["bias1"]
@@ -250,14 +251,17 @@ def test_figure_2s_ratio_is_zero_for_exact_gauss_newton_targets_of_one_image() -
 
     null = torch.linalg.svd(torch.autograd.functional.jacobian(output, p["weight2"]).flatten(1)).Vh[2:]
 
-    def ratio(rule: str, its: object, feedback: Parameters) -> float:
+    def ratio(rule: str, rule_settings: object, feedback: Parameters) -> float:
         flat = (
-            get_update_rule(rule).step(network, LOSSES["mse"], its, p, feedback, batch).directions["weight2"].flatten()
+            get_update_rule(rule)
+            .step(network, LOSSES["mse"], rule_settings, p, feedback, batch)
+            .directions["weight2"]
+            .flatten()
         )
         return float((null @ flat).norm() / flat.norm())
 
-    assert ratio("gnt", parse(get_update_rule("gnt").settings, {}, "gnt"), {}) < 1e-12
-    assert ratio("ddtp_linear", own, q) > 0.3
+    assert ratio("gnt", get_update_rule("gnt").parse_settings({}), {}) < 1e-12
+    assert ratio("ddtp_linear", rule_settings, q) > 0.3
 
 
 @settings(max_examples=100, deadline=None)
@@ -275,8 +279,8 @@ def test_changes_of_saturated_units_are_finite() -> None:
         torch.tensor([1.0, -1.0, 1 - 2**-24, 0.0]),
         torch.tensor([-1e30, -100.0, -9.0, -1e-30, 0.0, 1e-30, 9.0, 100.0, 1e30]),
     )
-    found = tanh_change(t[:, None], delta)
-    assert bool(((found + t[:, None]).abs() <= 1 + 1e-6).all()), found
+    result = tanh_change(t[:, None], delta)
+    assert bool(((result + t[:, None]).abs() <= 1 + 1e-6).all()), result
 
 
 @pytest.fixture(params=[True, False], ids=["by expm1", "PyTorch's tanh"])
@@ -321,7 +325,7 @@ def pictures(n: int, seed: int) -> FlatImages:
 
 
 def trained(rule: str, members: list[Member], /, **changes: object) -> Population:
-    own = {"step_size": 0.1, "sigma": 0.1} | ({"width": 30} if rule == "ddtp_rhl" else {})
+    rule_values = {"step_size": 0.1, "sigma": 0.1} | ({"width": 30} if rule == "ddtp_rhl" else {})
     values: dict[str, object] = {
         "epochs": 12,
         "batch_size": 16,
@@ -330,7 +334,12 @@ def trained(rule: str, members: list[Member], /, **changes: object) -> Populatio
         "loss": "cross_entropy",
         "angle_images": 40,
     }
-    values |= {"initialisation": "xavier_normal", "validation_images": 60, "optimizer": {"kind": "adam"}, "rule": own}
+    values |= {
+        "initialisation": "xavier_normal",
+        "validation_images": 60,
+        "optimizer": {"kind": "adam"},
+        "rule": rule_values,
+    }
     values |= {
         "feedback_optimizer": {"kind": "adam"},
         "feedback_learning_rate": 0.002,
@@ -344,9 +353,9 @@ def trained(rule: str, members: list[Member], /, **changes: object) -> Populatio
 
 @pytest.mark.parametrize("rule", FAMILY)
 def test_every_member_of_the_family_learns(rule: str) -> None:
-    found = trained(rule, [Member(0, 0.01)])
-    assert float(found.best_score[0]) > 0.9
-    assert found.history[0][-1]["update_angle"] < 90
+    result = trained(rule, [Member(0, 0.01)])
+    assert float(result.best_score[0]) > 0.9
+    assert result.history[0][-1]["update_angle"] < 90
 
 
 @pytest.mark.parametrize("rule", FAMILY)
@@ -374,24 +383,26 @@ def test_feedback_learns_in_its_own_epochs_and_the_forward_weights_stay() -> Non
 
 
 def test_angles_layer_by_layer_to_the_gradient_and_to_gauss_newton() -> None:
-    found = trained("dtp", [Member(0, 0.01)], epochs=1, layer_angles=True, dampings=[0.0, 1e6]).history[0][-1]
+    result = trained("dtp", [Member(0, 0.01)], epochs=1, layer_angles=True, dampings=[0.0, 1e6]).history[0][-1]
     for layer in (1, 2):
         # J^T (J J^T + damping I)^-1 e is J^T e / damping, along the gradient, where damping is large.
-        assert found[f"angle_gnt_layer{layer}_damping1e+06"] == pytest.approx(found[f"angle_bp_layer{layer}"], abs=0.05)
-        assert abs(found[f"angle_gnt_layer{layer}_damping0"] - found[f"angle_bp_layer{layer}"]) > 1
+        assert result[f"angle_gnt_layer{layer}_damping1e+06"] == pytest.approx(
+            result[f"angle_bp_layer{layer}"], abs=0.05
+        )
+        assert abs(result[f"angle_gnt_layer{layer}_damping0"] - result[f"angle_bp_layer{layer}"]) > 1
     none = {
         "feedback_optimizer": None,
         "feedback_learning_rate": None,
         "feedback_epochs": 0,
         "extra_feedback_epochs": 0,
     }
-    own = trained(
+    result = trained(
         "gnt", [Member(0, 0.01)], epochs=1, layer_angles=True, dampings=[0.1], rule={"damping": 0.1}, **none
     ).history[0][-1]
-    assert max(own[f"angle_gnt_layer{layer}_damping0.1"] for layer in (1, 2)) < 0.1 < own["angle_bp_layer1"]
+    assert max(result[f"angle_gnt_layer{layer}_damping0.1"] for layer in (1, 2)) < 0.1 < result["angle_bp_layer1"]
     with pytest.raises(UserError, match="layer_angles needs angle_images"):
         trained("dtp", [Member(0, 0.01)], layer_angles=True, angle_images=0)
-    with pytest.raises(UserError, match="dampings must be at least 0"):
+    with pytest.raises(UserError, match=r"dampings\.0 must be at least 0, not -1"):
         trained("dtp", [Member(0, 0.01)], dampings=[-1.0])
 
 
@@ -410,10 +421,10 @@ def test_a_member_that_diverges_takes_no_angle_from_the_others(monkeypatch: pyte
         "activation": "linear",
     }
     members = [Member(0, 0.01), Member(1, 1e30)]
-    found = trained("gnt", members, **plain)
+    result = trained("gnt", members, **plain)
     alone = trained("gnt", members[:1], **plain)
-    assert int(found.diverged[1]) > 0 and not int(found.diverged[0])
-    assert found.history[0][-1]["angle_bp_layer1"] == pytest.approx(alone.history[0][-1]["angle_bp_layer1"], abs=0.5)
+    assert int(result.diverged[1]) > 0 and not int(result.diverged[0])
+    assert result.history[0][-1]["angle_bp_layer1"] == pytest.approx(alone.history[0][-1]["angle_bp_layer1"], abs=0.5)
 
     def failing(*_: object, **__: object) -> Tensor:
         raise torch.linalg.LinAlgError("did not converge")  # type: ignore[attr-defined]
@@ -427,21 +438,25 @@ def test_a_member_that_diverges_takes_no_angle_from_the_others(monkeypatch: pyte
 
 
 def test_the_last_hidden_layer_has_no_bias_in_the_authors_linear_method() -> None:
-    found = trained("ddtp_linear", [Member(0, 0.01)], epochs=1)
-    assert bool((found.parameters["bias2"] == 0).all()) and bool((found.parameters["bias1"] != 0).any())
+    result = trained("ddtp_linear", [Member(0, 0.01)], epochs=1)
+    assert bool((result.parameters["bias2"] == 0).all()) and bool((result.parameters["bias1"] != 0).any())
 
 
 @pytest.mark.parametrize(
     ("rule", "changes", "message"),
     [
         ("dtp", {"rule": {"step_size": 0.1}}, "sigma is missing"),
-        ("dtp", {"rule": {"step_size": 0.1, "sigma": 0}}, "sigma must be positive and finite, not 0"),
-        ("dtpdrl", {"rule": {"step_size": -1, "sigma": 0.1}}, "step_size must be positive and finite, not -1"),
-        ("ddtp_rhl", {"rule": {"step_size": 0.1, "sigma": 0.1, "width": 0}}, "width must be at least 1"),
-        ("gnt", {"rule": {"damping": -1}}, "damping must be at least 0"),
+        ("dtp", {"rule": {"step_size": 0.1, "sigma": 0}}, "settings of rule DTP: sigma must be above 0, not 0"),
+        ("dtpdrl", {"rule": {"step_size": -1, "sigma": 0.1}}, "step_size must be above 0, not -1"),
+        ("ddtp_rhl", {"rule": {"step_size": 0.1, "sigma": 0.1, "width": 0}}, "width must be at least 1, not 0"),
+        ("gnt", {"rule": {"damping": -1}}, "damping must be at least 0, not -1"),
         ("bp", {"rule": {}}, "BP has no feedback to train in epochs of its own"),
-        ("dtp", {"feedback_learning_rate": 0}, "feedback_learning_rate must be positive"),
-        ("dtp", {"feedback_optimizer": {"kind": "lion"}}, "kind must be 'sgd' or 'adam'"),
+        ("dtp", {"feedback_learning_rate": 0}, "feedback_learning_rate must be above 0, not 0"),
+        (
+            "dtp",
+            {"feedback_optimizer": {"kind": "lion"}},
+            "feedback_optimizer.kind must be 'sgd' or 'adam', not 'lion'",
+        ),
     ],
 )
 def test_mistakes_are_explained(rule: str, changes: dict[str, object], message: str) -> None:
@@ -451,7 +466,8 @@ def test_mistakes_are_explained(rule: str, changes: dict[str, object], message: 
 
 
 def test_what_is_measured_or_taught_beside_it_changes_no_batch_and_no_noise() -> None:
-    """Training draws from streams of its own: feedback epochs, and angles, which take noise too, leave them where they are."""
+    """Training draws from streams of its own: feedback epochs, and angles, which take noise too, leave them where they
+    are."""
     seen = [trained("ddtp_linear", [Member(0, 0.01)], epochs=3, angle_images=images) for images in (0, 40)]
     for name, value in (seen[0].parameters | seen[0].feedback).items():
         assert torch.equal(value, (seen[1].parameters | seen[1].feedback)[name]), name
@@ -466,18 +482,18 @@ def test_what_is_measured_or_taught_beside_it_changes_no_batch_and_no_noise() ->
 
 @pytest.mark.parametrize("what", ["measured", "feedback"])
 def test_a_member_that_breaks_after_the_last_step_is_marked(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    plain = _Run._measure
+    plain = PopulationRun.measure
 
-    def broken(run: _Run) -> dict[str, Tensor]:
-        found = plain(run)
+    def broken(run: PopulationRun) -> dict[str, Tensor]:
+        result = plain(run)
         if run.population.epoch == 2:
             if what == "measured":
-                found["update_angle"][1] = torch.nan
+                result["update_angle"][1] = torch.nan
             else:
                 run.population.feedback["q1"][1] = torch.inf
-        return found
+        return result
 
-    monkeypatch.setattr(_Run, "_measure", broken)
-    found = trained("ddtp_linear", [Member(0, 0.01), Member(1, 0.01)], epochs=3)
-    assert not int(found.diverged[0]) and int(found.diverged[1]) == 2 * 15  # 240 images in 15 steps
-    assert [len(history) for history in found.history] == [3, 1] and int(found.best_epoch[1]) == 1
+    monkeypatch.setattr(PopulationRun, "measure", broken)
+    result = trained("ddtp_linear", [Member(0, 0.01), Member(1, 0.01)], epochs=3)
+    assert not int(result.diverged[0]) and int(result.diverged[1]) == 2 * 15  # 240 images in 15 steps
+    assert [len(history) for history in result.history] == [3, 1] and int(result.best_epoch[1]) == 1

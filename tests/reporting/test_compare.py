@@ -17,6 +17,7 @@ from creditflow.reporting.published import read_published
 from helpers import ROOT, project, snakemake, stage
 
 TABLE: Listing = plugins.load("table", "compare").TABLE
+Settings = plugins.settings_class("table", "compare")
 PAPER, BIOTORCH = (ROOT / f"config/published/{name}.csv" for name in ("sign_symmetry", "biotorch"))
 
 
@@ -60,11 +61,11 @@ def summary(*rows: dict[str, Any]) -> pd.DataFrame:
 
 def compared(ours: pd.DataFrame, published: Path = PAPER, **settings: Any) -> pd.DataFrame:
     settings = {"published": published.stem} | settings
-    return TABLE.select(ours, read_published(published), parse(TABLE.settings, settings, "settings of table compare"))
+    return TABLE.select(ours, read_published(published), parse(Settings, settings, "settings of table compare"))
 
 
 def written(ours: pd.DataFrame, folder: Path, published: Path = PAPER, **settings: Any) -> dict[str, str]:
-    parsed = parse(TABLE.settings, {"published": published.stem} | settings, "settings of table compare")
+    parsed = parse(Settings, {"published": published.stem} | settings, "settings of table compare")
     TABLE.write([ours, read_published(published)], parsed, "A caption & more.", folder / "compare")
     return {suffix: (folder / f"compare.{suffix}").read_text() for suffix in ("csv", "md", "tex", "html")}
 
@@ -123,8 +124,8 @@ def test_a_stand_in_is_named_and_equal_datasets_are_not_talked_about(tmp_path: P
     [
         ({"datasets": {"cifar1": "cifar10"}}, "there is no published dataset 'cifar1'; did you mean 'cifar10'"),
         ({"datasets": {"coco": "cifar"}}, "there is no dataset of ours 'cifar'; did you mean 'cifar10'"),
-        ({"datasets": {"coco": ["cifar10"]}}, "datasets must name one of ours for a published one"),
-        ({"datasets": "cifar10"}, "datasets must be"),
+        ({"datasets": {"coco": ["cifar10"]}}, r"datasets\.coco must be a text, not \['cifar10'\]"),
+        ({"datasets": "cifar10"}, "datasets must be keys and values, not 'cifar10'"),
         ({"dataset": {}}, "unknown key 'dataset'; did you mean 'datasets'"),
         (
             {"datasets": {"cifar10": "other"}},
@@ -151,7 +152,8 @@ def test_the_stage_takes_both_frames_in_order(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_workflow_makes_the_table_of_the_file_that_its_settings_choose(tmp_path: Path) -> None:
-    extended = "extends: quick\ndescription: compares\ntables: {compare: {published: biotorch, datasets: {fashion_mnist: fashion_5_9}}}\n"
+    table = "{published: biotorch, datasets: {fashion_mnist: fashion_5_9}}"
+    extended = f"extends: quick\ndescription: compares\ntables: {{compare: {table}}}\n"
     folder = project(tmp_path, chosen=extended, misspelt=extended.replace("biotorch", "biotorhc"))
     done = snakemake(
         folder,

@@ -17,11 +17,14 @@ from creditflow.core.files import write_parquet, write_sealed_json
 from creditflow.core.settings import parse
 from creditflow.records.record import Keys, Metric, read_record, write_record
 from creditflow.reporting.collection import long_form, read_frame, read_frames, summarize
-from creditflow.reporting.export import export
+from creditflow.reporting.export import export as export_finished
 from creditflow.reporting.figure import write_figure
-from creditflow.reporting.sources import source_files
-from creditflow.workflow.experiments import Experiment, load_experiments
-from helpers import ROOT, stage
+from creditflow.workflow.experiments import Experiment
+from creditflow.workflow.finished import finished
+from creditflow.workflow.loading import load_experiments
+from creditflow.workflow.outputs import record_paths
+from creditflow.workflow.sources import source_files
+from helpers import stage
 
 TINY: dict[str, Any] = {
     "description": "two rules, made up",
@@ -42,7 +45,7 @@ TINY: dict[str, Any] = {
 def made(folder: Path, experiment: Experiment, source_hash: Callable[[str], str] = lambda rule: "aaaa") -> None:
     """Writes made-up records, and what the reporting stages make of them."""
     results = folder / "results"
-    for path in experiment.record_paths(results):
+    for path in record_paths(experiment, results):
         stage_name, dataset, backbone, rule, *attack = path.relative_to(results / "tiny").parent.parts
         seed = int(path.stem.removeprefix("seed"))
         epsilons = [0.0, 0.1] if stage_name == "attack" else [None]
@@ -73,7 +76,7 @@ def made(folder: Path, experiment: Experiment, source_hash: Callable[[str], str]
                 "processor": "x86_64",
             },
         )
-    records = [read_record(path) for path in experiment.record_paths(results)]
+    records = [read_record(path) for path in record_paths(experiment, results)]
     write_parquet(results / "tiny/records.parquet", long_form(records))
     write_parquet(results / "tiny/summary.parquet", summarize(records))
     for name, settings in experiment.keys["tables"].items():
@@ -81,7 +84,7 @@ def made(folder: Path, experiment: Experiment, source_hash: Callable[[str], str]
         caption = " ".join(plugins.docstring("table", name).split())
         table.write(
             read_frames(frames, table.source),
-            parse(table.settings, settings, name),
+            parse(plugins.settings_class("table", name), settings, name),
             caption,
             results / f"tiny/tables/{name}",
         )
@@ -89,7 +92,7 @@ def made(folder: Path, experiment: Experiment, source_hash: Callable[[str], str]
     write_figure(
         figure,
         read_frame(results / "tiny/summary.parquet", "summary"),
-        figure.settings(),
+        plugins.settings_class("figure", "figure2")(),
         results / "tiny/figures/figure2",
     )
 
@@ -98,7 +101,11 @@ def made(folder: Path, experiment: Experiment, source_hash: Callable[[str], str]
 def experiment(tmp_path: Path) -> Experiment:
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments/tiny.yaml").write_text(yaml.safe_dump(TINY))
-    return load_experiments(tmp_path / "experiments", ROOT / "config/schema.yaml")["tiny"]
+    return load_experiments(tmp_path / "experiments")["tiny"]
+
+
+def export(experiment: Experiment, results: Path, output: Path, *, mixed: bool = False) -> Path:
+    return export_finished(finished(experiment, results), output, mixed=mixed)
 
 
 def test_the_folder_holds_what_is_declared_and_explains_itself(experiment: Experiment, tmp_path: Path) -> None:
@@ -183,8 +190,6 @@ def test_records_of_several_sources_are_exported_only_if_one_says_so(experiment:
     options = [
         "--experiments",
         tmp_path / "experiments",
-        "--schema",
-        ROOT / "config/schema.yaml",
         "--results",
         tmp_path / "results",
     ]

@@ -12,8 +12,8 @@ from creditflow.populations.network import Network
 from creditflow.populations.rule import get_update_rule
 from creditflow.populations.settings import PopulationSettings
 from creditflow.reporting.collection import read_frames
-from creditflow.reporting.sources import source_files
-from creditflow.workflow.experiments import load_experiments
+from creditflow.workflow.loading import load_experiments
+from creditflow.workflow.sources import source_files
 from helpers import ROOT
 from reporting.test_sal_reporting import trained
 
@@ -33,7 +33,7 @@ def cost(rule: str, **own: object) -> tuple[float, float]:
     }
     settings = parse(PopulationSettings, values, "settings")
     made = get_update_rule(rule)
-    return flops_per_image(made, parse(made.settings, own, rule), NETWORK, settings)
+    return flops_per_image(made, parse(plugins.settings_class("update_rule", rule), own, rule), NETWORK, settings)
 
 
 def test_backpropagation_is_a_pass_up_a_pass_down_and_an_outer_product() -> None:
@@ -57,10 +57,12 @@ def test_the_table_has_a_row_for_each_population(tmp_path: Path) -> None:
     (frame,) = read_frames([trained(tmp_path, "mlp_200", (0.02,))], "populations")
     frame.iloc[0].saved.content["run"] = {"wall_time_s": 8.0, "epochs_of_this_run": 2}
     table = plugins.load("table", "population_costs").TABLE
-    table.write([frame], parse(table.settings, {}, "table"), "Costs.", tmp_path / "costs")
+    table.write(
+        [frame], parse(plugins.settings_class("table", "population_costs"), {}, "table"), "Costs.", tmp_path / "costs"
+    )
     rows = pd.read_csv(tmp_path / "costs.csv")
     assert rows.seconds.tolist() == [2.0] and rows.rule.tolist() == ["sal"]
     assert rows.total[0] == pytest.approx(rows.step[0])
-    experiment = load_experiments(ROOT / "config/experiments", ROOT / "config/schema.yaml")["sal_fashion"]
+    experiment = load_experiments(ROOT / "config/experiments")["sal_fashion"]
     files = source_files(experiment, Path("results"), "table", "population_costs")
     assert [path.stem for path in files] == ["bp", "fa", "wm", "kp", "sal"]

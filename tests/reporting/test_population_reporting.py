@@ -1,4 +1,4 @@
-"""Tables and figures of populations, from records made by hand: what they say is what the records and the papers say."""
+"""Tables and figures of populations from records made by hand: they say what the records and the papers say."""
 
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,12 @@ def table(name: str, settings: dict[str, Any], folder: Path) -> tuple[pd.DataFra
     """Writes a table and returns its rows and its Markdown."""
     made = plugins.load("table", name).TABLE
     frames = [PUBLISHED[made.published] if word == "published" else FRAMES[word] for word in made.source.split()]
-    made.write(frames, parse(made.settings, settings, name), plugins.docstring("table", name), folder / name)
+    made.write(
+        frames,
+        parse(plugins.settings_class("table", name), settings, name),
+        plugins.docstring("table", name),
+        folder / name,
+    )
     return pd.read_csv(folder / f"{name}.csv"), (folder / f"{name}.md").read_text()
 
 
@@ -119,7 +124,7 @@ def test_sals_table_2_is_what_rules_declare(tmp_path: Path) -> None:
 
 def draw(name: str, settings: dict[str, Any]) -> Any:
     figure = plugins.load("figure", name).FIGURE
-    return figure, parse(figure.settings, settings, name)
+    return figure, parse(plugins.settings_class("figure", name), settings, name)
 
 
 @pytest.mark.parametrize(
@@ -176,6 +181,6 @@ def test_figure_2a_puts_each_network_at_its_accuracies() -> None:
     ],
 )
 def test_settings_that_name_nothing_are_explained(name: str, settings: dict[str, Any], message: str) -> None:
-    figure, chosen = draw(name, settings)
     with pytest.raises(UserError, match=message):
+        figure, chosen = draw(name, settings)
         figure.draw(FRAMES[figure.source], chosen)

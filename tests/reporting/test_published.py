@@ -110,7 +110,10 @@ def test_where_the_number_of_images_is_stated_nothing_is_inferred() -> None:
 def test_the_published_table_shows_intervals_where_there_are_any(file: str, cells: list[str], tmp_path: Path) -> None:
     table: Listing = plugins.load("table", "published").TABLE
     table.write(
-        [read_published(ROOT / f"config/published/{file}.csv")], table.settings(), "A caption.", tmp_path / "published"
+        [read_published(ROOT / f"config/published/{file}.csv")],
+        plugins.settings_class("table", "published")(),
+        "A caption.",
+        tmp_path / "published",
     )
     text = (tmp_path / "published.md").read_text()
     for cell in cells:

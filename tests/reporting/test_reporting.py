@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,14 @@ from creditflow.core.errors import UserError
 from creditflow.core.settings import parse
 from creditflow.records.record import Keys, Metric, Record
 from creditflow.reporting.collection import RECORD_COLUMNS, SUMMARY_COLUMNS, long_form, read_frame, summarize
-from creditflow.reporting.figure import Figure, rule_style, write_figure
+from creditflow.reporting.figure import Figure, write_figure
+from creditflow.reporting.rules import rule_style
 from creditflow.reporting.table import Table, attack_table, marks
+
+
+def chosen(kind: str, name: str, **values: Any) -> Any:
+    """Returns the checked settings of a table or figure."""
+    return parse(plugins.settings_class(kind, name), values, name)
 
 
 # Rows of the sign-symmetry paper's Table 1, in its column order BP, uSF, frSF, brSF, with the marks it prints.
@@ -120,7 +127,7 @@ def test_every_table_says_what_the_summary_says_in_every_format(
     table: Table = plugins.load("table", name).TABLE
     if name in ("table2", "retrieval_attacks"):
         summary = summary.assign(task="retrieval", metric="map")
-    its = parse(table.settings, SETTINGS.get(name, {}), name)
+    its = parse(plugins.settings_class("table", name), SETTINGS.get(name, {}), name)
     selected = table.select(summary, its)
     table.write([summary], its, "A caption & more.", tmp_path / name)
     read_back = pd.read_csv(tmp_path / f"{name}.csv")
@@ -142,7 +149,7 @@ def test_every_table_says_what_the_summary_says_in_every_format(
 def test_an_epsilon_nobody_measured_is_named(summary: pd.DataFrame) -> None:
     table = attack_table("boundary")
     with pytest.raises(UserError, match=r"no record of attack 'boundary' at epsilon 3; it has \[2.0\]"):
-        table.select(summary, parse(table.settings, {"epsilon": 3}, "table"))
+        table.select(summary, chosen("table", "table3", epsilon=3))
 
 
 @pytest.mark.parametrize("name", ["figure3", "figure6"])
@@ -153,15 +160,15 @@ def test_the_figures_of_retrieval_draw_every_attack_whatever_its_gradient(
     backbone = summary.backbone.iloc[0]
     if name == "figure6":
         with pytest.raises(UserError, match="figure6: no record of attacks on retrieval for backbone 'alexnet'"):
-            figure.draw(summary.assign(task="retrieval", metric="map"), figure.settings())
+            figure.draw(summary.assign(task="retrieval", metric="map"), chosen("figure", name))
     rows = summary.assign(task="retrieval", metric="map")
-    canvas = figure.draw(rows, figure.settings(backbone=backbone, dataset=rows.dataset.iloc[0]))
+    canvas = figure.draw(rows, chosen("figure", name, backbone=backbone, dataset=rows.dataset.iloc[0]))
     assert (
         len(canvas.axes)
         == rows[rows.attack != "clean"].attack.nunique() * rows[rows.attack != "clean"].gradient.nunique()
     )
     with pytest.raises(UserError, match="no record of attacks on retrieval"):
-        figure.draw(summary, figure.settings())
+        figure.draw(summary, chosen("figure", name))
 
 
 def test_the_figure_draws_what_the_summary_says_and_equal_numbers_give_equal_files(
@@ -169,12 +176,12 @@ def test_the_figure_draws_what_the_summary_says_and_equal_numbers_give_equal_fil
 ) -> None:
     figure: Figure = plugins.load("figure", "figure2").FIGURE
     for name in ("one", "two"):
-        write_figure(figure, summary, figure.settings(), tmp_path / name)
+        write_figure(figure, summary, chosen("figure", "figure2"), tmp_path / name)
     for suffix in ("pdf", "svg", "png"):
         content = (tmp_path / f"one.{suffix}").read_bytes()
         assert len(content) > 5000
         assert content == (tmp_path / f"two.{suffix}").read_bytes()
-    canvas = figure.draw(summary, figure.settings())
+    canvas = figure.draw(summary, chosen("figure", "figure2"))
     titles = [axes.get_title() for axes in canvas.axes]
     assert titles == ["attacker's gradient: exact", "attacker's gradient: feedback weights", "", ""]
     for axes, attack, gradient in zip(
@@ -191,7 +198,7 @@ def test_every_point_stands_over_its_own_epsilon(summary: pd.DataFrame) -> None:
     figure: Figure = plugins.load("figure", "figure2").FIGURE
     # FGSM was not run at 0: its one point belongs over the second tick.
     partial = summary[~((summary.attack == "fgsm") & (summary.epsilon == 0))]
-    axes = figure.draw(partial, figure.settings()).axes
+    axes = figure.draw(partial, chosen("figure", "figure2")).axes
     assert [label.get_text() for label in axes[2].get_xticklabels()] == ["0", "0.1"]
     assert list(axes[0].lines[0].get_xdata()) == [1]
 
@@ -204,12 +211,12 @@ def test_rules_look_different_from_each_other() -> None:
 def test_a_figure_without_its_records_says_so(summary: pd.DataFrame) -> None:
     figure: Figure = plugins.load("figure", "figure2").FIGURE
     with pytest.raises(UserError, match="figure2: no record of FGSM or PGD for dataset 'other'; found: fashion_5_9"):
-        figure.draw(summary, figure.settings(dataset="other"))
+        figure.draw(summary, chosen("figure", "figure2", dataset="other"))
     with pytest.raises(UserError, match="no record"):
-        figure.draw(summary[summary.attack == "clean"], figure.settings())
+        figure.draw(summary[summary.attack == "clean"], chosen("figure", "figure2"))
     twice = pd.concat([summary, summary.assign(backbone="vgg16")])
     with pytest.raises(UserError, match=r"figure2: choose one backbone of lenet5, vgg16 in the figure's settings"):
-        figure.draw(twice, figure.settings())
+        figure.draw(twice, chosen("figure", "figure2"))
 
 
 @pytest.mark.parametrize(("name", "backbone"), [("figure2", "resnet18"), ("figure4", "alexnet"), ("figure5", "vgg16")])
@@ -223,7 +230,7 @@ def test_each_white_box_figure_shows_its_backbone_on_every_dataset(
         for dataset in ("cifar10", "coco")
     ]
     everything = pd.concat(parts, ignore_index=True)
-    panels = figure.draw(everything, figure.settings()).axes
+    panels = figure.draw(everything, chosen("figure", name)).axes
     titles = [
         f"{dataset}\n{gradient} gradient" for dataset in ("CIFAR-10", "MS-COCO") for gradient in ("exact", "feedback")
     ]
@@ -234,16 +241,19 @@ def test_each_white_box_figure_shows_its_backbone_on_every_dataset(
             (summary.attack == attack) & (summary.gradient == gradient) & (summary.rule == "frsf")
         ].sort_values("epsilon")
         np.testing.assert_allclose(axes.lines[1].get_ydata(), 100 * rows.value)
-    assert len(figure.draw(everything, figure.settings(dataset="coco")).axes) == 4
-    chosen = figure.draw(everything, figure.settings(dataset="coco", backbone="lenet5")).axes[0]
-    assert max(chosen.lines[0].get_ydata()) < 50
+    assert len(figure.draw(everything, chosen("figure", name, dataset="coco")).axes) == 4
+    panel = figure.draw(everything, chosen("figure", name, dataset="coco", backbone="lenet5")).axes[0]
+    assert max(panel.lines[0].get_ydata()) < 50
 
 
 def test_a_figure_of_a_backbone_that_was_not_trained_says_what_there_is(summary: pd.DataFrame) -> None:
     figure: Figure = plugins.load("figure", "figure4").FIGURE
-    message = "figure4: no record of FGSM or PGD for backbone 'alexnet'; found: lenet5; choose by `backbone` in the figure's settings"
+    message = (
+        "figure4: no record of FGSM or PGD for backbone 'alexnet'; found: lenet5;"
+        " choose by `backbone` in the figure's settings"
+    )
     with pytest.raises(UserError, match=message):
-        figure.draw(summary, figure.settings())
+        figure.draw(summary, chosen("figure", "figure4"))
 
 
 # Degrees and cosine at the end of training.
@@ -282,10 +292,10 @@ def test_figure_1_shows_angles_over_epochs_and_the_last_against_the_cosine(
     figure: Figure = plugins.load("figure", "figure1").FIGURE
     assert plugins.declared("figure", "figure1", "source") == figure.source == "records"
     for name in ("one", "two"):
-        write_figure(figure, angles, figure.settings(), tmp_path / name)
+        write_figure(figure, angles, chosen("figure", "figure1"), tmp_path / name)
     for suffix in ("pdf", "svg", "png"):
         assert (tmp_path / f"one.{suffix}").read_bytes() == (tmp_path / f"two.{suffix}").read_bytes()
-    left, right = figure.draw(angles, figure.settings()).axes
+    left, right = figure.draw(angles, chosen("figure", "figure1")).axes
     curves = {line.get_label(): line for line in left.lines}
     assert list(curves["frSF"].get_xdata()) == [1, 2, 3, 4]
     np.testing.assert_allclose(curves["frSF"].get_ydata(), [49, 48, 47, 46])
@@ -304,10 +314,10 @@ def test_figure_1_without_its_records_says_what_to_set(angles: pd.DataFrame) -> 
     with pytest.raises(
         UserError, match=r"figure1: no record of update angles and feedback cosines.*set `angle_images`"
     ):
-        figure.draw(angles[angles.metric == "accuracy"], figure.settings())
+        figure.draw(angles[angles.metric == "accuracy"], chosen("figure", "figure1"))
     with pytest.raises(UserError, match="figure1: choose one dataset of fashion_mnist, other in the figure's settings"):
-        figure.draw(pd.concat([angles, angles.assign(dataset="other")]), figure.settings())
-    figure.draw(angles[angles.seed == 0], figure.settings(dataset="fashion_mnist", backbone="lenet5"))
+        figure.draw(pd.concat([angles, angles.assign(dataset="other")]), chosen("figure", "figure1"))
+    figure.draw(angles[angles.seed == 0], chosen("figure", "figure1", dataset="fashion_mnist", backbone="lenet5"))
 
 
 def test_what_is_not_a_summary_is_refused(tmp_path: Path) -> None:

@@ -22,8 +22,9 @@ from creditflow.reporting.collection import long_form, read_frames
 from creditflow.reporting.figure import write_figure
 from creditflow.reporting.figures.sal_figure3 import matrices
 from creditflow.reporting.figures.sal_figure5 import grid
-from creditflow.reporting.sources import source_files
-from creditflow.workflow.experiments import Experiment, load_experiments
+from creditflow.workflow.experiments import Experiment
+from creditflow.workflow.loading import load_experiments
+from creditflow.workflow.sources import source_files
 from helpers import ROOT
 
 SETTINGS = {
@@ -36,6 +37,11 @@ SETTINGS = {
     "validation_images": 30,
     "rule": {"downstream": [12, 9], "scale": 0.3},
 }
+
+
+def chosen(kind: str, name: str, **values: Any) -> Any:
+    """Returns the checked settings of a table or figure."""
+    return parse(plugins.settings_class(kind, name), values, name)
 
 
 def trained(folder: Path, variant: str, rates: tuple[float, ...]) -> Path:
@@ -65,13 +71,13 @@ def test_figure_3_shows_the_start_as_it_was_drawn_and_the_end_as_it_was_saved(tm
             for before, after in found.values():
                 assert bool((before - after).abs().max() > 1e-4) == moved
     figure = plugins.load("figure", "sal_figure3").FIGURE
-    settings = parse(figure.settings, {"variants": {"SAL": "learned"}}, "figure")
+    settings = chosen("figure", "sal_figure3", **{"variants": {"SAL": "learned"}})
     write_figure(figure, frame, settings, tmp_path / "three")
     assert (tmp_path / "three.png").stat().st_size > 5000
     with pytest.raises(UserError, match="learned has 2 hidden layers, no layer 3"):
-        figure.draw(frame, parse(figure.settings, {"variants": {"SAL": "learned"}, "layer": 3}, "figure"))
+        figure.draw(frame, chosen("figure", "sal_figure3", **{"variants": {"SAL": "learned"}, "layer": 3}))
     with pytest.raises(UserError, match="variants must name one population"):
-        parse(figure.settings, {}, "figure")
+        chosen("figure", "sal_figure3")
 
 
 def test_figure_5_has_every_rates_mean_over_seeds_and_no_number_where_one_diverged(tmp_path: Path) -> None:
@@ -83,7 +89,7 @@ def test_figure_5_has_every_rates_mean_over_seeds_and_no_number_where_one_diverg
     assert len(two) == 2 and found.loc["a", 0.02] == pytest.approx(two.mean())
     assert np.isnan(found.loc["b", 1e6]) and np.isnan(found.loc["b", 0.001])
     figure = plugins.load("figure", "sal_figure5").FIGURE
-    settings = parse(figure.settings, {"variants": {"a": "low", "b": "high"}}, "figure")
+    settings = chosen("figure", "sal_figure5", **{"variants": {"a": "low", "b": "high"}})
     write_figure(figure, frame, settings, tmp_path / "five")
     assert (tmp_path / "five.png").stat().st_size > 5000
     with pytest.raises(UserError, match="every network diverged"):
@@ -99,17 +105,17 @@ def test_the_circuit_is_drawn_by_epoch(tmp_path: Path) -> None:
         records.append(Record(Path("r.json"), keys, metrics, {}, {}))
     figure = plugins.load("figure", "sal_alignment").FIGURE
     frame = long_form(records)
-    canvas = figure.draw(frame, parse(figure.settings, {}, "figure"))
+    canvas = figure.draw(frame, chosen("figure", "sal_alignment"))
     assert [list(line.get_ydata()) for line in canvas.axes[0].get_lines()][:2] == [[80.0, 40.0], [60.0, 30.0]]
     with pytest.raises(UserError, match="no update angle of 'sal'"):
-        figure.draw(frame[frame.rule == "fa"], parse(figure.settings, {}, "figure"))
-    write_figure(figure, frame, figure.settings(), tmp_path / "s")
+        figure.draw(frame[frame.rule == "fa"], chosen("figure", "sal_alignment"))
+    write_figure(figure, frame, chosen("figure", "sal_alignment"), tmp_path / "s")
     assert (tmp_path / "s.png").stat().st_size > 5000
 
 
 @pytest.fixture(scope="module")
 def experiment() -> Experiment:
-    return load_experiments(ROOT / "config/experiments", ROOT / "config/schema.yaml")["sal_fashion"]
+    return load_experiments(ROOT / "config/experiments")["sal_fashion"]
 
 
 def test_a_figure_of_populations_names_its_files(experiment: Experiment) -> None:
@@ -119,17 +125,18 @@ def test_a_figure_of_populations_names_its_files(experiment: Experiment) -> None
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("name", "settings", "message"),
     [
-        ({}, "variants: name populations of this experiment"),
-        ({"variants": {"a": "mlp_20"}}, "unknown variant 'mlp_20'; did you mean 'mlp_200'"),
-        ({"variants": {"a": "mlp_200"}, "rule": "dfa"}, "has no population of rule 'dfa'"),
-        ({"variants": {"a": "mlp_200"}, "dataset": "mnist"}, "on dataset 'mnist'"),
+        ("sal_figure5", {}, "variants: name populations of this experiment"),
+        ("sal_figure3", {}, "variants must name one population"),
+        ("sal_figure3", {"variants": {"a": "mlp_20"}}, "unknown variant 'mlp_20'; did you mean 'mlp_200'"),
+        ("sal_figure3", {"variants": {"a": "mlp_200"}, "rule": "dfa"}, "has no population of rule 'dfa'"),
+        ("sal_figure3", {"variants": {"a": "mlp_200"}, "dataset": "mnist"}, "on dataset 'mnist'"),
     ],
 )
 def test_a_figure_of_populations_that_are_not_there_says_so(
-    experiment: Experiment, settings: dict[str, Any], message: str
+    experiment: Experiment, name: str, settings: dict[str, Any], message: str
 ) -> None:
-    experiment.keys["figures"]["sal_figure3"] = settings
+    experiment.keys["figures"][name] = settings
     with pytest.raises(UserError, match=message):
-        source_files(experiment, Path("results"), "figure", "sal_figure3")
+        source_files(experiment, Path("results"), "figure", name)

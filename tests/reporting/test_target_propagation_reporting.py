@@ -1,4 +1,4 @@
-"""Published hyper-parameters as data, and the target-propagation paper's tables and figure from records made by hand."""
+"""Published hyper-parameters as data; the target-propagation paper's tables and figure from records made by hand."""
 
 import csv
 from pathlib import Path
@@ -11,7 +11,6 @@ import pytest
 from creditflow.core import plugins
 from creditflow.core.errors import UserError
 from creditflow.core.settings import parse
-from creditflow.populations.rule import get_update_rule
 from creditflow.populations.settings import PopulationSettings
 from creditflow.records.record import Keys, Metric, Record
 from creditflow.reporting.collection import long_form
@@ -19,7 +18,8 @@ from creditflow.reporting.figure import write_figure
 from creditflow.reporting.published import read_published, shares
 from creditflow.reporting.recorded_angles import best_damping
 from creditflow.workflow import published_hyperparameters
-from creditflow.workflow.experiments import Experiment, load_experiments
+from creditflow.workflow.experiments import Experiment
+from creditflow.workflow.loading import load_experiments
 from creditflow.workflow.published_hyperparameters import with_published
 from helpers import ROOT
 
@@ -28,7 +28,7 @@ PUBLISHED = read_published(ROOT / "config/published/target_propagation.csv")
 
 @pytest.fixture(scope="module")
 def experiments() -> dict[str, Experiment]:
-    return load_experiments(ROOT / "config/experiments", ROOT / "config/schema.yaml")
+    return load_experiments(ROOT / "config/experiments")
 
 
 @pytest.mark.parametrize("name", ["target_propagation", "target_propagation_fashion"])
@@ -37,13 +37,13 @@ def test_every_cell_has_settings_that_its_rule_knows(experiments: dict[str, Expe
     cells = {chain[:3] for chain in experiment.chains()}
     for dataset, variant, rule in cells:
         settings = parse(PopulationSettings, experiment.population(dataset, variant, rule), "settings")
-        own = parse(get_update_rule(rule).settings, settings.rule, rule)
-        assert settings.epochs == 100 and settings.optimizer_settings().kind == "adam"
+        own = parse(plugins.settings_class("update_rule", rule), settings.rule, rule)
+        assert settings.epochs == 100 and settings.optimizer.kind == "adam"
         assert (settings.feedback_optimizer is None) == (rule in ("bp", "dfa_targets"))
         assert (settings.validation_images == 0) == variant.endswith("all_images")
         assert list(settings.convolutions) == ([32, 64] if variant == "cnn" else [])
-        assert len(settings.optimizer_settings().layer_rates) == (4 if variant == "cnn" else 0)
-        assert settings.trained_layers == ([1] if variant.startswith("frozen") else None)
+        assert len(settings.optimizer.layer_rates) == (4 if variant == "cnn" else 0)
+        assert settings.trained_layers == ((1,) if variant.startswith("frozen") else None)
         assert settings.pixel_mean == {"mnist": 0.1307, "fashion_mnist": 0.0, "cifar10": 0.5}[dataset]
         if rule == "ddtp_rhl":
             assert own.width == (2048 if dataset == "cifar10" else 1024)
@@ -175,7 +175,9 @@ FRAME = long_form(records())
 
 def table(name: str, folder: Path, frames: tuple[pd.DataFrame, ...] = (FRAME, PUBLISHED)) -> tuple[pd.DataFrame, str]:
     made = plugins.load("table", name).TABLE
-    made.write(frames, parse(made.settings, {}, name), plugins.docstring("table", name), folder / name)
+    made.write(
+        frames, parse(plugins.settings_class("table", name), {}, name), plugins.docstring("table", name), folder / name
+    )
     return pd.read_csv(folder / f"{name}.csv").set_index("rule"), (folder / f"{name}.md").read_text()
 
 
@@ -205,14 +207,16 @@ def test_published_losses_are_no_percentages() -> None:
 
 def test_figure_4_has_every_rules_angle_and_the_damping_that_suits_it(tmp_path: Path) -> None:
     figure = plugins.load("figure", "target_propagation_figure4").FIGURE
-    chosen = parse(figure.settings, {}, "figure")
+    chosen = parse(plugins.settings_class("figure", "target_propagation_figure4"), {}, "figure")
     to_bp, to_gnt = figure.draw(FRAME, chosen).axes
     assert next(list(line.get_ydata()) for line in to_bp.get_lines()) == [63.5, 64.5]
     assert [list(line.get_ydata()) for line in to_gnt.get_lines()][:2] == [[53.5, 54.5]] * 2
     write_figure(figure, FRAME, chosen, tmp_path / "four")
     assert (tmp_path / "four.png").stat().st_size > 5000
     with pytest.raises(UserError, match="no angles of layer 7"):
-        figure.draw(FRAME, parse(figure.settings, {"layer": 7}, "figure"))
+        figure.draw(
+            FRAME, parse(plugins.settings_class("figure", "target_propagation_figure4"), {"layer": 7}, "figure")
+        )
     rows = pd.DataFrame({"to": ["gnt"] * 3, "damping": ["0", "1", "1"], "value": [5.0, 4.0, 7.0]})
     assert best_damping(rows) == "0"
 

@@ -1,6 +1,7 @@
-"""The HyP2 loss against its definition written as loops, finite differences, and the published margins; retrieval protocols."""
+"""The HyP2 loss against its definition as loops, finite differences and published margins; retrieval protocols."""
 
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from creditflow.core.errors import UserError
+from creditflow.core.settings import parse
 from creditflow.data.dataset import ImageFiles
-from creditflow.data.inputs import InputSettings
 from creditflow.data.prepared import Subset, save_prepared
-from creditflow.retrieval.hyp2 import HyP2, HyP2Settings
-from creditflow.retrieval.protocol import Protocol, load_retrieval
+from creditflow.data.settings import InputSettings
+from creditflow.retrieval.hyp2 import HyP2
+from creditflow.retrieval.protocol import load_retrieval
+from creditflow.retrieval.settings import HyP2Settings, Protocol, RetrievalSettings
 from creditflow.retrieval.zeta import _DISTANCES, zeta
 
 
@@ -136,9 +139,15 @@ def test_what_the_loss_cannot_do_is_refused_in_one_line() -> None:
     assert HyP2(33, 10, HyP2Settings(zeta=0.1), gen()).zeta == 0.1
     with pytest.raises(UserError, match="no image of this batch has a label"):
         HyP2(12, 3, HyP2Settings(), gen())(torch.randn(2, 12), torch.zeros(2, 3, dtype=torch.uint8))
-    for wrong in ({"beta": -1.0}, {"variant": "mine"}, {"zeta": 1.0}):
-        with pytest.raises(ValueError, match=next(iter(wrong))):
-            HyP2Settings(**wrong)  # type: ignore[arg-type]
+    for wrong, message in (
+        ({"beta": -1.0}, "beta must be at least 0, not -1.0"),
+        ({"beta": float("inf")}, "beta must be a finite number, not inf"),
+        ({"variant": "mine"}, "variant must be 'official' or 'h2q', not 'mine'"),
+        ({"zeta": 1.0}, "zeta must be below 1, not 1.0"),
+        ({"zeta": -1.1}, "zeta must be at least -1, not -1.1"),
+    ):
+        with pytest.raises(UserError, match=f"^loss: {message}$"):
+            parse(HyP2Settings, wrong, "loss")
 
 
 def prepared(folder: Path, *, several: bool = False) -> Path:
@@ -167,7 +176,7 @@ def numbers(part: Subset) -> list[int]:
 @pytest.mark.parametrize("kind", ["per_class", "random"])
 def test_parts_are_drawn_as_the_protocol_says(tmp_path: Path, kind: str, trained_too: bool, several: bool) -> None:
     path = prepared(tmp_path, several=several)
-    protocol = Protocol(kind, query=2, train=3, train_in_database=trained_too)
+    protocol = Protocol(kind=kind, query=2, train=3, train_in_database=trained_too)
     parts = load_retrieval(path, protocol, None, InputSettings())
     query, train, database = (set(numbers(parts[part])) for part in ("query", "train", "database"))
     each = 4 if kind == "per_class" else 1
@@ -183,14 +192,16 @@ def test_parts_are_drawn_as_the_protocol_says(tmp_path: Path, kind: str, trained
 
 
 def test_queries_may_come_from_the_test_split_alone(tmp_path: Path) -> None:
-    parts = load_retrieval(prepared(tmp_path), Protocol("per_class", 5, 3, query_from="test"), [1, 2], InputSettings())
+    parts = load_retrieval(
+        prepared(tmp_path), Protocol(kind="per_class", query=5, train=3, query_from="test"), [1, 2], InputSettings()
+    )
     assert sorted(numbers(parts["query"])) == [number for number in range(40, 60) if number % 4 in (1, 2)]
     assert parts["database"].class_names == ("b", "c")
 
 
 def test_lists_need_a_database_split_and_keep_queries_out_of_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'database' split"):
-        load_retrieval(prepared(tmp_path), Protocol("lists"), None, InputSettings())
+        load_retrieval(prepared(tmp_path), Protocol(kind="lists"), None, InputSettings())
     folder = tmp_path / "images"
     folder.mkdir()
     from PIL import Image
@@ -206,36 +217,63 @@ def test_lists_need_a_database_split_and_keep_queries_out_of_it(tmp_path: Path) 
         path, {"train": files(0, 1), "test": files(2, 3), "database": files(0, 1, 4, 5, 6, 7)}, ["even", "odd"]
     )
     for trained_too, expected in ((True, "014567"), (False, "4567")):
-        parts = load_retrieval(path, Protocol("lists", train_in_database=trained_too), None, InputSettings(size=8))
+        parts = load_retrieval(path, Protocol(kind="lists", train_in_database=trained_too), None, InputSettings(size=8))
         found = parts["database"].images
         assert isinstance(found, ImageFiles)
         assert sorted(found.names) == [f"{digit}.png" for digit in expected]
         assert [int(name[0]) % 2 for name in found.names] == parts["database"].labels.tolist()
     save_prepared(path, {"train": files(0, 1), "test": files(2, 3), "database": files(3, 4)}, ["even", "odd"])
     with pytest.raises(UserError, match=r"1 queries are in the database, for example 3\.png"):
-        load_retrieval(path, Protocol("lists"), None, InputSettings(size=8))
+        load_retrieval(path, Protocol(kind="lists"), None, InputSettings(size=8))
     save_prepared(path, {"train": files(0, 1), "test": files(2, 3), "database": files(0, 4)}, ["even", "odd"])
     with pytest.raises(UserError, match="1 training images are not in the database"):
-        load_retrieval(path, Protocol("lists", train_in_database=True), None, InputSettings(size=8))
+        load_retrieval(path, Protocol(kind="lists", train_in_database=True), None, InputSettings(size=8))
     save_prepared(path, {"train": files(0, 1), "test": files(2, 3), "database": files(0, 1)}, ["even", "odd"])
     with pytest.raises(UserError, match="no image is left for the database"):
-        load_retrieval(path, Protocol("lists"), None, InputSettings(size=8))
+        load_retrieval(path, Protocol(kind="lists"), None, InputSettings(size=8))
     save_prepared(path, {"train": files(0, 3), "test": files(2, 3), "database": files(0, 1)}, ["even", "odd"])
     with pytest.raises(UserError, match=r"1 queries are in the training images, for example 3\.png"):
-        load_retrieval(path, Protocol("lists"), None, InputSettings(size=8))
+        load_retrieval(path, Protocol(kind="lists"), None, InputSettings(size=8))
 
 
 def test_a_protocol_that_asks_for_too_much_is_refused(tmp_path: Path) -> None:
     path = prepared(tmp_path)
     for protocol, message in (
-        (Protocol("per_class", 16, 1), "16 queries per class to draw, but class 'a' has 15"),
-        (Protocol("per_class", 10, 6), "6 training images per class to draw, but class 'a' has 5"),
-        (Protocol("random", 61, 1), "61 queries to draw, but there are 60"),
-        (Protocol("random", 20, 40), "no image is left for the database"),
-        (Protocol("per_class", 6, 1, query_from="test"), "class 'a' has 5"),
+        (Protocol(kind="per_class", query=16, train=1), "16 queries per class to draw, but class 'a' has 15"),
+        (Protocol(kind="per_class", query=10, train=6), "6 training images per class to draw, but class 'a' has 5"),
+        (Protocol(kind="random", query=61, train=1), "61 queries to draw, but there are 60"),
+        (Protocol(kind="random", query=20, train=40), "no image is left for the database"),
+        (Protocol(kind="per_class", query=6, train=1, query_from="test"), "class 'a' has 5"),
     ):
         with pytest.raises(UserError, match=message):
             load_retrieval(path, protocol, None, InputSettings())
-    for wrong in ({"kind": "mine"}, {"kind": "lists", "query": 1}, {"query": 0, "train": 1}, {"query_from": "train"}):
-        with pytest.raises(ValueError):
-            Protocol(**wrong)  # type: ignore[arg-type]
+    both = {"query": 1, "train": 1}
+    for wrong, refused in (
+        ({"kind": "mine", **both}, "kind must be 'per_class', 'random' or 'lists', not 'mine'"),
+        (both, "kind is missing"),
+        ({"kind": "lists", "query": 1}, "lists draw nothing; take query away"),
+        ({"kind": "lists", "query_from": "test"}, "lists draw nothing; take query_from away"),
+        ({"kind": "random", "train": 1}, "say how many images to draw: query and train"),
+        ({"kind": "per_class", "query": 0, "train": 1}, "query must be at least 1, not 0"),
+        ({"kind": "per_class", "query_from": "train", **both}, "query_from must be 'pool' or 'test', not 'train'"),
+    ):
+        with pytest.raises(UserError, match=f"^protocol: {refused}$"):
+            parse(Protocol, wrong, "protocol")
+
+
+def test_retrieval_is_told_in_one_object() -> None:
+    values = {"bits": 32, "top": 5, "loss": {"beta": 0.25}, "protocol": {"kind": "lists"}}
+    settings = parse(RetrievalSettings, values, "mine")
+    assert (settings.bits, settings.top, settings.proxy_learning_rate) == (32, 5, None)
+    assert (settings.protocol.kind, settings.loss.beta, settings.loss.variant) == ("lists", 0.25, "official")
+    for wrong, message in (
+        ({"loss": {"bta": 1}}, "loss: unknown key 'bta'; did you mean 'beta'?"),
+        ({"protocol": {"kind": "lists", "train": 1}}, "protocol: lists draw nothing; take train away"),
+        ({"bits": 20}, "bits: no margin is known for codes of 20 bits"),
+        ({"bits": 0}, "bits must be at least 1, not 0"),
+        ({"top": 0}, "top must be at least 1, not 0"),
+        ({"proxy_learning_rate": 0}, "proxy_learning_rate must be above 0, not 0"),
+    ):
+        with pytest.raises(UserError, match=f"^mine: {re.escape(message)}"):
+            parse(RetrievalSettings, values | wrong, "mine")
+    assert parse(RetrievalSettings, values | {"bits": 20, "loss": {"zeta": 0.1}}, "mine").bits == 20

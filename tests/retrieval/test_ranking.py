@@ -1,4 +1,4 @@
-"""Ranking and average precision against the definition written out, enumeration of all orders of ties, and scikit-learn."""
+"""Ranking and average precision against the definition, enumeration of all orders of ties, and scikit-learn."""
 
 from itertools import permutations
 from math import comb

@@ -7,15 +7,19 @@ import torch
 from torch import Tensor
 
 from creditflow.compute.checkpoints import Resume
+from creditflow.compute.randomness import Streams
 from creditflow.data.prepared import Subset
 from creditflow.feedback.apply import apply_rule
 from creditflow.retrieval.codes import encode
 from creditflow.retrieval.gallery import gallery
-from creditflow.retrieval.hyp2 import HyP2, HyP2Settings
+from creditflow.retrieval.hyp2 import HyP2
 from creditflow.retrieval.ranking import mean_average_precision
+from creditflow.retrieval.settings import HyP2Settings
 from creditflow.retrieval.storage import Encoded
 from creditflow.retrieval.task import Retrieval
-from creditflow.training.loop import TrainingSettings, train
+from creditflow.training.loop import train
+from creditflow.training.settings import TrainingSettings
+from creditflow.training.task import TrainingData
 from helpers import small_model, subset
 
 BITS = 16
@@ -34,7 +38,7 @@ def test_codes_are_learnt_and_the_history_says_how_well(rule: str) -> None:
     model, data, queries = small_model(n_classes=BITS), subset(60), subset(30, seed=1)
     own = task()
     settings = TrainingSettings(epochs=6, batch_size=10, learning_rate=0.01, angle_images=20)
-    state, history = train(model, rule, data, queries, settings, seed=0, stream="test", task=own)
+    state, history = train(model, rule, TrainingData(data, queries), settings, Streams("test", 0), task=own)
     view = apply_rule(model, rule, state=state)
     found = mean_average_precision(encode(view, queries), queries.labels, encode(view, data), data.labels, 20)
     assert history[-1]["test_map"] == found > 0.9
@@ -48,7 +52,14 @@ def test_proxies_are_trained_at_their_own_rate() -> None:
         own = task(rate)
         before = proxies(own)
         settings = TrainingSettings(epochs=1, batch_size=60, learning_rate=0.01)  # one step of Adam moves by the rate
-        train(small_model(n_classes=BITS), "bp", subset(60), subset(30), settings, seed=0, stream="test", task=own)
+        train(
+            small_model(n_classes=BITS),
+            "bp",
+            TrainingData(subset(60), subset(30)),
+            settings,
+            Streams("test", 0),
+            task=own,
+        )
         moved[rate] = float((proxies(own) - before).abs().max())
     assert moved == pytest.approx({None: 0.01, 1e-6: 1e-6, 0.05: 0.05}, rel=0.05)
 
@@ -57,7 +68,7 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_undisturbed_one_does(tmp_path: 
     data, queries = subset(60), subset(30, seed=1)
     settings = TrainingSettings(epochs=4, batch_size=10, learning_rate=0.01)
     whole, own = small_model(n_classes=BITS), task()
-    _, history = train(whole, "brsf", data, queries, settings, seed=1, stream="test", task=own)
+    _, history = train(whole, "brsf", TrainingData(data, queries), settings, Streams("test", 1), task=own)
 
     def stop(row: dict[str, float]) -> None:
         if row["epoch"] == 2:
@@ -68,17 +79,17 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_undisturbed_one_does(tmp_path: 
         train(
             small_model(n_classes=BITS),
             "brsf",
-            data,
-            queries,
+            TrainingData(data, queries),
             settings,
-            seed=1,
-            stream="test",
+            Streams("test", 1),
             task=task(),
             resume=resume,
             on_epoch=stop,
         )
     again, resumed = small_model(n_classes=BITS), task()
-    _, found = train(again, "brsf", data, queries, settings, seed=1, stream="test", task=resumed, resume=resume)
+    _, found = train(
+        again, "brsf", TrainingData(data, queries), settings, Streams("test", 1), task=resumed, resume=resume
+    )
     assert found == history
     assert torch.equal(proxies(own), proxies(resumed))
     assert all(

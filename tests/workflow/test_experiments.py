@@ -10,17 +10,25 @@ from hypothesis import strategies as st
 
 from creditflow.core import plugins
 from creditflow.core.errors import UserError
-from creditflow.workflow.experiments import check_target, check_workflow, load_experiments
+from creditflow.core.settings import SettingsModel
+from creditflow.core.settings_docs import describe
+from creditflow.populations.settings import PopulationSettings
+from creditflow.training.settings import TrainingSettings
+from creditflow.workflow.experiment_model import ExperimentKeys
+from creditflow.workflow.experiments import Experiments, find
+from creditflow.workflow.loading import load_experiments
+from creditflow.workflow.outputs import record_paths, start
+from creditflow.workflow.requests import check_target, check_targets, check_workflow
+from creditflow.workflow.workflow_model import WorkflowKeys
 from helpers import ROOT
 
-SCHEMA = ROOT / "config/schema.yaml"
 QUICK: dict[str, Any] = yaml.safe_load((ROOT / "config/experiments/quick.yaml").read_text())
 
 
-def load(folder: Path, **experiments: Any) -> dict[str, Any]:
+def load(folder: Path, **experiments: Any) -> Experiments:
     for name, keys in experiments.items():
         (folder / f"{name}.yaml").write_text(keys if isinstance(keys, str) else yaml.safe_dump(keys))
-    return load_experiments(folder, SCHEMA)
+    return load_experiments(folder)
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
@@ -35,11 +43,11 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 
 def test_every_experiment_of_the_project_is_valid() -> None:
-    assert "quick" in load_experiments(ROOT / "config/experiments", SCHEMA)
+    assert "quick" in load_experiments(ROOT / "config/experiments")
 
 
 def test_quick_is_what_the_readme_promises() -> None:
-    quick = load_experiments(ROOT / "config/experiments", SCHEMA)["quick"]
+    quick = load_experiments(ROOT / "config/experiments")["quick"]
     assert len(list(quick.chains())) == 5 * 3
     everywhere = [("fgsm", "exact"), ("fgsm", "feedback"), ("pgd", "exact"), ("pgd", "feedback"), ("apgd_ce", "exact")]
     everywhere += [(name, "none") for name in ("square", "transfer", "boundary", "hopskipjump")]
@@ -55,7 +63,7 @@ def test_quick_is_what_the_readme_promises() -> None:
         for rule in quick.keys["rules"]
         for seed in quick.keys["seeds"]
     )
-    assert len(quick.record_paths(Path("results"))) == 3 * 5 + n_conditions
+    assert len(record_paths(quick, Path("results"))) == 3 * 5 + n_conditions
     for attack in ("fgsm", "pgd"):
         assert quick.keys["attacks"][attack]["epsilons"] == [0, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5]
         assert quick.keys["attacks"][attack]["images"] >= 1000
@@ -64,7 +72,7 @@ def test_quick_is_what_the_readme_promises() -> None:
 
 
 def test_a_surrogate_is_the_bp_twin_and_never_the_model_itself() -> None:
-    quick = load_experiments(ROOT / "config/experiments", SCHEMA)["quick"]
+    quick = load_experiments(ROOT / "config/experiments")["quick"]
     assert [quick.surrogate("lenet5", "frsf", seed) for seed in (0, 1, 2)] == [("bp", 0), ("bp", 1), ("bp", 2)]
     assert [quick.surrogate("lenet5", "bp", seed) for seed in (0, 1, 2)] == [("bp", 1), ("bp", 2), ("bp", 0)]
 
@@ -83,16 +91,16 @@ def test_a_surrogate_is_the_bp_twin_and_never_the_model_itself() -> None:
         ("figures.figure7", {}, "figures: unknown figure 'figure7'"),
         ("finetune.settings.epoch", 3, "finetune.settings: unknown key 'epoch'; did you mean 'epochs'"),
         ("sedes", [1], "unknown key 'sedes'; did you mean 'seeds'"),
-        ("attacks.pgd.epsilons", [0.1, -0.1], "attacks.pgd.epsilons.1: -0.1 is less than the minimum of 0"),
-        ("attacks.pgd.epsilons", [], "attacks.pgd.epsilons: must not have fewer than 1 entries"),
-        ("attacks.pgd.epsilons", [0.1, 0.1], "attacks.pgd.epsilons: [0.1, 0.1] has non-unique elements"),
-        ("seeds", [], "seeds: must not have fewer than 1 entries"),
-        ("rules", [], "rules: must not have fewer than 1 entries"),
-        ("seeds", ["a"], "seeds.0: 'a' is not of type 'integer'"),
+        ("attacks.pgd.epsilons", [0.1, -0.1], "attacks.pgd.epsilons.1 must be at least 0, not -0.1"),
+        ("attacks.pgd.epsilons", [], "attacks.pgd.epsilons must be a list of at least 1, not []"),
+        ("attacks.pgd.epsilons", [0.1, 0.1], "attacks.pgd.epsilons: epsilons must rise, each once, not [0.1, 0.1]"),
+        ("seeds", [], "seeds must be a list of at least 1, not []"),
+        ("rules", [], "rules must be a list of at least 1, not []"),
+        ("seeds", ["a"], "seeds.0 must be an integer, not 'a'"),
         (
             "finetune.settings.learning_rate",
             0,
-            "finetune.settings.learning_rate: 0 is less than or equal to the minimum of 0",
+            "finetune.settings.learning_rate must be above 0, not 0",
         ),
         ("finetune.datasets", ["fashion"], "finetune.datasets: 'fashion' is not under `datasets`"),
         (
@@ -100,15 +108,15 @@ def test_a_surrogate_is_the_bp_twin_and_never_the_model_itself() -> None:
             "fashion_04",
             "pretrain.dataset: 'fashion_04' is not under `datasets`; did you mean 'fashion_0_4'",
         ),
-        ("gradients", ["exakt"], "gradients.0: 'exakt' is not one of"),
+        ("gradients", ["exakt"], "gradients.0 must be 'exact' or 'feedback', not 'exakt'"),
         ("extends", "nothing", "extends: unknown experiment 'nothing'"),
         ("extends", "wrong", "extends: 'wrong' leads back to itself"),
         ("extends", ["quick"], "extends: ['quick'] is not the name of an experiment"),
-        ("attacks.pgd.epsilons", [0.1, float("nan")], "attacks.pgd.epsilons.1: nan is not a finite number"),
+        ("attacks.pgd.epsilons", [0.1, float("nan")], "attacks.pgd.epsilons.1 must be a finite number, not nan"),
         (
             "finetune.settings.learning_rate",
             float("inf"),
-            "finetune.settings.learning_rate: inf is not a finite number",
+            "finetune.settings.learning_rate must be a finite number, not inf",
         ),
         (
             "finetune.overrides",
@@ -121,26 +129,26 @@ def test_a_surrogate_is_the_bp_twin_and_never_the_model_itself() -> None:
             {"weights": "IMAGENET1K_V1", "start": "random"},
             "pretrain: give one of dataset, weights, experiment, start, not w",
         ),
-        ("pretrain", {"settings": {"epochs": 1}}, "pretrain.settings: 'batch_size' is a required property"),
+        ("pretrain", {"settings": {"epochs": 1}}, "pretrain.settings: batch_size is missing"),
         ("pretrain", {"files": {}}, "pretrain: give one of dataset, weights, experiment, start, not none of them"),
         ("pretrain", {"dataset": "fashion_0_4"}, "pretrain: settings is missing"),
         ("pretrain", {"experiment": "quik"}, "pretrain.experiment: unknown experiment 'quik'"),
         ("pretrain", {"experiment": "wrong"}, "pretrain.experiment: 'wrong' does not pretrain models itself"),
-        ("pretrain", {"start": "cold"}, "pretrain.start: 'cold' is not one of"),
+        ("pretrain", {"start": "cold"}, "pretrain.start must be 'random', not 'cold'"),
         (
             "pretrain",
             {"weights": "IMAGENET1K_V1", "files": {"resnet": {"path": "x", "sha256": "0" * 8}}},
             "pretrain.files: unknown backbone 'resnet'; did you mean 'resnet18'",
         ),
         ("finetune.settings", {"epoch": 1}, "finetune.settings: unknown key 'epoch'; did you mean 'epochs'"),
-        ("input", {"siz": 32}, "input: Unevaluated properties are not allowed ('siz' was unexpected)"),
-        ("input", {"size": 0}, "input.size: 0 is less than the minimum of 1"),
+        ("input", {"siz": 32}, "input: unknown key 'siz'; did you mean 'size'"),
+        ("input", {"size": 0}, "input.size must be at least 1, not 0"),
         ("input", {"backbones": {"resnet": {"size": 32}}}, "input.backbones: unknown backbone 'resnet'"),
-        ("input", {"resize": "stretch"}, "input.resize: 'stretch' is not one of"),
+        ("input", {"resize": "stretch"}, "input.resize must be 'squash' or 'crop', not 'stretch'"),
         ("attacks.pgd.datasets", ["fashion_0_4"], "attacks.pgd.datasets: 'fashion_0_4' is not under `datasets`"),
         ("datasets.fashion_5_9.source", "coco", "attacks.apgd_ce: images of fashion_5_9 may have several labels"),
-        ("threads", 0, "threads: 0 is less than the minimum of 1"),
-        ("attacks.pgd.epsilons", [0.1, 0.05], "attacks.pgd.epsilons: [0.1, 0.05] must rise"),
+        ("threads", 0, "threads must be at least 1, not 0"),
+        ("attacks.pgd.epsilons", [0.1, 0.05], "attacks.pgd.epsilons: epsilons must rise, each once, not [0.1, 0.05]"),
         ("attacks.pgd.rules", ["sal"], "attacks.pgd.rules: 'sal' is not under `rules`"),
         (
             "attacks.pgd.gradients",
@@ -175,7 +183,7 @@ def test_mistakes_are_named_with_file_and_key(path: str, value: Any, message: st
         for attack in ("pgd_eot", "apgd_dlr", "apgd_targeted", "fab", "tpgd", "few_pixel"):
             del keys["attacks"][attack]
     with pytest.raises(UserError) as caught:
-        load(tmp_path, wrong=keys)
+        find(load(tmp_path, wrong=keys), "wrong")
     text = str(caught.value)
     assert text.startswith(f"{tmp_path}/wrong.yaml: {message}"), text
     assert "\n" not in text
@@ -185,17 +193,17 @@ def test_mistakes_are_named_with_file_and_key(path: str, value: Any, message: st
     ("text", "message"),
     [
         ("a: [", "not valid YAML"),
-        ("a: 2026-13-01", "not valid YAML .month must be in"),
+        ("a: 2026-13-01", "'2026-13-01' is a date in YAML 1.1; put it in quotes"),
         ("a: &a [*a]", "a value contains itself"),
         (f"a: {'[' * 300_000}", "more than 100 levels"),
         ("- a", "expected keys and values"),
         ("", "expected keys and values"),
-        ("description: x", "required"),
+        ("description: x", "datasets is missing"),
     ],
 )
 def test_files_that_are_no_experiment(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
-        load(tmp_path, wrong=text)
+        find(load(tmp_path, wrong=text), "wrong")
 
 
 def test_no_experiment_at_all_and_a_reserved_name(tmp_path: Path) -> None:
@@ -205,7 +213,7 @@ def test_no_experiment_at_all_and_a_reserved_name(tmp_path: Path) -> None:
         folder = tmp_path / name
         folder.mkdir()
         with pytest.raises(UserError, match=f"cannot be called '{name}'"):
-            load(folder, **{name: QUICK})
+            find(load(folder, **{name: QUICK}), name)
 
 
 def test_extends_merges_mappings_and_replaces_lists(tmp_path: Path) -> None:
@@ -233,15 +241,15 @@ def test_extends_merges_mappings_and_replaces_lists(tmp_path: Path) -> None:
 def test_the_workflows_own_configuration(tmp_path: Path) -> None:
     found = load(tmp_path, quick=QUICK)
     good = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-    check_workflow(good, found, SCHEMA)
+    check_workflow(good, found)
     for change, message in [
         ({"default_experiment": "quik"}, "unknown experiment 'quik'; did you mean 'quick'"),
-        ({"device": "gpu"}, "device: 'gpu' does not match"),
-        ({"data": {}}, "'search_paths' is a required property"),
+        ({"device": "gpu"}, "device must be a text that matches .*, not 'gpu'"),
+        ({"data": {}}, "data: search_paths is missing"),
         ({"devise": "cpu"}, "unknown key 'devise'; did you mean 'device'"),
     ]:
         with pytest.raises(UserError, match=message):
-            check_workflow(good | change, found, SCHEMA)
+            check_workflow(good | change, found)
 
 
 @pytest.mark.parametrize(
@@ -303,12 +311,13 @@ values = st.recursive(
 @settings(max_examples=150, deadline=None)
 @given(key=st.sampled_from([*sorted(QUICK), "extends"]), value=values)
 @example(key="attacks", value={"\n": {"": None}})
+@example(key="audit", value={"\n": None})
 def test_any_value_under_any_key_is_accepted_or_explained(
     key: str, value: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
     try:
-        load(folder, fuzz=QUICK | {key: value})
+        find(load(folder, fuzz=QUICK | {key: value}), "fuzz")
     except UserError as error:
         assert "\n" not in str(error)
         assert "fuzz.yaml" in str(error)
@@ -322,12 +331,43 @@ def test_plugins_are_read_without_importing_them() -> None:
         plugins.declared("attack", "pgd", "nothing")
 
 
-def test_the_readme_of_the_configuration_names_every_key() -> None:
-    schema = yaml.safe_load(SCHEMA.read_text())["$defs"]
+@pytest.mark.parametrize("model", [WorkflowKeys, ExperimentKeys, TrainingSettings, PopulationSettings])
+def test_the_readme_of_the_configuration_names_every_key(model: type[SettingsModel]) -> None:
     text = (ROOT / "config/README.md").read_text()
-    for definition in ("workflow", "experiment", "training"):
-        for key in schema[definition]["properties"]:
-            assert f"`{key}" in text, key
+    for row in describe(model, nested=False):
+        assert f"| `{row.key}` | {row.kind} |" in text, row.key
+
+
+@pytest.mark.parametrize("targets", [["wrong"], ["prefetch_wrong"], ["results/wrong/figures/figure2.pdf"], [], ["all"]])
+def test_who_asks_for_a_broken_experiment_is_told_what_is_wrong_with_it(targets: list[str], tmp_path: Path) -> None:
+    found = load(tmp_path, quick=QUICK, wrong=changed("attacks.pgd.settings", {"stepz": 3}))
+    message = f"{tmp_path}/wrong.yaml: attacks.pgd.settings: unknown key 'stepz'; did you mean 'steps'?"
+    assert found.warnings() == [f"{message}; the other experiments are not affected"]
+    for sound in (["quick"], ["prefetch_quick"], ["results/quick/figures/figure2.pdf"], ["results/data/digits/raw"]):
+        check_targets(sound, found, ["all", "quick", "prefetch_quick"], "wrong")
+    with pytest.raises(UserError) as caught:
+        check_targets(["quick", *targets] if targets else [], found, ["all", "quick"], "wrong")
+    assert str(caught.value) == message
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    check_workflow(config | {"default_experiment": "wrong"}, found)
+    with pytest.raises(UserError, match="unknown experiment 'wrog'; did you mean 'wrong'"):
+        check_workflow(config | {"default_experiment": "wrog"}, found)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("seeds", [2**64]), ("threads", 10**6), ("attacks.pgd.images", 10**9), ("attacks.pgd.epsilons", [0, 1e9])],
+)
+def test_numbers_have_a_greatest_value(path: str, value: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="must be at most"):
+        find(load(tmp_path, wrong=changed(path, value)), "wrong")
+
+
+@pytest.mark.parametrize("path", ["pretrain.dataset", "attacks.pgd.rules", "audit", "datasets.fashion_0_4.classes"])
+def test_null_takes_away_nothing_where_nothing_is_extended(path: str, tmp_path: Path) -> None:
+    key = path.rpartition(".")[2]
+    with pytest.raises(UserError, match=f"{key} is null, which only takes away what `extends` brings; leave {key} out"):
+        find(load(tmp_path, wrong=changed(path, None)), "wrong")
 
 
 def test_a_fine_tuning_starts_where_pretrain_says(tmp_path: Path) -> None:
@@ -340,20 +380,22 @@ def test_a_fine_tuning_starts_where_pretrain_says(tmp_path: Path) -> None:
         "pretrain": {"weights": "IMAGENET1K_V1"},
     }
     found = load(tmp_path, base=QUICK, random=random, published=published)
-    assert found["base"].pretrained("lenet5", 1) == Path("base/pretrain/lenet5/seed1")
-    assert found["random"].pretrained("lenet5", 1) is None
-    assert found["published"].pretrained("resnet18", 1) == Path("published/pretrain/resnet18/imported")
+    assert start(found["base"], Path("results"), "lenet5", 1) == Path("results/base/pretrain/lenet5/seed1")
+    assert start(found["random"], Path("results"), "lenet5", 1) is None
+    assert start(found["published"], Path("results"), "resnet18", 1) == Path(
+        "results/published/pretrain/resnet18/imported"
+    )
     del other["extends"]
     found = load(tmp_path, base=QUICK, other=QUICK | other)
-    assert found["other"].pretrained("lenet5", 1) == Path("base/pretrain/lenet5/seed1")
+    assert start(found["other"], Path("results"), "lenet5", 1) == Path("results/base/pretrain/lenet5/seed1")
     with pytest.raises(UserError, match=r"pretrain.experiment: 'base' has no seeds 9"):
-        load(tmp_path, base=QUICK, other=QUICK | other | {"seeds": [0, 9]})
+        find(load(tmp_path, base=QUICK, other=QUICK | other | {"seeds": [0, 9]}), "other")
     with pytest.raises(UserError, match=r"lenet5 has another `input` in 'base'"):
-        load(tmp_path, base=QUICK, other=QUICK | other | {"input": {"size": 32}})
+        find(load(tmp_path, base=QUICK, other=QUICK | other | {"input": {"size": 32}}), "other")
 
 
 def test_settings_and_inputs_of_single_datasets_and_backbones() -> None:
-    paper = load_experiments(ROOT / "config/experiments", SCHEMA)["sign_symmetry"]
+    paper = load_experiments(ROOT / "config/experiments")["sign_symmetry"]
     assert [paper.training(dataset)["epochs"] for dataset in ("cifar10", "coco", "nus_wide", "imagenet")] == [
         20,
         20,
@@ -361,7 +403,7 @@ def test_settings_and_inputs_of_single_datasets_and_backbones() -> None:
         10,
     ]
     assert paper.training("imagenet")["learning_rate"] == 1e-5
-    fashion = load_experiments(ROOT / "config/experiments", SCHEMA)["sign_symmetry_fashion"]
+    fashion = load_experiments(ROOT / "config/experiments")["sign_symmetry_fashion"]
     assert fashion.input("alexnet") == {"size": 64, "channels": 3}
     assert fashion.input("resnet18") == {"size": 32, "channels": 3}
     assert list(paper.conditions("nus_wide", "bp", 0)) == []

@@ -1,4 +1,4 @@
-"""Stages in forks of a process that has loaded their libraries: to whoever runs them, they are the processes they would be."""
+"""Stages in forks of a process that has loaded their libraries; whoever runs them sees no difference."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from creditflow.workflow import forkserver
+from creditflow.workflow import forkserver, layout
 from helpers import ROOT
 
 STAGE = """
@@ -26,7 +26,8 @@ def stopped(number, frame):
 
 what, *rest = sys.argv[1:]
 if what == "tell":
-    seen = [sys.argv, os.getcwd(), os.environ["A_VARIABLE"], __name__, sys.stdin.read(), sorted(sys.modules), threading.active_count()]
+    seen = [sys.argv, os.getcwd(), os.environ["A_VARIABLE"], __name__, sys.stdin.read()]
+    seen += [sorted(sys.modules), threading.active_count()]
     print(json.dumps(seen))
     print("an error", file=sys.stderr)
 elif what == "exit":
@@ -87,7 +88,8 @@ def wait_for(happened: Callable[[], object]) -> None:
 
 
 def run(command: list[str], *arguments: str, **options: object) -> tuple[int, str, str]:
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, check=False, **options)  # type: ignore[call-overload]
+    options = {"capture_output": True, "text": True, "timeout": 120} | options
+    done = subprocess.run([*command, *arguments], check=False, **options)  # type: ignore[call-overload]
     return done.returncode, done.stdout, done.stderr
 
 
@@ -233,19 +235,20 @@ def test_without_a_place_for_a_socket_there_is_no_server(tmp_path: Path, monkeyp
     deep.mkdir(parents=True)
     for folder in (deep, tmp_path / "is not there"):
         monkeypatch.setattr(tempfile, "tempdir", str(folder))
-        assert forkserver.start() == ""
+        assert forkserver.start(layout.script) == ""
     assert not list(deep.iterdir())
 
 
 def test_short_stages_are_rules_of_the_workflow() -> None:
     rules = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
     for name in forkserver.STAGES:
-        assert f"\nrule {name}:\n" in f"\n{rules}" and f'script="src/{name}.py"' in rules
+        assert f"\nrule {name}:\n" in f"\n{rules}" and f'script=layout.script("{name}")' in rules
 
 
 def test_only_short_stages_are_sent_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forkserver, "LIBRARIES", ())
-    prefix = forkserver.start()
+    monkeypatch.chdir(ROOT)
+    prefix = forkserver.start(layout.script)
     with forkserver._servers.pop() as server:  # which closes its standard input, and so ends it
         assert server.stdin
     script = f'{prefix} set -x; python src/attack.py "a  b"; python src/finetune.py; python -c "pass"'

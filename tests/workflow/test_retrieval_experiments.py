@@ -6,18 +6,22 @@ import pytest
 import yaml
 
 from creditflow.core.errors import UserError
-from creditflow.reporting.sources import source_files
-from creditflow.workflow.experiments import load_experiments
+from creditflow.workflow.loading import load_experiment, load_experiments
+from creditflow.workflow.outputs import all_files, record_paths
+from creditflow.workflow.sources import source_files
 from helpers import ROOT
 
-SCHEMA = ROOT / "config/schema.yaml"
 FASHION = (ROOT / "config/experiments/retrieval_fashion.yaml").read_text()
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("kind: per_class", "kind: per_clas", "'per_clas' is not one of"),
+        (
+            "kind: per_class",
+            "kind: per_clas",
+            "retrieval.protocols.fashion_mnist.kind must be 'per_class', 'random' or 'lists', not 'per_clas'",
+        ),
         ("kind: per_class", "kind: lists", "retrieval.protocols.fashion_mnist: lists draw nothing; take query away"),
         (", train: 500", "", "retrieval.protocols.fashion_mnist: say how many images to draw: query and train"),
         ("bits: 32", "bits: 20", "retrieval.bits: no margin is known for codes of 20 bits"),
@@ -30,7 +34,7 @@ FASHION = (ROOT / "config/experiments/retrieval_fashion.yaml").read_text()
         ("top: 5000", "top: 5000\n  tops: {cifar10: 1}", "retrieval.tops: 'cifar10' is not under `finetune.datasets`"),
         ("  sdha:", "  pgd:", "attacks: unknown hash attack 'pgd'; choose from: hag, hamming_pgd, sdha"),
         ("tables:", "audit: {epsilons: [0.1], attacks: [hag], claim: hag}\ntables:", "audit: it compares accuracies"),
-        ("variant: official", "variant: mine", "'mine' is not one of"),
+        ("variant: official", "variant: mine", "retrieval.loss.variant must be 'official' or 'h2q', not 'mine'"),
         ("beta: 0.5", "bta: 0.5", "retrieval.loss: unknown key 'bta'; did you mean 'beta'?"),
     ],
 )
@@ -38,18 +42,18 @@ def test_mistakes_are_named(old: str, new: str, message: str, tmp_path: Path) ->
     assert old in FASHION
     (tmp_path / "mine.yaml").write_text(FASHION.replace(old, new))
     with pytest.raises(UserError) as caught:
-        load_experiments(tmp_path, SCHEMA)
+        load_experiment(tmp_path, "mine")
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_every_model_is_encoded_searched_and_attacked() -> None:
-    paper = load_experiments(ROOT / "config/experiments", SCHEMA)["retrieval"]
-    records = list(map(str, paper.record_paths(Path("results"))))
+    paper = load_experiments(ROOT / "config/experiments")["retrieval"]
+    records = list(map(str, record_paths(paper, Path("results"))))
     models = 4 * 3 * 4 * 3
     assert sum("/retrieve/" in path for path in records) == models
     # Three attacks through two gradients, not on NUS-WIDE, for which the paper shows none.
     assert sum("/attack_retrieval/" in path for path in records) == models * 3 // 4 * 6
-    codes = [path for path in paper.files(Path("results")) if "/codes/" in str(path)]
+    codes = [path for path in all_files(paper, Path("results")) if "/codes/" in str(path)]
     assert len(codes) == models
     assert paper.retrieval("imagenet100") == paper.retrieval("nus_wide") | {"top": 1000}
     assert paper.training("imagenet100")["epochs"] == 10
@@ -59,7 +63,7 @@ def test_pictures_are_of_one_models_records(tmp_path: Path) -> None:
     def found(settings: dict[str, object]) -> list[str]:
         keys = yaml.safe_load(FASHION) | {"figures": {"retrieved": settings}}
         (tmp_path / "mine.yaml").write_text(yaml.safe_dump(keys))
-        experiment = load_experiments(tmp_path, SCHEMA)["mine"]
+        experiment = load_experiments(tmp_path)["mine"]
         return list(map(str, source_files(experiment, Path("results"), "figure", "retrieved")))
 
     start = "results/mine/attack_retrieval/fashion_mnist/lenet5"

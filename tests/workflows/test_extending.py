@@ -1,4 +1,4 @@
-"""A new rule, dataset, backbone, attack, table or figure is one file and one line in an experiment (CONTRIBUTING.md)."""
+"""A new rule, dataset, backbone, attack, table or figure is a file and a line in an experiment (CONTRIBUTING.md)."""
 
 import re
 from pathlib import Path
@@ -39,6 +39,7 @@ def test_the_examples_of_contributing_run(tmp_path: Path) -> None:
         "datasets",
         "backbones",
         "methods",
+        "settings",
         "tables",
         "figures",
     }
@@ -52,5 +53,5 @@ def test_the_examples_of_contributing_run(tmp_path: Path) -> None:
     assert set(frame.rule) == {"bp", "isf"}
     assert set(frame.attack) == {"clean", "noise"}
     assert (frame[frame.metric == "accuracy"].value > 0.8).all()
-    assert "isf" in (folder / "results/extended/tables/noise.md").read_text()
+    assert "iSF" in (folder / "results/extended/tables/noise.md").read_text()
     assert (folder / "results/extended/figures/clean.png").stat().st_size > 1000

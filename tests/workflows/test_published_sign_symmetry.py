@@ -22,7 +22,8 @@ from helpers import project, snakemake
 
 pytestmark = pytest.mark.slow
 
-N_TRAIN, N_TEST = 8, 8
+#: Images of each of CIFAR-10's five training files, and of each other split.
+N_BATCH, N_SPLIT = 2, 4
 
 CELLS = {
     "extends": "sign_symmetry",
@@ -58,7 +59,7 @@ def cifar(folder: Path) -> str:
     path = folder / "cifar-10-python.tar.gz"
     with tarfile.open(path, "w:gz") as archive:
         for name in [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]:
-            n = N_TEST if name == "test_batch" else N_TRAIN
+            n = N_SPLIT if name == "test_batch" else N_BATCH
             batch = {
                 b"data": rng.integers(0, 256, (n, 3072), dtype=np.uint8),
                 b"labels": [index % 10 for index in range(n)],
@@ -78,7 +79,7 @@ def coco(folder: Path, categories: tuple[str, ...]) -> None:
     for part in ("train2014", "val2014"):
         (folder / part).mkdir()
         images, annotations = [], []
-        for number in range(N_TRAIN):
+        for number in range(N_SPLIT):
             name = f"COCO_{part}_{number:012d}.jpg"
             Image.fromarray(rng.integers(0, 256, (60 + number, 80, 3), dtype=np.uint8)).save(folder / part / name)
             images.append({"id": number, "file_name": name})

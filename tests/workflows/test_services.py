@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ import pytest
 from creditflow.compute.container import digest_path
 from creditflow.records.record import read_record
 from creditflow.workflow.container import image_path
-from helpers import ROOT, project, snakemake
+from helpers import ROOT, project
+from helpers import snakemake as run_snakemake
 from workflows.test_sign_symmetry_workflow import TINY
 
 pytestmark = [
@@ -48,6 +50,8 @@ QUICKLY = [
     "20",
 ]
 
+#: Snakemake as users start it.
+snakemake = partial(run_snakemake, forked=False)
 
 FEWER = (
     "rules: [bp, brsf]",
@@ -95,7 +99,7 @@ def at_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_same_results(folder: Path, at_home: Path, n: int) -> None:
-    """Same numbers as outside, every one of the n records naming the image, and nothing written outside the working directory."""
+    """The n records have the same numbers as outside, and each of them names the image."""
     paths = sorted((folder / "results/tiny").glob("*/high/**/seed*.json"))
     records = [path for path in paths if {"evaluate", "attack"} & set(path.parts)]
     assert len(records) == n
@@ -139,9 +143,7 @@ def epochs_of_last_run(model: Path) -> int:
 @pytest.fixture(scope="module")
 def long_training(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose next step is a fine-tuning of 60 epochs; what it starts from was made in the container."""
-    longer = changed(
-        "finetune: {datasets: [high], settings: {epochs: 2,", "finetune: {datasets: [high], settings: {epochs: 60,"
-    )
+    longer = changed("\n  settings: {epochs: 2,", "\n  settings: {epochs: 60,")
     folder = tiny_project(tmp_path_factory.mktemp("long"), longer)
     done = snakemake(folder, "--use-apptainer", *APPTAINER, "--", "results/tiny/pretrain/small_cnn/seed0.safetensors")
     assert done.returncode == 0, done.stdout

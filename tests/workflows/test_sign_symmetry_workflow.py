@@ -29,7 +29,9 @@ rules: [bp, brsf]
 seeds: [0, 1]
 threads: 1
 pretrain: {dataset: low, settings: {epochs: 2, batch_size: 32, learning_rate: 2.0e-3}}
-finetune: {datasets: [high], settings: {epochs: 2, batch_size: 32, learning_rate: 2.0e-3, head_learning_rate: 2.0e-2, weight_decay: 5.0e-4}}
+finetune:
+  datasets: [high]
+  settings: {epochs: 2, batch_size: 32, learning_rate: 2.0e-3, head_learning_rate: 2.0e-2, weight_decay: 5.0e-4}
 gradients: [exact, feedback]
 attacks:
   fgsm: {epsilons: [0, 0.1], images: 40, batch_size: 20}
@@ -79,7 +81,8 @@ def test_everything_that_was_promised_is_there(finished: Path) -> None:
             assert (results / f"figures/{name}.{suffix}").stat().st_size > 5000
     frame = pd.read_parquet(results / "records.parquet")
     assert set(frame.experiment) == {"tiny"}
-    # Clean, three numbers after each of two epochs; FGSM twice with two epsilons, queries and zero gradients; Boundary; transfer.
+    # Clean; three numbers after each of two epochs; FGSM twice with two epsilons, queries and zero gradients;
+    # Boundary; transfer.
     assert len(frame) == 2 * 2 * (1 + 3 * 2 + 2 * 4 + 3 + 2)
     audited = pd.read_parquet(results / "audit.parquet")
     assert set(zip(audited.rule, audited.n_images, audited.n_seeds, strict=True)) == {("bp", 30, 2), ("brsf", 30, 2)}
@@ -225,9 +228,17 @@ def test_lint_is_clean() -> None:
     ("old", "new", "message"),
     [
         ("[bp, brsf]", "[bp, brfs]", "tiny.yaml: rules: unknown rule 'brfs'; did you mean 'brsf'"),
-        ("[0, 0.1]", "[0, -0.1]", "tiny.yaml: attacks.fgsm.epsilons.1: -0.1 is less than the minimum of 0"),
-        ("[0, 0.1]", "[]", "tiny.yaml: attacks.fgsm.epsilons: must not have fewer than 1 entries"),
+        ("[0, 0.1]", "[0, -0.1]", "tiny.yaml: attacks.fgsm.epsilons.1 must be at least 0, not -0.1"),
+        ("[0, 0.1]", "[]", "tiny.yaml: attacks.fgsm.epsilons must be a list of at least 1, not []"),
         ("epochs: 2", "epoch: 2", "unknown key 'epoch'; did you mean 'epochs'"),
+        (
+            "settings: {steps: 20}",
+            "settings: {stepps: 20}",
+            "tiny.yaml: attacks.boundary.settings: unknown key 'stepps'; did you mean 'steps'?",
+        ),
+        ("table3: {epsilon: 1}", "table3: {epsilo: 1}", "tiny.yaml: tables.table3: unknown key 'epsilo'; did you mean"),
+        ("seeds: [0, 1]", "seeds: [0, 010]", "tiny.yaml: line 8, column 12: '010' is in base 8 in YAML 1.1"),
+        ("threads: 1", "threads: 1\nthreads: 2", "tiny.yaml: line 10, column 1: the key 'threads' stands twice"),
     ],
 )
 def test_a_mistake_in_an_experiment_ends_before_any_job_in_one_line(
@@ -241,6 +252,20 @@ def test_a_mistake_in_an_experiment_ends_before_any_job_in_one_line(
     assert errors[0].startswith("error: ")
     assert message in errors[0]
     assert not (folder / "results").exists()
+
+
+def test_a_broken_experiment_stops_only_who_asks_for_it(tmp_path: Path) -> None:
+    folder = project(tmp_path, tiny=TINY, mine=TINY.replace("steps: 20", "stepps: 20"))
+    (folder / "config/experiments/.#mine.yaml").symlink_to("nobody@nowhere")
+    mistake = "config/experiments/mine.yaml: attacks.boundary.settings: unknown key 'stepps'; did you mean 'steps'?"
+    others = snakemake(folder, "-n", "tiny")
+    assert others.returncode == 0, others.stdout
+    assert others.stdout.count(f"warning: {mistake}; the other experiments are not affected\n") == 1
+    for target in ("mine", "prefetch_mine", "results/mine/tables/table1.csv"):
+        asked = snakemake(folder, "-n", target)
+        assert asked.returncode == 2, asked.stdout
+        assert asked.stdout.splitlines()[-1] == f"error: {mistake}"
+        assert asked.stdout.count("stepps") == 1
 
 
 @pytest.mark.parametrize(
@@ -258,10 +283,10 @@ def test_a_target_that_no_experiment_makes(finished: Path, target: str, message:
 
 
 def test_a_mistake_found_by_a_job_is_shown_and_leaves_nothing_half_written(copy: Path) -> None:
-    edit(copy, "settings: {steps: 20}", "settings: {stepps: 20}")
+    edit(copy, "boundary: {epsilons: [1.0], images: 8,", "boundary: {epsilons: [1.0], images: 100000,")
     done = snakemake(copy, "tiny")
     assert done.returncode != 0
-    assert "error: settings of attack boundary: unknown key 'stepps'; did you mean 'steps'?" in done.stdout
+    assert "error: 100000 images to attack, but the test split has " in done.stdout
     assert not list(copy.glob("results/tiny/attack/**/boundary/**/*.part"))
     assert "attack" in planned(copy, "tiny")
 
@@ -293,7 +318,7 @@ LONG = "results/tiny/evaluate/high/small_cnn/brsf/seed0.json"
 def long_job(copy: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
     """A Snakemake in the middle of fine-tuning: the first checkpoint is there."""
     edit(copy, "weight_decay: 5.0e-4", "weight_decay: 4.0e-4")
-    edit(copy, "finetune: {datasets: [high], settings: {epochs: 2", "finetune: {datasets: [high], settings: {epochs: 8")
+    edit(copy, "\n  settings: {epochs: 2,", "\n  settings: {epochs: 8,")
     command = [sys.executable, "-m", "snakemake", "--cores", "1", LONG]
     with (copy / "first.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=copy, stdout=log, stderr=log, start_new_session=True)

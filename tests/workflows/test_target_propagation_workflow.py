@@ -1,4 +1,4 @@
-"""The target-propagation experiment's MNIST, Frozen-MNIST, CIFAR-10 and CNN paths, end to end on tiny files in the true formats."""
+"""The target-propagation experiment on tiny files in the true formats: MNIST, Frozen-MNIST, CIFAR-10, and the CNN."""
 
 import hashlib
 import re
@@ -15,7 +15,7 @@ from creditflow.models.storage import load_model
 from creditflow.populations.network import initial_parameters
 from creditflow.populations.storage import load_population
 from creditflow.records.record import read_record
-from data.test_datasets import cifar10, mnist
+from formats import cifar10, mnist
 from helpers import project, snakemake, stage
 
 pytestmark = pytest.mark.slow

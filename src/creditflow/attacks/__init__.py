@@ -1,1 +1,1 @@
-"""Attacks: each method is a file in `methods/` or `hashing/` and only proposes images; one judge decides for all of them."""
+"""Attacks: each method, a file in `methods/` or `hashing/`, only proposes images; one judge decides for all."""

@@ -1,9 +1,9 @@
-"""What an attack is: it proposes perturbed images; whether they fool the model is judged elsewhere, in one place."""
+"""What an attack is: it proposes perturbed images. Whether they fool the model is judged elsewhere, in one place."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,23 @@ from creditflow.data.prepared import Subset
 Norm = Literal["linf", "l2", "l0"]
 
 
+class Loss(Protocol):
+    """What an attack ascends."""
+
+    def __call__(self, logits: Tensor, labels: Tensor, /) -> Tensor:
+        """Returns the loss (N,) of logits (N, K), for labels int64 (N,) or uint8 zeros and ones (N, K)."""
+
+
+class Views(Protocol):
+    """Makes views of a model: all compute the same outputs, and each draws the rule's random feedback weights anew."""
+
+    def __call__(self, n: int, /) -> Sequence[nn.Module]:
+        """Returns n views."""
+
+
 @dataclass(frozen=True)
 class Pool:
-    """Further images, and what the model says of them, int64 (M,)."""
+    """Further images, and the classes int64 (M,) that the model predicts for them."""
 
     data: Subset
     predictions: Tensor
@@ -28,14 +42,13 @@ class Problem:
     """One batch to attack.
 
     Attributes:
-        model: in eval mode, images in [0, 1] to logits; its parameters require no gradient.
+        model: in eval mode, from images in [0, 1] to logits; its parameters require no gradient.
         images: float32 (N, C, H, W) in [0, 1].
         labels: int64 (N,), or uint8 zeros and ones (N, K).
-        pool: where a decision-based attack may start.
+        pool: images from which a decision-based attack may start.
         surrogate: another model of the same task, for attacks that transfer from it.
-        views: n -> n views of the model, whose backward draws the rule's random feedback weights anew; the model itself
-            where nothing is drawn. All views compute the same outputs.
-        loss: (logits, labels) -> the loss (N,) that the attack ascends.
+        views: views of the model with other draws of its feedback weights; None where nothing is drawn.
+        loss: the loss that the attack ascends.
     """
 
     model: nn.Module
@@ -43,8 +56,8 @@ class Problem:
     labels: Tensor
     pool: Pool | None = None
     surrogate: nn.Module | None = None
-    views: Callable[[int], Sequence[nn.Module]] | None = None
-    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropies
+    views: Views | None = None
+    loss: Loss = cross_entropies
 
     @cached_property
     def logits(self) -> Tensor:
@@ -81,9 +94,9 @@ class Candidates:
 
     Attributes:
         images: one tensor (N, C, H, W) per epsilon, within epsilon of the originals.
-        distance: (N,) smallest perturbation found, for attacks that look for it; inf where none was found.
-        failed: number of images the attack could not start on; they are proposed unchanged.
-        lowest: least value of a pixel that they may have; below 0 only where an attack regenerates numbers that were made so.
+        distance: size (N,) of the smallest perturbation found, for attacks that look for it; inf where none was found.
+        failed: number of images that the attack could not start on; they are proposed unchanged.
+        lowest: least value that a pixel may have; below 0 only for attacks that regenerate numbers made so.
     """
 
     images: Sequence[Tensor]
@@ -92,26 +105,32 @@ class Candidates:
     lowest: float = 0.0
 
 
+class Propose(Protocol):
+    """The method of an attack."""
+
+    def __call__(self, problem: Problem, epsilons: Sequence[float], settings: Any, /) -> Candidates:
+        """Returns perturbed images for each epsilon; `settings` is the `Settings` of the attack's settings file."""
+
+
 @dataclass(frozen=True)
 class Attack:
     """An attack method.
 
     Attributes:
-        norm: of the perturbation, over all pixels of an image.
+        norm: the norm that bounds the perturbation, over all pixels of an image.
         uses_gradient: whether the attacker differentiates the model, and so has to be told through which weights.
-        settings: dataclass of its parameters.
-        propose: (problem, epsilons, settings) -> candidates.
+        propose: makes the candidates.
         uses_surrogate: whether it needs `problem.surrogate`.
         uses_pool: whether it needs `problem.pool`.
-        multi_label: whether it can attack images of several labels, where it has to leave all of them.
-        loss: what it ascends; guards look at this loss's gradient. None if it has none that says something at the image itself.
+        multi_label: whether it can attack images of several labels; it then has to leave all of them.
+        loss: what it ascends; guards look at the gradient of this loss. None if the attack has no loss whose gradient
+            at the image itself says something.
     """
 
     norm: Norm
     uses_gradient: bool
-    settings: type[Any]
-    propose: Callable[[Problem, Sequence[float], Any], Candidates]
+    propose: Propose
     uses_surrogate: bool = False
     uses_pool: bool = False
     multi_label: bool = False
-    loss: Callable[[Tensor, Tensor], Tensor] | None = cross_entropies
+    loss: Loss | None = cross_entropies

@@ -21,24 +21,24 @@ class LeavesItsLabels(foolbox.criteria.Misclassification):
 
 
 class TargetsLoss:
-    """Mixed into foolbox's gradient attacks: the loss is the one that the model was trained with."""
+    """A mixin for foolbox's gradient attacks: they ascend the loss that the model was trained with."""
 
     def get_loss_fn(self, model: foolbox.models.Model, labels: ep.Tensor) -> Callable[[ep.Tensor], ep.Tensor]:
-        """Returns images -> summed cross-entropy (`targets`)."""
+        """Returns the function images -> cross-entropy, summed over the batch."""
         return lambda inputs: ep.astensor(cross_entropy(model(inputs).raw, labels.raw, reduction="none")).sum()
 
 
 def wrap(model: nn.Module, images: Tensor) -> foolbox.PyTorchModel:
-    """Returns foolbox's view of a model on images in [0, 1]; the device is given, as foolbox would choose its own."""
+    """Returns foolbox's view of a model on images in [0, 1]; it runs where the images are."""
     return foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)
 
 
 def fixed_epsilon(
     attack: foolbox.attacks.base.FixedEpsilonAttack, problem: Problem, epsilons: Sequence[float]
 ) -> Candidates:
-    """Runs an attack that spends a given epsilon: one run per epsilon, judged by our judge only.
+    """Runs an attack that spends a given epsilon, once per epsilon. Only our judge decides whether it succeeded.
 
-    foolbox's own call would ask the model once more at every epsilon whether the attack succeeded.
+    A call of the attack would ask the model once more at every epsilon whether it succeeded; `run` does not.
     """
     fmodel, images = wrap(problem.model, problem.images), ep.astensor(problem.images)
     criterion = LeavesItsLabels(problem.labels)
@@ -46,8 +46,8 @@ def fixed_epsilon(
     def proposal(epsilon: float) -> Tensor:
         if epsilon == 0 and not getattr(attack, "random_start", True):
             return problem.images
-        found = attack.run(fmodel, images, criterion, epsilon=epsilon)
-        clipped: Tensor = attack.distance.clip_perturbation(images, found, epsilon).raw
+        perturbed = attack.run(fmodel, images, criterion, epsilon=epsilon)
+        clipped: Tensor = attack.distance.clip_perturbation(images, perturbed, epsilon).raw
         return clipped
 
     return Candidates([proposal(epsilon) for epsilon in epsilons])
@@ -56,10 +56,10 @@ def fixed_epsilon(
 def smallest_l2(
     attack: foolbox.attacks.base.MinimizationAttack, problem: Problem, epsilons: Sequence[float]
 ) -> Candidates:
-    """Runs an attack that looks for the smallest L2 perturbation, from starting points of other images.
+    """Runs an attack that looks for the smallest L2 perturbation and starts from other images.
 
-    For each epsilon foolbox shortens the perturbation that it found to that length; whether the shortened one still
-    fools the model is for the judge to see.
+    For each epsilon foolbox shortens the perturbation that it found to that length. The judge decides whether the
+    shortened one still fools the model.
     """
     assert problem.pool is not None
     starts, can_start = starting_points(problem, problem.pool)
@@ -71,33 +71,32 @@ def smallest_l2(
         raw, clipped, _ = attack(
             wrap(problem.model, images), images, criterion, epsilons=list(epsilons), starting_points=starts[can_start]
         )
-        for target, found in zip(proposed, clipped, strict=True):
-            target[can_start] = found
+        for proposal, perturbed in zip(proposed, clipped, strict=True):
+            proposal[can_start] = perturbed
         distance[can_start.cpu()] = (raw[0] - images).flatten(1).norm(dim=1).cpu()
     return Candidates(proposed, distance, failed=int((~can_start).sum()))
 
 
 def starting_points(problem: Problem, pool: Pool, n_noise: int = 64) -> tuple[Tensor, Tensor]:
-    """Returns for each image a starting point that the model gives another label, and where there is one.
+    """Returns for each image a starting point with another label (N, C, H, W), and whether there is one (N,).
 
-    It is the nearest such image (L2) of the pool, else the nearest such of `n_noise` images of uniform noise. Noise alone,
-    foolbox's default, is one class to most models: images of that class would have no start.
+    It is the nearest such image (L2) of the pool, else the nearest such one of `n_noise` images of uniform noise.
+    foolbox starts from noise alone. Most models give noise one class, so that images of this class would have no start.
     """
-    nearest, found = _nearest_of_pool(problem, pool)
-    if not bool(found.all()):
+    nearest, exists = _nearest_of_pool(problem, pool)
+    if not bool(exists.all()):
         noise = torch.rand((n_noise, *problem.images.shape[1:]), device=problem.images.device)
         with torch.no_grad():
             predictions = problem.model(noise).argmax(1)
         distances = _distances(problem, noise, predictions)
         fallback = distances.min(dim=1)
-        works = fallback.values.isfinite()
-        nearest[~found] = noise[fallback.indices][~found]
-        found = found | works
-    return nearest, found
+        nearest[~exists] = noise[fallback.indices][~exists]
+        exists = exists | fallback.values.isfinite()
+    return nearest, exists
 
 
 def _nearest_of_pool(problem: Problem, pool: Pool) -> tuple[Tensor, Tensor]:
-    # In parts: a test split of full-size images would not fit into memory as floats.
+    # The pool is read in parts, because a test split of full-size images would not fit into memory as floats.
     best = torch.full((len(problem.images),), float("inf"), device=problem.images.device)
     nearest = problem.images.clone()
     everything = pool.data.in_order()
@@ -110,6 +109,6 @@ def _nearest_of_pool(problem: Problem, pool: Pool) -> tuple[Tensor, Tensor]:
 
 
 def _distances(problem: Problem, images: Tensor, predictions: Tensor) -> Tensor:
-    """Returns L2 distances (N, M) to other images, infinite where their prediction is a label of the attacked one."""
+    """Returns L2 distances (N, M) to other images, infinite where their prediction is a label of the attacked image."""
     distances = torch.cdist(problem.images.flatten(1), images.flatten(1))
     return distances.masked_fill(holds_for_all(predictions, problem.labels), float("inf"))

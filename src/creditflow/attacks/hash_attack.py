@@ -1,9 +1,8 @@
-"""What an attack on hash codes is, what its problem is, and the surrogates of a code that such attacks share."""
+"""What an attack on hash codes is, what problem it gets, and what such attacks share."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,21 +10,29 @@ from torch import Tensor, nn
 from creditflow.compute import randomness
 from creditflow.retrieval.codes import hash_codes
 
-#: Sharpness alpha of tanh(alpha f), by tenths of the iterations: as in the reference implementations, made for 2,000 of them.
+#: Sharpness alpha of tanh(alpha f) for each tenth of the iterations, as in the reference implementations, which run
+#: 2,000.
 _SHARPNESS = (0.1, 0.1, 0.1, 0.1, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+
+
+class HashLoss(Protocol):
+    """What an attack on hash codes descends."""
+
+    def __call__(self, outputs: Tensor, images: Tensor, /) -> Tensor:
+        """Returns the loss (N,) of outputs (N, K) at images (N, C, H, W)."""
 
 
 @dataclass(frozen=True)
 class HashProblem:
-    """One batch of queries to attack; non-targeted: their codes are to leave where they are.
+    """One batch of queries to attack without a target: their codes are to move away from where they are.
 
     Attributes:
-        model: in eval mode, images in [0, 1] to outputs f (N, K); its parameters require no gradient.
+        model: in eval mode, from images in [0, 1] to outputs f (N, K); its parameters require no gradient.
         images: float32 (N, C, H, W) in [0, 1].
         labels: int64 (N,), or zeros and ones (N, C).
-        train_codes, train_labels: codes int8 (M, K) of the training images and their labels, for attacks that know them.
-        names: (seed, number of the image), from which each image's random numbers follow.
-        zero_gradients: for each gradient that was taken, the share of images for which it was exactly zero.
+        train_codes, train_labels: codes int8 (M, K) and labels of the training images, for attacks that know them.
+        names: (seed, number of the image), from which the random numbers of each image follow.
+        zero_gradients: for each gradient that was computed, the share of images for which it was exactly zero.
     """
 
     model: nn.Module
@@ -38,10 +45,10 @@ class HashProblem:
 
     @cached_property
     def noise(self) -> Tensor:
-        """Uniform in [-1, 1], (N, C, H, W): an image's own, whatever batch it is in."""
-        one = self.images[0]
-        drawn = [torch.rand(one.shape, generator=randomness.generator("hash attack", *names)) for names in self.names]
-        return (2 * torch.stack(drawn) - 1).to(one.device)
+        """Noise (N, C, H, W), uniform in [-1, 1]; an image's noise does not depend on its batch."""
+        shape = self.images.shape[1:]
+        drawn = [torch.rand(shape, generator=randomness.generator("hash attack", *names)) for names in self.names]
+        return (2 * torch.stack(drawn) - 1).to(self.images.device)
 
     @cached_property
     def outputs(self) -> Tensor:
@@ -64,8 +71,8 @@ class HashProblem:
             shared = (self.labels.float() @ self.train_labels.float().T) > 0
         return shared.to(self.outputs.dtype)
 
-    def gradient_of(self, loss: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Tensor:
-        """Returns the gradient (N, C, H, W) of a loss of (outputs (N, K), images) at images x, each image's its own."""
+    def gradient_of(self, loss: HashLoss, x: Tensor) -> Tensor:
+        """Returns the gradient (N, C, H, W) of each image's loss at images x (N, C, H, W)."""
         x = x.detach().requires_grad_()
         with torch.enable_grad():
             # A sum, not a mean: what happens to an image must not depend on how many others are in its batch.
@@ -74,25 +81,30 @@ class HashProblem:
         return gradient
 
 
+class HashPropose(Protocol):
+    """The method of an attack on hash codes."""
+
+    def __call__(self, problem: HashProblem, epsilon: float, settings: Any, /) -> Tensor:
+        """Returns images (N, C, H, W) within epsilon of the originals; `settings` is the attack's `Settings`."""
+
+
 @dataclass(frozen=True)
 class HashAttack:
-    """An attack on hash codes; it proposes perturbed images for each epsilon, whose codes are judged elsewhere.
+    """An attack on hash codes. It proposes perturbed images for each epsilon, whose codes are judged elsewhere.
 
     Attributes:
-        norm: of the perturbation.
-        settings: dataclass of its parameters.
-        propose: (problem, epsilon, settings) -> images (N, C, H, W) within epsilon of the originals.
+        norm: the norm that bounds the perturbation.
+        propose: makes the perturbed images.
         uses_gradient: whether the attacker differentiates the model.
     """
 
     norm: Literal["linf"]
-    settings: type[Any]
-    propose: Callable[[HashProblem, float, Any], Tensor]
+    propose: HashPropose
     uses_gradient: bool
 
 
 def sharpness(iteration: int, iterations: int) -> float:
-    """Returns alpha for an iteration 0, 1, ... of so many."""
+    """Returns the sharpness alpha of iteration 0, 1, ..., iterations - 1."""
     return _SHARPNESS[min(len(_SHARPNESS) * iteration // iterations, len(_SHARPNESS) - 1)]
 
 

@@ -1,6 +1,6 @@
-"""The entry point: attack a model at all epsilons, and judge what the attack proposes."""
+"""The entry point of attacks on classifiers: attack a model at all epsilons, and judge what the attack proposes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from creditflow.attacks import guards
-from creditflow.attacks.attack import Attack, Norm, Pool, Problem
+from creditflow.attacks.attack import Attack, Norm, Pool, Problem, Views
+from creditflow.attacks.epsilons import check_epsilons
 from creditflow.attacks.foolbox_adapter import wrap
 from creditflow.compute import randomness
 from creditflow.core import plugins
@@ -25,13 +26,13 @@ class AttackResult:
     """Outcomes of one attack on one model, on the CPU.
 
     Attributes:
-        correct: bool (K, N), the true label survives at epsilon k.
+        correct: bool (K, N), whether the model still predicts the true label of image n at epsilon k.
         perturbation: float32 (K, N), size of what was tried, in the attack's norm.
-        distance: float32 (N,) smallest successful perturbation, for attacks that look for it.
-        clean_correct: bool (N,), before the attack.
-        failed: images that the attack could not start on (they count as correct if they were).
+        distance: float32 (N,), size of the smallest successful perturbation, for attacks that look for it.
+        clean_correct: bool (N,), the same as `correct` before the attack.
+        failed: number of images that the attack could not start on; they count as correct if they were.
         queries_per_image: forward passes per image that the attack itself made.
-        checks: what the guards saw, for the record: shares of images, counts and accuracies.
+        checks: what the guards measured, for the record: shares of images, counts and accuracies.
     """
 
     correct: Tensor
@@ -48,7 +49,7 @@ class Helpers:
     """What an attack may use beside the model; see `Problem`."""
 
     surrogate: nn.Module | None = None
-    views: Callable[[int], Sequence[nn.Module]] | None = None
+    views: Views | None = None
 
 
 def get_attack(name: str) -> Attack:
@@ -91,7 +92,28 @@ def run_attack(
             the clean accuracy: the numbers would mean nothing.
     """
     helpers = helpers or Helpers()
-    guards.check_epsilons(list(epsilons))
+    _check_task(attack, data, epsilons, helpers)
+    results, observed, n_classes = [], [], 0
+    with ExitStack() as stack:
+        for network in [model, *([helpers.surrogate] if helpers.surrogate else [])]:
+            stack.enter_context(frozen(network))
+        counter = stack.enter_context(_count_queries(model))
+        stack.enter_context(randomness.global_seed("attack", seed))
+        pool = _pool(model, data) if attack.uses_pool else None
+        views, loss = _counted(helpers.views, counter), attack.loss or cross_entropies
+        for images, labels in data.batches(chosen.split(batch_size)):
+            problem = Problem(model, images, labels, pool, helpers.surrogate, views, loss)
+            guards.check_outputs(problem.logits)
+            n_classes = problem.n_classes
+            results.append(_attack_batch(attack, settings, problem, epsilons, counter))
+            observed.append(guards.observe(problem, gradient=attack.uses_gradient and attack.loss is not None))
+    signs = {name: torch.cat([batch[name] for batch in observed]) for name in observed[0]}
+    labels = data.labels[chosen.to(data.labels.device)].cpu()
+    return _join(results, guards.summarise(signs) | _counts(attack, epsilons, results, labels, n_classes))
+
+
+def _check_task(attack: Attack, data: Subset, epsilons: Sequence[float], helpers: Helpers) -> None:
+    check_epsilons(epsilons)
     if not isinstance(data.images, ImageFiles):
         guards.check_images(data.images)
     if data.multi_label and not attack.multi_label:
@@ -100,29 +122,15 @@ def run_attack(
         )
     if attack.uses_surrogate and helpers.surrogate is None:
         raise UserError("this attack transfers images from another model: give it a surrogate")
-    results, seen, n_classes = [], [], 0
-    with ExitStack() as stack:
-        for one in [model, *([helpers.surrogate] if helpers.surrogate else [])]:
-            stack.enter_context(frozen(one))
-        counter = stack.enter_context(_count_queries(model))
-        stack.enter_context(randomness.global_seed("attack", seed))
-        pool = _pool(model, data) if attack.uses_pool else None
-        for images, labels in data.batches(chosen.split(batch_size)):
-            views, loss = _counted(helpers.views, counter), attack.loss or cross_entropies
-            problem = Problem(model, images, labels, pool, helpers.surrogate, views, loss)
-            guards.check_outputs(problem.logits)
-            n_classes = problem.n_classes
-            results.append(_attack_batch(attack, settings, problem, epsilons, counter))
-            seen.append(guards.observe(problem, gradient=attack.uses_gradient and attack.loss is not None))
-    joined = {name: torch.cat([one[name] for one in seen]) for name in seen[0]}
-    labels = data.labels[chosen.to(data.labels.device)].cpu()
-    return _join(results, guards.summarise(joined) | _counts(attack, epsilons, results, labels, n_classes))
 
 
 def _counts(
     attack: Attack, epsilons: Sequence[float], results: Sequence[AttackResult], labels: Tensor, n_classes: int
 ) -> dict[str, Any]:
-    """Returns what else a reader has to know: images to attack, classes without any, and whether epsilon 0.5 falls short."""
+    """Returns what else a reader has to know.
+
+    This is how many images there were to attack, which classes have none, and whether epsilon 0.5 falls short.
+    """
     clean = torch.cat([result.clean_correct for result in results])
     counted = per_class(labels, n_classes)
     counts: dict[str, Any] = {
@@ -132,7 +140,7 @@ def _counts(
         "failed_starts": sum(result.failed for result in results),
     }
     if attack.norm == "linf" and max(epsilons) >= 0.5:
-        # At 0.5 all images can be made the same grey: an attack that leaves more than one class right was not strong enough.
+        # At 0.5 all images can be made the same grey. If more than one class is right then, the attack was too weak.
         left = torch.cat([result.correct[-1] for result in results])
         counts["above_chance_at_half"] = int(left.sum()) > int(counted.max())
     return counts
@@ -169,8 +177,9 @@ def _attack_batch(
 
 def _compare_with_foolbox(problem: Problem, clean: Tensor) -> None:
     theirs = foolbox.accuracy(wrap(problem.model, problem.images), problem.images, problem.labels)
-    if abs(theirs - float(clean.float().mean())) > 1e-6:
-        raise RuntimeError(f"foolbox measures clean accuracy {theirs}, we {float(clean.float().mean())}")
+    ours = float(clean.float().mean())
+    if abs(theirs - ours) > 1e-6:
+        raise RuntimeError(f"foolbox measures a clean accuracy of {theirs}, the judge one of {ours}")
 
 
 def perturbation_size(delta: Tensor, norm: Norm) -> Tensor:
@@ -187,7 +196,7 @@ def _judge(problem: Problem, images: Tensor) -> Tensor:
 
 
 def check_bounds(images: Tensor, size: Tensor, epsilon: float, lowest: float = 0.0) -> None:
-    """Raises RuntimeError if proposed images (N, C, H, W) or the sizes of their perturbations (N,) are out of bounds."""
+    """Raises RuntimeError if proposed images (N, C, H, W), or the sizes (N,) of perturbations, break their bounds."""
     if not bool(images.isfinite().all()) or float(images.min()) < lowest or float(images.max()) > 1:
         raise RuntimeError(f"the attack proposed pixels outside [{lowest:g}, 1] at epsilon {epsilon}")
     # Adding and subtracting float32 pixels rounds at about 1e-7 per pixel.
@@ -212,7 +221,7 @@ def _join(results: Sequence[AttackResult], checks: dict[str, Any]) -> AttackResu
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Eval mode, and parameters that need no gradient: none is computed for them, none is left in `.grad`."""
+    """Puts a model in eval mode, without gradients of its parameters; at the end modes and flags are restored."""
     modes = {module: module.training for module in model.modules()}
     flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
     model.eval().requires_grad_(False)
@@ -244,14 +253,12 @@ def _count_queries(model: nn.Module) -> Iterator[_Counter]:
         handle.remove()
 
 
-def _counted(
-    views: Callable[[int], Sequence[nn.Module]] | None, counter: _Counter
-) -> Callable[[int], Sequence[nn.Module]] | None:
-    """Counts what an attack asks of a model's views, too."""
+def _counted(views: Views | None, counter: _Counter) -> Views | None:
+    """Returns views whose queries are counted, too."""
     if views is None:
         return None
 
-    def counted(n: int) -> Sequence[nn.Module]:
+    def counted(n: int, /) -> Sequence[nn.Module]:
         made = views(n)
         for view in made:
             view.register_forward_hook(counter.hook)

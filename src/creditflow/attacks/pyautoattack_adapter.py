@@ -1,6 +1,6 @@
-"""Runs pyautoattack's attacks, at one epsilon at a time, on a Problem."""
+"""Runs pyautoattack's attacks on a Problem, at one epsilon at a time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -11,19 +11,29 @@ from creditflow.core.errors import UserError
 
 
 class _Perturbs(Protocol):
-    def perturb(self, x: Tensor, y: Tensor) -> Tensor: ...
+    """An attack of pyautoattack."""
+
+    def perturb(self, x: Tensor, y: Tensor) -> Tensor:
+        """Returns perturbed images (N, C, H, W) for images x and labels y (N,)."""
 
 
-def fixed_epsilon(make: Callable[[float, int], _Perturbs], problem: Problem, epsilons: Sequence[float]) -> Candidates:
-    """Runs `make(epsilon, seed)` at each epsilon; an image that stays correct is proposed unchanged, as the library returns it."""
+class _Make(Protocol):
+    """Sets an attack up."""
+
+    def __call__(self, epsilon: float, seed: int, /) -> _Perturbs:
+        """Returns the attack at one epsilon; it seeds torch's global generator itself."""
+
+
+def fixed_epsilon(make: _Make, problem: Problem, epsilons: Sequence[float]) -> Candidates:
+    """Runs an attack at each epsilon; the library returns an image unchanged that stays correct."""
 
     def proposal(epsilon: float) -> Tensor:
-        seed = int(torch.randint(2**31, ()))  # the library seeds torch's global generator itself
+        seed = int(torch.randint(2**31, ()))
         if epsilon == 0:
             return problem.images
-        found = make(epsilon, seed).perturb(problem.images, problem.labels).detach()
-        # Its projections round; ours must keep the promise that the judge checks.
-        return found.clamp(problem.images - epsilon, problem.images + epsilon).clamp(0, 1)
+        perturbed = make(epsilon, seed).perturb(problem.images, problem.labels).detach()
+        # The library's projections round a little beyond epsilon, which the judge does not accept.
+        return perturbed.clamp(problem.images - epsilon, problem.images + epsilon).clamp(0, 1)
 
     return Candidates([proposal(epsilon) for epsilon in epsilons])
 

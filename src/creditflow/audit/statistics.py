@@ -41,20 +41,21 @@ def resampled_means(correct: NDArray[Any]) -> NDArray[np.float64]:
     return sums / correct.size
 
 
-#: Outcomes (seeds, images) of a model, and of the one it is compared with.
+#: Outcomes (seeds, images) of a model, and of the model with which it is compared.
 Pair = tuple[NDArray[np.bool_], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Accuracy of one model less that of another, both measured by the same seeds on the same images.
+    """Accuracy of one model minus that of another. Both were measured with the same seeds on the same images.
 
     Attributes:
         value, low, high: the mean and its 95% interval.
-        p_images: McNemar's exact test over images: are more won, by most seeds, than lost? Images are the pairs, as one image's
-            outcomes in several seeds are not independent of each other.
-        p_seeds: Student's t-test over the seeds' differences, with a standard deviation of one image where they are all equal; NaN
-            with one seed, which says nothing of other seeds.
+        p_images: p-value of McNemar's exact test over images. An image is won if more seeds of the first model than of
+            the second classify it correctly, and lost in the opposite case. Images are the pairs of the test, because
+            the outcomes of one image in several seeds are not independent of each other.
+        p_seeds: p-value of Student's t-test over the differences of single seeds. If all of them are equal, the test
+            uses a standard deviation of one image. NaN with one seed, which says nothing of other seeds.
     """
 
     value: float
@@ -64,36 +65,37 @@ class Difference:
     p_seeds: float
 
 
-def paired_difference(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> Difference:
-    """Compares outcomes (seeds, images); the interval is a two-way bootstrap in which both are resampled alike.
+def paired_difference(outcomes: NDArray[np.bool_], reference: NDArray[np.bool_]) -> Difference:
+    """Compares a model's outcomes (seeds, images) with those of a reference.
 
-    Raises ValueError if the shapes differ or there is no outcome.
+    The interval is a two-way bootstrap in which both are resampled alike. Raises ValueError if the shapes differ or
+    there is no outcome.
     """
-    if one.shape != other.shape or one.size == 0:
-        raise ValueError(f"outcomes of shapes {one.shape} and {other.shape} cannot be paired")
+    if outcomes.shape != reference.shape or outcomes.size == 0:
+        raise ValueError(f"outcomes of shapes {outcomes.shape} and {reference.shape} cannot be paired")
     tail = (1 - LEVEL) / 2
-    low, high = np.quantile(resampled_means(one) - resampled_means(other), [tail, 1 - tail])
-    balance = one.sum(0, dtype=np.int64) - other.sum(0, dtype=np.int64)
+    low, high = np.quantile(resampled_means(outcomes) - resampled_means(reference), [tail, 1 - tail])
+    balance = outcomes.sum(0, dtype=np.int64) - reference.sum(0, dtype=np.int64)
     won, lost = int((balance > 0).sum()), int((balance < 0).sum())
     p_images = float(mcnemar([[0, won], [lost, 0]], exact=True).pvalue) if won + lost else 1.0
     return Difference(
-        float(one.mean() - other.mean()),
+        float(outcomes.mean() - reference.mean()),
         float(low),
         float(high),
         p_images,
-        _seeds_test(one.mean(1) - other.mean(1), one.shape[1]),
+        _seeds_test(outcomes.mean(1) - reference.mean(1), outcomes.shape[1]),
     )
 
 
 def lost_gain(claim: Pair, worst: Pair) -> tuple[float, float, float]:
-    """Returns how much of a difference is lost from one attack to another, with its 95% interval.
+    """Returns how much of a difference is lost from one attack (`claim`) to another (`worst`), and its 95% interval.
 
-    Each pair holds the outcomes (seeds, images) of a model and of the one it is compared with; all are resampled alike.
+    Each pair holds the outcomes (seeds, images) of a model and of its reference. All four are resampled alike.
     """
     tail = (1 - LEVEL) / 2
-    means = [resampled_means(one) - resampled_means(other) for one, other in (claim, worst)]
+    means = [resampled_means(outcomes) - resampled_means(reference) for outcomes, reference in (claim, worst)]
     low, high = np.quantile(means[0] - means[1], [tail, 1 - tail])
-    values = [float(one.mean() - other.mean()) for one, other in (claim, worst)]
+    values = [float(outcomes.mean() - reference.mean()) for outcomes, reference in (claim, worst)]
     return values[0] - values[1], float(low), float(high)
 
 
@@ -101,7 +103,8 @@ def _seeds_test(differences: NDArray[np.float64], n_images: int) -> float:
     if len(differences) < 2:
         return float("nan")
     if np.ptp(differences) < 1e-12:
-        # Seeds that agree to the image would make the test certain, though accuracies come in steps of an image: their spread is one.
+        # The seeds agree, so that their standard deviation is 0 and the test would be certain. But accuracies come in
+        # steps of one image: one image stands for the standard deviation.
         statistic = abs(differences.mean()) * n_images * np.sqrt(len(differences))
         return float(2 * student_t.sf(statistic, len(differences) - 1))
     return float(ttest_1samp(differences, 0).pvalue)

@@ -1,4 +1,7 @@
-"""The robustness audit: each rule against backpropagation, by the worst case over a set of attacks. Rules: docs/audit.md."""
+"""The robustness audit compares each rule with backpropagation, by the worst case over a set of attacks.
+
+docs/audit.md explains it and lists the literature.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,21 +12,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from creditflow.audit.outcomes import Condition, Outcomes, decided_by, guards, hides_gradient, worst_case
 from creditflow.audit.statistics import Difference, holm, lost_gain, paired_difference, two_way_interval
 from creditflow.core.errors import UserError
-from creditflow.records.guards import fired
 from creditflow.records.record import Record
 
 Verdict = Literal["more robust", "no difference", "less robust", "masked"]
 
 ALPHA = 0.05
 REFERENCE = "bp"
-
-#: Attack and attacker's gradient.
-Condition = tuple[str, str]
-
-#: outcomes (seeds, images) by condition.
-Outcomes = Mapping[Condition, NDArray[np.bool_]]
 
 COLUMNS = [
     "dataset",
@@ -65,13 +62,15 @@ class Comparison:
 
     @property
     def sign(self) -> int:
-        """1 or -1 where interval, adjusted p-value and the spread between seeds all exclude zero; else 0."""
-        found = self.difference
-        if (
-            self.p >= ALPHA or found.p_seeds >= ALPHA
-        ):  # NaN, with one seed, is no veto: the audit then speaks of these networks
+        """The sign of the difference, 1 or -1, if all three tests exclude zero; otherwise 0.
+
+        They are the interval, the adjusted p-value over images, and the p-value over seeds. With one seed there is no
+        p-value over seeds (it is NaN): the other two decide, and the verdict holds for these networks only.
+        """
+        difference = self.difference
+        if self.p >= ALPHA or difference.p_seeds >= ALPHA:
             return 0
-        return int(found.low > 0) - int(found.high < 0)
+        return int(difference.low > 0) - int(difference.high < 0)
 
 
 def verdict(
@@ -82,11 +81,15 @@ def verdict(
     hidden: bool = False,
     reference_hidden: bool = False,
 ) -> Verdict:
-    """Returns what the comparisons say.
+    """Returns what the comparisons of a rule with the reference say.
 
-    `claim` compares under the attack that a claim of robustness rests on; `claim_is_lost`: the interval of what the worst
-    case takes away from it excludes zero. `hidden`, `reference_hidden`: attacks that use no gradient of the model beat
-    those that do, so that its worst case is not known as well as the other's.
+    Args:
+        claim: the comparison under the attack on which a claim of robustness rests.
+        worst: the comparison in the worst case over all attacks.
+        claim_is_lost: whether the worst case takes away a part of the claim's difference whose interval is above zero.
+        hidden: whether the rule hides its gradient (`hides_gradient`). Its worst case is then known less well than the
+            reference's, so that a better one proves nothing.
+        reference_hidden: the same for the reference.
     """
     if worst.sign > 0 and not hidden:
         return "more robust"
@@ -96,22 +99,32 @@ def verdict(
 
 
 def audit(records: Sequence[Record], settings: Mapping[str, Any]) -> pd.DataFrame:
-    """Returns one row per dataset, backbone, rule and epsilon; see `COLUMNS`, and "accuracy <attack> <gradient>".
+    """Audits the records of an experiment.
 
-    `settings` are an experiment's `audit` keys. All accuracies of a row are measured on the images that every attack
-    met. A rule with fewer seeds than the reference is compared with the reference's models of these seeds. Raises UserError if there are
-    no such images, or a rule has a seed that the reference lacks.
+    All accuracies of a row are measured on the images that every attack of the audit met. A rule with fewer seeds than
+    the reference is compared with the reference's models of these seeds.
+
+    Args:
+        records: all records of the experiment.
+        settings: the experiment's `audit` keys: `attacks`, `epsilons` and `claim`.
+
+    Returns:
+        A row per dataset, backbone, rule and epsilon. Its columns are `COLUMNS` and, for each attack and attacker's
+        gradient, "accuracy <attack> <gradient>".
+
+    Raises:
+        UserError: if the attacks have no image in common, or a rule has a seed that the reference does not have.
     """
     cells: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         cells.setdefault((record.keys.dataset, record.keys.backbone), []).append(record)
-    # Datasets that no attack of the audit looks at have clean records only.
+    # A dataset that no attack of the audit attacks has clean records only; it has no rows.
     cells = {
         place: members
         for place, members in cells.items()
-        if any(one.keys.attack in settings["attacks"] for one in members)
+        if any(record.keys.attack in settings["attacks"] for record in members)
     }
-    rows = [row for (_, _), members in sorted(cells.items()) for row in _cell(members, settings)]
+    rows = [row for _, members in sorted(cells.items()) for row in _cell(members, settings)]
     _adjust(rows)
     frame = pd.DataFrame(rows)
     return frame[COLUMNS + [column for column in frame if column not in COLUMNS]]
@@ -119,7 +132,7 @@ def audit(records: Sequence[Record], settings: Mapping[str, Any]) -> pd.DataFram
 
 @dataclass(frozen=True)
 class _Rule:
-    """What the audit looks at for one rule at one epsilon."""
+    """What the audit compares: the outcomes of one rule at one epsilon, and the checks of its records."""
 
     name: str
     clean: float
@@ -139,17 +152,17 @@ def _cell(records: Sequence[Record], settings: Mapping[str, Any]) -> list[dict[s
     seeds = {name: {record.keys.seed for record in used if record.keys.rule == name} for name in names}
     for name in names:
         if not seeds[name] <= seeds[REFERENCE]:
-            both = f"{name} has seeds {sorted(seeds[name])}, {REFERENCE} has {sorted(seeds[REFERENCE])}"
-            raise UserError(f"{both}: they cannot be paired; give {REFERENCE} these seeds too")
+            difference = f"{name} has seeds {sorted(seeds[name])}, {REFERENCE} has {sorted(seeds[REFERENCE])}"
+            raise UserError(f"{difference}: they cannot be paired; give {REFERENCE} these seeds too")
     place = {"dataset": records[0].keys.dataset, "backbone": records[0].keys.backbone}
 
-    def measured(name: str, of: set[int], epsilon: float) -> _Rule:
-        own = [record for record in records if record.keys.rule == name and record.keys.seed in of]
-        return _rule(name, own, settings, images, epsilon)
+    def measured(rule: str, chosen_seeds: set[int], epsilon: float) -> _Rule:
+        chosen = [record for record in records if record.keys.rule == rule and record.keys.seed in chosen_seeds]
+        return _rule(rule, chosen, settings, images, epsilon)
 
     rows = []
     for epsilon, name in product(settings["epsilons"], names):
-        rule, reference = (measured(one, seeds[name], epsilon) for one in (name, REFERENCE))
+        rule, reference = measured(name, seeds[name], epsilon), measured(REFERENCE, seeds[name], epsilon)
         rows.append(place | {"epsilon": epsilon} | _row(rule, reference.outcomes, settings["claim"]))
     return rows
 
@@ -167,7 +180,7 @@ def _rule(
     without = sorted({record.keys.seed for members in by_condition.values() for record in members} - set(clean))
     if without:
         raise UserError(f"{name}: no clean record of seed {without[0]}; give the audit the records of `evaluate`, too")
-    # What is wrong before the attack is no survivor, whatever an attack that ends elsewhere makes of it.
+    # An image that is wrong without an attack counts as wrong under every attack, even if an attack happens to mend it.
     outcomes = {
         condition: np.stack([_at(record, images, epsilon) & clean[record.keys.seed] for record in members])
         for condition, members in by_condition.items()
@@ -183,16 +196,16 @@ def _rule(
 
 
 def _row(rule: _Rule, reference: Outcomes, claim: str) -> dict[str, Any]:
-    ours = rule.outcomes
-    worst = worst_case(ours)
+    outcomes = rule.outcomes
+    worst = worst_case(outcomes)
     low, high = two_way_interval(worst)
-    claimed_by = (claim, "feedback") if (claim, "feedback") in ours else (claim, "exact")
-    claims = ours[claimed_by], reference[claimed_by if claimed_by in reference else (claim, "exact")]
+    claimed_by = (claim, "feedback") if (claim, "feedback") in outcomes else (claim, "exact")
+    claims = outcomes[claimed_by], reference[claimed_by if claimed_by in reference else (claim, "exact")]
     worsts = worst, worst_case(reference)
     claimed, difference = paired_difference(*claims), paired_difference(*worsts)
     lost, lost_low, lost_high = lost_gain(claims, worsts)
     row: dict[str, Any] = {"rule": rule.name, "clean": rule.clean}
-    row |= {"worst": float(worst.mean()), "worst_low": low, "worst_high": high, "decided_by": decided_by(ours)}
+    row |= {"worst": float(worst.mean()), "worst_low": low, "worst_high": high, "decided_by": decided_by(outcomes)}
     row |= {
         "claim": " ".join(claimed_by),
         "claim_difference": claimed.value,
@@ -202,70 +215,20 @@ def _row(rule: _Rule, reference: Outcomes, claim: str) -> dict[str, Any]:
     row |= {"lost": lost, "lost_low": lost_low, "lost_high": lost_high}
     row |= {"difference": difference.value, "low": difference.low, "high": difference.high}
     row |= {"p_images": difference.p_images, "p_seeds": difference.p_seeds, "_claim": claimed, "_worst": difference}
-    fired_guards = guards(ours, rule.checks)
-    row |= {"_hidden": hides_gradient(ours), "_reference_hidden": hides_gradient(reference)}
+    fired_guards = guards(outcomes, rule.checks)
+    row |= {"_hidden": hides_gradient(outcomes), "_reference_hidden": hides_gradient(reference)}
     row |= {"guards": "; ".join(fired_guards), "n_images": worst.shape[1], "n_seeds": worst.shape[0]}
     return row | {
-        f"accuracy {attack} {gradient}": float(outcome.mean()) for (attack, gradient), outcome in ours.items()
+        f"accuracy {attack} {gradient}": float(outcome.mean()) for (attack, gradient), outcome in outcomes.items()
     }
-
-
-def worst_case(outcomes: Outcomes) -> NDArray[np.bool_]:
-    """Returns (seeds, images): true where no attack of the set fooled the model on the image."""
-    survived: NDArray[np.bool_] = np.logical_and.reduce(list(outcomes.values()))
-    return survived
-
-
-def decided_by(outcomes: Outcomes) -> str:
-    """Returns the attack that left least: the worst case rests on it before all others."""
-    attack, gradient = min(outcomes, key=lambda condition: (outcomes[condition].mean(), condition))
-    return f"{attack} {gradient}" if gradient != "none" else attack
-
-
-#: Pairs of attacks of which the second ought to leave no more than the first.
-_RANKING = (("fgsm", "pgd"), ("pgd", "apgd_ce"))
-_BLACK_BOX = ("square", "transfer")
-
-
-def guards(outcomes: Outcomes, checks: Mapping[Condition, list[dict[str, Any]]]) -> list[str]:
-    """Returns the guards that fire: signs in single records, and attacks that rank otherwise than they ought to."""
-    found = []
-    for condition, facts in checks.items():
-        signs = sorted({sign for fact in facts for sign in fired(fact)})
-        found += [f"{sign} ({' '.join(condition)})" for sign in signs]
-    exact = _exact(outcomes)
-    for weaker, stronger in _RANKING:
-        if weaker in exact and stronger in exact and paired_difference(exact[stronger], exact[weaker]).low > 0:
-            found.append(f"{stronger} weaker than {weaker}")
-    return found + [f"{attack} stronger than white-box" for attack in _better_without_gradient(outcomes)]
-
-
-def hides_gradient(outcomes: Outcomes) -> bool:
-    """Says whether an attack that uses no gradient of the model leaves less than all that do: the plainest sign of masking."""
-    return bool(_better_without_gradient(outcomes))
-
-
-def _better_without_gradient(outcomes: Outcomes) -> list[str]:
-    exact = _exact(outcomes)
-    if not exact:
-        return []
-    white_box = worst_case({(attack, "exact"): outcome for attack, outcome in exact.items()})
-    others = [attack for attack in _BLACK_BOX if (attack, "none") in outcomes]
-    return [attack for attack in others if paired_difference(white_box, outcomes[attack, "none"]).low > 0]
-
-
-def _exact(outcomes: Outcomes) -> dict[str, NDArray[np.bool_]]:
-    return {attack: outcome for (attack, gradient), outcome in outcomes.items() if gradient == "exact"}
 
 
 def _adjust(rows: list[dict[str, Any]]) -> None:
     """Fills in adjusted p-values and verdicts; the reference is not compared with itself."""
     compared = [row for row in rows if row["rule"] != REFERENCE]
-    claims, worsts = (
-        holm([row["_claim"].p_images for row in compared]),
-        holm([row["_worst"].p_images for row in compared]),
-    )
-    for row, claim_p, p in zip(compared, claims, worsts, strict=True):
+    claim_p_values = holm([row["_claim"].p_images for row in compared])
+    worst_p_values = holm([row["_worst"].p_images for row in compared])
+    for row, claim_p, p in zip(compared, claim_p_values, worst_p_values, strict=True):
         claim, worst = Comparison(row["_claim"], claim_p), Comparison(row["_worst"], p)
         flags = {
             "claim_is_lost": row["lost_low"] > 0,

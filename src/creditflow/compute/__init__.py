@@ -1,3 +1,3 @@
-"""What a job needs of the machine: device, random streams, checkpoints, provenance, GPU slots, fast matrix products, and imports that
-work with every build of torch. What is computed is decided elsewhere.
+"""What a job needs of the machine: its device, random streams, checkpoints, provenance, slots of GPUs, fast matrix
+products, and imports that work with every build of torch. Other rooms decide what is computed.
 """

@@ -1,4 +1,7 @@
-"""Checkpoints: resume points that fit one job only, verified before they are read."""
+"""Checkpoints: the state of a job that can be resumed.
+
+A checkpoint fits one job only, and it is verified before it is read.
+"""
 
 import hashlib
 import io
@@ -15,14 +18,17 @@ from creditflow.core.files import write_atomically
 
 @dataclass(frozen=True)
 class Resume:
-    """Where a run keeps its checkpoint, and the fingerprint of all that determines the run."""
+    """Where a run keeps its checkpoint, and the fingerprint of everything that determines the run."""
 
     path: Path
     identity: str
 
 
 def save_checkpoint(path: Path, identity: str, state: dict[str, Any]) -> None:
-    """Saves a resume point, atomically. `identity` is the fingerprint of everything that determines the job."""
+    """Saves the state of a job, atomically: tensors, numbers, texts, and lists and dicts of them.
+
+    `identity` is the fingerprint of everything that determines the job.
+    """
     buffer = io.BytesIO()
     torch.save({"identity": identity, "state": state}, buffer)
     content = buffer.getvalue()
@@ -30,9 +36,14 @@ def save_checkpoint(path: Path, identity: str, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, identity: str, warn: Callable[[str], None]) -> dict[str, Any] | None:
-    """Returns the saved state, or None (after a warning) if the file is damaged or belongs to another job.
+    """Returns the saved state; None if there is no file, and None after a warning if it is damaged or of another job.
 
-    The content is verified by its SHA-256 first and then read with `weights_only=True`: nothing is unpickled.
+    The content is verified by its SHA-256 first. It is then read with `weights_only=True`, so nothing is unpickled.
+
+    Args:
+        path: the checkpoint.
+        identity: the fingerprint of the job that wants to go on from it.
+        warn: called with the warning, one line.
     """
     if not path.exists():
         return None
@@ -42,11 +53,11 @@ def load_checkpoint(path: Path, identity: str, warn: Callable[[str], None]) -> d
         return None
     try:
         saved = torch.load(io.BytesIO(content[32:]), weights_only=True, map_location="cpu")
-        its = saved["identity"]
+        saved_identity = saved["identity"]
     except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError):
         warn(f"ignoring {path}, which is no checkpoint; starting from the beginning")
         return None
-    if its != identity:
+    if saved_identity != identity:
         warn(f"ignoring the checkpoint {path}: it belongs to other settings or inputs; starting from the beginning")
         return None
     state: dict[str, Any] = saved["state"]

@@ -1,4 +1,4 @@
-"""What a process knows of the container image that it runs in. Imports nothing heavy."""
+"""What a process knows about the container image that it runs in. This file imports neither torch nor pandas."""
 
 import os
 from pathlib import Path
@@ -6,16 +6,19 @@ from typing import Any
 
 
 def digest_path(image: Path) -> Path:
-    """Returns where `containers/build.py` notes the SHA-256 of an image."""
+    """Returns the file in which `containers/build.py` notes the SHA-256 of an image."""
     return image.with_suffix(".sha256")
 
 
 def running_container() -> dict[str, Any] | None:
-    """Returns name and SHA-256 of the image that this process runs in; None outside a container."""
+    """Returns `name` and `sha256` of the image that this process runs in; None outside a container.
+
+    `sha256` is None if nobody has noted it.
+    """
     path = os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER")
     if not path:
         return None
-    # The path is the host's, links resolved; inside, perhaps only the working directory is there.
+    # The path is the one on the host, with links resolved. Inside, perhaps only the working directory can be seen.
     notes = [digest_path(Path(path)), Path("containers") / digest_path(Path(path)).name]
-    digests = [note.read_text().split()[0] for note in notes if note.exists()]
+    digests = [note.read_text(encoding="utf-8").split()[0] for note in notes if note.exists()]
     return {"name": Path(path).name, "sha256": digests[0] if digests else None}

@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# While modules load nothing becomes garbage; looking for it, then and later among them, costs a fifth of a short job.
+# While modules load, nothing becomes garbage. A search for garbage during the imports, and later among what they made,
+# would cost a fifth of the time of a short job.
 gc.disable()
 import torch
 
@@ -17,15 +18,16 @@ gc.enable()
 from creditflow.compute import gpus
 from creditflow.core.errors import UserError
 
-#: Parameters of glibc's mallopt.
+#: The numbers of two parameters of glibc's function mallopt.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 @contextmanager
 def no_denormals() -> Iterator[None]:
-    """Has the CPU take numbers below 1.2e-38 as zero.
+    """Lets the CPU take numbers below 1.2e-38 as zero.
 
-    Weight decay drives the weights of dead units down there, and Intel's processors are a hundred times slower with them.
+    Weight decay makes the weights of dead units that small, and processors of Intel compute with such numbers a hundred
+    times more slowly.
     """
     torch.set_flush_denormal(True)
     try:
@@ -35,11 +37,16 @@ def no_denormals() -> Iterator[None]:
 
 
 def use_device(device: str, threads: int) -> torch.device:
-    """Sets the CPU threads and deterministic kernels, and returns the device.
+    """Sets the number of CPU threads, switches deterministic kernels on, and returns the device.
 
-    `device` is `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`. For `auto` and `cuda` the process takes
-    a GPU slot where the workflow has announced some. Raises UserError for anything else, for a CUDA device that does
-    not exist, and where `auto` would fall back to the CPU although a GPU was assigned.
+    Args:
+        device: `auto` (CUDA if there is a CUDA device, else the CPU), `cpu`, `cuda` or `cuda:N`. For `auto` and `cuda`
+            the process takes a GPU slot if the workflow has announced slots.
+        threads: number of CPU threads.
+
+    Raises:
+        UserError: another text is given; the CUDA device does not exist; or `auto` would fall back to the CPU although
+            the process was given a GPU.
     """
     torch.set_num_threads(threads)
     if device in ("auto", "cuda"):
@@ -63,15 +70,17 @@ def use_device(device: str, threads: int) -> torch.device:
 
 
 def _keep_freed_memory() -> None:
-    # glibc gives every freed activation back to the kernel and asks for it again: a fifth of an attack's time.
-    with contextlib.suppress(OSError, AttributeError):  # another C library
+    # Otherwise glibc gives the memory of each activation back to the kernel and asks for it again, which takes a fifth
+    # of the time of an attack.
+    with contextlib.suppress(OSError, AttributeError):  # the C library is another one
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
 
 
 def _make_cuda_deterministic() -> None:
-    # Not called for the CPU, whose kernels used here are deterministic anyway: the call costs 1.5 s of imports.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first call
+    # This is not called for the CPU: the kernels used here are deterministic there anyway, and the call takes 1.5 s for
+    # imports.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads this at its first call
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False

@@ -1,4 +1,7 @@
-"""GPUs of one machine, shared by parallel jobs: a job holds a slot for as long as it lives. Imports nothing heavy."""
+"""GPUs of one machine, shared by parallel jobs: a job holds a slot for as long as it lives.
+
+This file imports neither torch nor pandas, so that the workflow can use it at its start.
+"""
 
 import fcntl
 import os
@@ -12,7 +15,8 @@ from typing import IO
 from creditflow.core.errors import UserError
 from creditflow.core.files import warn
 
-#: One GPU for each slot, named as in CUDA_VISIBLE_DEVICES; set by the workflow, read by its jobs.
+#: Environment variable that the workflow sets and its jobs read: the GPU of each slot, named as in
+#: CUDA_VISIBLE_DEVICES.
 SLOTS = "CREDITFLOW_GPUS"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -21,27 +25,32 @@ _held: IO[bytes] | None = None
 
 
 def announce_slots(count: int) -> None:
-    """Tells the jobs of this workflow to share the machine's GPUs in `count` slots, in turn over the GPUs.
+    """Tells the jobs of this workflow to share the GPUs of the machine, in `count` slots that go round the GPUs.
 
-    More slots than GPUs put several jobs on each. Raises UserError if the machine has no GPU.
+    If there are more slots than GPUs, several jobs share a GPU. Raises UserError if the machine has no GPU.
     """
     if os.environ.get(SLOTS):
         return
     gpus = _visible() or _listed()
     if not gpus:
         raise UserError(
-            f"gpu={count} is asked for, but nvidia-smi lists no GPU on this machine; use --workflow-profile profiles/default"
+            f"gpu={count} is asked for, but nvidia-smi lists no GPU on this machine;"
+            " use --workflow-profile profiles/default"
         )
     os.environ[SLOTS] = ",".join(gpus[slot % len(gpus)] for slot in range(count))
-    # What is left of it in a job's environment is then a scheduler's choice for this one job.
+    # If a job finds this variable set nevertheless, a scheduler has chosen the GPU for this very job.
     os.environ.pop(VISIBLE, None)
 
 
 def take_slot(folder: Path = Path(".snakemake/gpus")) -> str | None:
-    """Waits for a free slot, makes CUDA see its GPU only, and returns the GPU's name. The slot is free when the process ends.
+    """Waits for a free slot, makes its GPU the only one that CUDA sees, and returns the name of the GPU.
 
-    Does nothing and returns None where no slots are announced or CUDA_VISIBLE_DEVICES is set: a scheduler has chosen.
-    CUDA must not have been used before.
+    The slot is free again when the process ends. CUDA must not have been used before.
+
+    Does nothing and returns None if no slots are announced, and if CUDA_VISIBLE_DEVICES is set, as a scheduler has then
+    chosen the GPU.
+
+    Raises UserError if the file system of `folder`, which holds one lock file for each slot, has no locks.
     """
     global _held
     if _held is not None or not os.environ.get(SLOTS) or VISIBLE in os.environ:
@@ -58,7 +67,8 @@ def take_slot(folder: Path = Path(".snakemake/gpus")) -> str | None:
                 continue
             except OSError as error:
                 raise UserError(
-                    f"{folder} has no kernel locks ({error.strerror}), so GPUs cannot be shared out; set {VISIBLE} yourself"
+                    f"{folder} has no kernel locks ({error.strerror}), so GPUs cannot be shared out;"
+                    f" set {VISIBLE} yourself"
                 ) from error
             _held = file  # the lock lives as long as the open file
             os.environ[VISIBLE] = gpu
@@ -70,12 +80,12 @@ def take_slot(folder: Path = Path(".snakemake/gpus")) -> str | None:
 
 
 def check_promised() -> None:
-    """Raises UserError if a scheduler or a slot gave this job a GPU: for a caller that found none."""
+    """Raises UserError if a scheduler or a slot gave this job a GPU. Call it if torch sees no GPU."""
     promised = os.environ.get(VISIBLE, "")
     if promised not in ("", "-1", "NoDevFiles"):
         raise UserError(
-            f"{VISIBLE}={promised} promises a GPU, but torch sees none; give the container the GPU (--nv in the profile's apptainer-args)"
-            " and torch's cuda flavour, or set `device: cpu`"
+            f"{VISIBLE}={promised} promises a GPU, but torch sees none; give the container the GPU"
+            " (--nv in the profile's apptainer-args) and torch's cuda flavour, or set `device: cpu`"
         )
 
 

@@ -1,7 +1,7 @@
-"""Products of float32 matrices by oneDNN, where it is the faster of the two libraries that PyTorch holds.
+"""Matrix products of float32 by oneDNN, where oneDNN is faster than MKL; PyTorch contains both libraries.
 
-PyTorch multiplies matrices on the CPU with MKL, which leaves AVX-512 unused on processors that are not Intel's; oneDNN, with which
-PyTorch convolves, uses it: twice as fast there. What is computed is the same but for rounding.
+PyTorch multiplies matrices on the CPU with MKL. On processors that are not Intel's, MKL does not use AVX-512. oneDNN,
+with which PyTorch convolves, does use it and is twice as fast there. The results are the same but for rounding.
 """
 
 import warnings
@@ -11,14 +11,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-#: Multiplications below which a call into Python costs more than it saves.
+#: Matrix products of fewer multiplications stay with MKL: the call into Python would cost more than it saves.
 SMALLEST = 2**20
 
-_library: torch.library.Library | None = None  # must live as long as its kernels
+_library: torch.library.Library | None = None  # the kernels vanish when this object does
 
 
 def use_faster_matmul() -> bool:
-    """Has `mm` and `bmm` use oneDNN in this process, if that is faster on this processor; returns whether it is."""
+    """Lets `mm` and `bmm` use oneDNN in this process if that is faster on this processor; returns whether it is."""
     global _library
     if _library is None and _is_faster():
         _library = torch.library.Library("aten", "IMPL")
@@ -29,19 +29,11 @@ def use_faster_matmul() -> bool:
     return _library is not None
 
 
-def use_torch_matmul() -> None:
-    """Takes `use_faster_matmul` back, for tests that compare the two."""
-    global _library
-    if _library is not None:
-        _library._destroy()
-        _library = None
-
-
 @cache
 def mkl_is_held_back() -> bool:
-    """Returns whether PyTorch computes with MKL on a processor whose AVX-512 MKL leaves unused."""
+    """Returns whether PyTorch computes with MKL on a processor that has AVX-512 which MKL does not use."""
     try:
-        described = Path("/proc/cpuinfo").read_text()
+        described = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return False
     capable = torch.backends.mkl.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
@@ -55,18 +47,18 @@ def _is_faster() -> bool:
 def _mm(a: Tensor, b: Tensor) -> Tensor:
     if a.dtype == torch.float32 and a.numel() * b.shape[1] >= SMALLEST:
         return _onednn(a, b)
-    return torch.addmm(a.new_zeros(()), a, b, beta=0)  # MKL's, as `mm` itself leads here
+    return torch.addmm(a.new_zeros(()), a, b, beta=0)  # by MKL; `mm` would lead back to this function
 
 
 def _bmm(a: Tensor, b: Tensor) -> Tensor:
     if a.dtype == torch.float32 and a.shape[1] * a.shape[2] * b.shape[2] >= SMALLEST:
-        found = a.new_empty(len(a), a.shape[1], b.shape[2])
+        result = a.new_empty(len(a), a.shape[1], b.shape[2])
         for index in range(len(a)):
-            found[index] = _onednn(a[index], b[index])
-        return found
+            result[index] = _onednn(a[index], b[index])
+        return result
     return torch.baddbmm(a.new_zeros(()), a, b, beta=0)
 
 
 def _onednn(a: Tensor, b: Tensor) -> Tensor:
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], "")
-    return found
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], "")
+    return product

@@ -1,4 +1,7 @@
-"""Provenance: what determined a result (code, configuration, versions, device), and what a run took (time, memory, host)."""
+"""Provenance: what determined a result, and what a run cost.
+
+Code, configuration, versions and device determine a result. A run costs time and memory, on some host.
+"""
 
 import platform
 import resource
@@ -19,7 +22,7 @@ _PROVENANCE_PACKAGES = ("torch", "torchvision", "numpy", "foolbox", "safetensors
 
 
 class Stopwatch:
-    """Measures a job, from construction to `run_facts`."""
+    """Measures a job, from the construction of the object to the call of `run_facts`."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -27,7 +30,7 @@ class Stopwatch:
         self.started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
     def run_facts(self) -> dict[str, Any]:
-        """Returns what differs between two runs of the same job: times, memory, host, hardware."""
+        """Returns what differs between two runs of the same job: time in seconds, memory in MiB, host, processor."""
         facts: dict[str, Any] = {
             "started": self.started,
             "wall_time_s": round(time.perf_counter() - self.start, 3),
@@ -47,7 +50,10 @@ def _processor(device: torch.device) -> str:
 
 
 def provenance_of(settings: Any, device: torch.device) -> dict[str, Any]:
-    """Returns what determines a result and is the same in every run of it: code, configuration, versions, device."""
+    """Returns what determines a result and is the same in every run: code, configuration, versions, device.
+
+    `settings` is everything that says which job this is, as JSON-like values; its fingerprint is recorded.
+    """
     return {
         "creditflow": creditflow.__version__,
         "git_commit": git_commit(),
@@ -61,17 +67,20 @@ def provenance_of(settings: Any, device: torch.device) -> dict[str, Any]:
     }
 
 
-#: What decides a result, beside the data: a change here, also a new file, makes a commit "dirty".
+#: What determines a result, beside the data. A change here, or a new file here, makes a commit "dirty".
 _CODE = ("Snakefile", "rules", "src", "config")
 
 
 @cache
 def git_commit() -> str | None:
-    """Returns the commit of the code that runs, with `-dirty` if the code differs from it; None outside its repository."""
+    """Returns the commit of the code that runs, with `-dirty` if the code differs from the commit.
+
+    It is None if the code does not lie in its own repository.
+    """
     root = Path(__file__).resolve().parents[3]
     top = _git(root, "rev-parse", "--show-toplevel")
     if top is None or Path(top) != root or not (root / "Snakefile").exists():
-        return None  # an installed copy or an unpacked archive: a repository around it is somebody else's
+        return None  # an installed copy or an unpacked archive, perhaps within another project's repository
     commit, changes = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain", "--", *_CODE)
     if commit is None or changes is None:
         return None
@@ -90,10 +99,10 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 @cache
 def source_hash() -> str:
-    """Returns a short hash of the library's and the stages' files as they are on disk."""
+    """Returns a short hash of all files of the library and of the stages, as they are on disk."""
     source = Path(__file__).resolve().parents[2]
     paths = sorted([*source.glob("*.py"), *source.glob("creditflow/**/*.py")])
-    return fingerprint([[str(path.relative_to(source)), path.read_text()] for path in paths])
+    return fingerprint([[str(path.relative_to(source)), path.read_text(encoding="utf-8")] for path in paths])
 
 
 @cache

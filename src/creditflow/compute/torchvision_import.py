@@ -1,8 +1,8 @@
-"""Imports torchvision also where torch was built without CUDA.
+"""Imports torchvision, also beside a torch that was built without CUDA.
 
-The wheel of torchvision on PyPI is built for CUDA. Beside a CPU build of torch its compiled operators do not load,
-and `import torchvision` fails because it describes two operators that do not exist. Declaring their schemas is
-enough, as nothing here calls them. Where the import works, nothing is touched.
+The wheel of torchvision on PyPI is built for CUDA. Beside a CPU build of torch its compiled operators do not load. The
+statement `import torchvision` then fails, because torchvision describes two operators that do not exist. It is enough
+to declare their schemas, as nothing here calls these operators. If the import works, this module changes nothing.
 """
 
 import sys
@@ -14,7 +14,7 @@ _library: torch.library.Library | None = None
 
 
 def _declare_missing_operators() -> None:
-    global _library  # a Library must live as long as its operators
+    global _library  # the operators vanish when this object does
     _library = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         _library.define(name + _SCHEMA)

@@ -1,3 +1,3 @@
-"""What every room builds on: the user's mistakes in one line, files that are whole or absent, settings, plugins. No torch, and no
-knowledge of the science.
+"""What every room builds on: mistakes of users in one line, files that are whole or absent, settings, and plugins. It
+does not import torch and knows nothing of the science.
 """

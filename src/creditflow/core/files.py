@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that at any moment `path` holds all of the content or what it held before."""
+    """Writes a file so that at any moment `path` holds either the whole content or what it held before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _part(path)
     try:
@@ -36,7 +36,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def _part(path: Path) -> Path:
-    """Returns a scratch name beside `path` that no other process uses, and removes those of processes that died."""
+    """Returns a scratch name beside `path` that no other process uses. Removes scratch files of dead processes."""
     prefix = f".{path.name}.{platform.node()}-"
     for old in path.parent.glob(f"{glob.escape(prefix)}*.part"):
         pid = old.name.removeprefix(prefix).removesuffix(".part")
@@ -47,17 +47,17 @@ def _part(path: Path) -> Path:
 
 def _runs(pid: str) -> bool:
     try:
-        state = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0]
+        state = Path("/proc", pid, "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
     except (OSError, IndexError):
         return False
-    return state not in "ZX"  # dead, but its parent has not noticed: common in containers
+    return state not in "ZX"  # dead, but the parent has not asked for its status: this is common in containers
 
 
 @contextmanager
 def only_one_writer(path: Path) -> Iterator[None]:
     """Holds a kernel lock beside `path`. Raises UserError if another process holds it.
 
-    A workflow that was killed may leave a job running; its successor must not work on the same checkpoint.
+    A workflow that was killed may leave a job running. A job that is started later must not write the same checkpoint.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f"{path.name}.lock")
@@ -75,38 +75,41 @@ def only_one_writer(path: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes indented JSON with sorted keys, atomically; NaN and infinities are refused (ValueError)."""
+    """Writes indented JSON with sorted keys, atomically. Raises ValueError for NaN and infinities."""
     write_atomically(path, json_bytes(value))
 
 
 def json_bytes(value: Any) -> bytes:
-    """Returns indented JSON with sorted keys; NaN and infinities are refused (ValueError)."""
+    """Returns indented JSON with sorted keys. Raises ValueError for NaN and infinities."""
     return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def write_sealed_json(path: Path, value: dict[str, Any]) -> None:
-    """Writes a JSON object with its own checksum in it, `seal`, by which `read_json` notices any change."""
+    """Writes a JSON object together with its checksum under the key `seal`, by which `read_json` notices any change."""
     write_json(path, seal(value))
 
 
 def seal(value: dict[str, Any]) -> dict[str, Any]:
-    """Returns a JSON object with its own checksum in it."""
+    """Returns a JSON object together with its checksum under the key `seal`."""
     return value | {"seal": sha256(json.dumps(value, sort_keys=True).encode())}
 
 
 def is_whole(value: Any) -> bool:
-    """Takes the seal off a JSON object, if there is one, and returns whether it is that of the rest; no other value is whole."""
+    """Removes the key `seal` from a JSON object and returns whether the seal fits the rest.
+
+    An object without a seal counts as whole; a value that is not an object does not.
+    """
     if not isinstance(value, dict):
         return False
-    found = value.pop("seal", None)
-    return found is None or found == seal(value)["seal"]
+    checksum = value.pop("seal", None)
+    return checksum is None or checksum == seal(value)["seal"]
 
 
 def write_parquet(path: Path, frame: "pd.DataFrame") -> None:
-    """Writes a table as Parquet, atomically, with a checksum of its rows in it."""
+    """Writes a table as Parquet, atomically, together with a checksum of its rows."""
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False)
-    sealed = _read_parquet(buffer)  # as it is read, for its types
+    sealed = _read_parquet(buffer)  # with the types that a reader will get
     sealed.attrs = {"seal": _rows_sha256(sealed)}
     buffer = io.BytesIO()
     sealed.to_parquet(buffer, index=False)
@@ -119,7 +122,7 @@ def read_parquet(path: Path) -> "pd.DataFrame":
     try:
         frame = _read_parquet(io.BytesIO(content))
         whole = frame.attrs.pop("seal", None) == _rows_sha256(frame)
-    except Exception as error:  # there is no end to what damaged bytes make of pyarrow and pandas
+    except Exception as error:  # with damaged bytes pyarrow and pandas raise errors of many types
         raise ValueError(one_line(error)) from error
     if not whole:
         raise ValueError("its content is not what was written")
@@ -142,7 +145,10 @@ def _rows_sha256(frame: "pd.DataFrame") -> str:
 
 
 def read_json(path: Path, what: str) -> Any:
-    """Reads JSON; takes a seal off. Raises UserError that says `what` the file should have been if it is missing, broken or changed."""
+    """Reads JSON and removes a seal.
+
+    Raises UserError if the file is missing, broken or changed; `what` says in the message what it should have been.
+    """
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -151,14 +157,15 @@ def read_json(path: Path, what: str) -> Any:
         ) from error
     if isinstance(value, dict) and not is_whole(value):
         raise UserError(
-            f"{path} is damaged or was edited: its seal is not that of its content; delete it and run the same command again"
+            f"{path} is damaged or was edited: its seal is not that of its content;"
+            " delete it and run the same command again"
         )
     return value
 
 
 @contextmanager
 def folder_atomically(path: Path) -> Iterator[Path]:
-    """Yields a scratch folder that takes the place of `path` when the block ends well, and vanishes otherwise."""
+    """Yields a scratch folder. It takes the place of `path` if the block ends without an error; else it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _part(path)
     part.mkdir()
@@ -182,7 +189,7 @@ def file_sha256(path: Path) -> str:
 
 
 def fingerprint(value: Any) -> str:
-    """Returns a short hash of a JSON-like value, the same in every process; used as configuration hash."""
+    """Returns a short hash of a JSON-like value; it is the same in every process."""
     return sha256(json.dumps(value, sort_keys=True).encode())[:16]
 
 

@@ -5,14 +5,14 @@ milliseconds. Loading imports the one file that is asked for.
 """
 
 import ast
-from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from creditflow.core.errors import UserError
+from creditflow.core.errors import UserError, suggestion
+from creditflow.core.settings import NoSettings, SettingsModel
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -47,16 +47,23 @@ def check(kind: str, name: str) -> None:
         raise UserError(f"unknown {kind.replace('_', ' ')} {name!r}{suggestion(name, known)}")
 
 
-def suggestion(name: str, known: list[str]) -> str:
-    """Returns '; did you mean ...' or '; choose from ...' for an unknown name."""
-    close = get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; choose from: {', '.join(known)}"
-
-
 def load(kind: str, name: str) -> ModuleType:
     """Imports the plugin `name` of this kind. Raises UserError if there is none."""
     check(kind, name)
     return import_module(f"creditflow.{ROOMS[kind].replace('/', '.')}.{name}")
+
+
+def settings_class(kind: str, name: str) -> type[SettingsModel]:
+    """Returns the class of a plugin's settings: `Settings` in the file `settings/<name>.py` beside the plugin.
+
+    A plugin without such a file has nothing to set. These files import no torch, so that experiments are checked
+    quickly.
+    """
+    check(kind, name)
+    if not path(kind, name).with_name("settings").joinpath(f"{name}.py").exists():
+        return NoSettings
+    found: type[SettingsModel] = import_module(f"creditflow.{ROOMS[kind].replace('/', '.')}.settings.{name}").Settings
+    return found
 
 
 def docstring(kind: str, name: str) -> str:
@@ -65,7 +72,7 @@ def docstring(kind: str, name: str) -> str:
 
 
 def declared(kind: str, name: str, argument: str, default: Any = None) -> Any:
-    """Returns a literal keyword argument of the call that a plugin's upper-case variable is made with: a constant or a tuple of them.
+    """Returns a literal keyword argument of the call that makes a plugin's variable: a constant, or a tuple of them.
 
     For example, `uses_gradient` of `ATTACK = Attack(..., uses_gradient=True)`, read without importing the file.
     Raises UserError if the file declares no such literal and there is no default.
@@ -85,22 +92,6 @@ def path(kind: str, name: str) -> Path:
     return _PACKAGE / ROOMS[kind] / f"{name}.py"
 
 
-@cache
-def with_imports_beside(file: Path) -> list[Path]:
-    """Returns a file and those in its folder that it imports, directly or through each other: plugins may share code."""
-    found, waiting = [], [file]
-    while waiting:
-        current = waiting.pop()
-        found.append(current)
-        for statement in ast.parse(current.read_text()).body:
-            if isinstance(statement, ast.ImportFrom) and statement.module:
-                names = [*(alias.name for alias in statement.names), statement.module.rpartition(".")[2]]
-                beside = [path for path in (current.parent / f"{name}.py" for name in names) if path.exists()]
-                same_folder = ".".join(file.resolve().parent.parts[-2:]) in statement.module
-                waiting += [path for path in beside if same_folder and path not in found]
-    return sorted(set(found))
-
-
 def _parsed(kind: str, name: str) -> ast.Module:
     check(kind, name)
     file = path(kind, name)
@@ -109,4 +100,4 @@ def _parsed(kind: str, name: str) -> ast.Module:
 
 @cache  # a workflow asks for each job
 def _parsed_file(file: Path, changed: int) -> ast.Module:
-    return ast.parse(file.read_text())
+    return ast.parse(file.read_text(encoding="utf-8"))

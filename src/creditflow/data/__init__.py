@@ -1,1 +1,1 @@
-"""Datasets: where their files come from, the one canonical form that every stage reads, what networks see of it, and labels."""
+"""Datasets: where files come from, the canonical form that all stages read, what networks see of it, and labels."""

@@ -1,4 +1,4 @@
-"""What a dataset file declares."""
+"""What a file in `creditflow/data/datasets` declares."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ from creditflow.data.sources import Source
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Images that stay the files they are (JPEG, or what else Pillow reads), for datasets too large to hold in memory.
+    """Images that stay in their files (JPEG, or what else Pillow reads): of datasets that are too large for one array.
 
     Attributes:
-        folder: where they lie.
+        folder: the folder of the files.
         names: their paths below it, in the order of the labels.
     """
 
@@ -26,23 +26,25 @@ class ImageFiles:
         return len(self.names)
 
 
-#: Images uint8 (N, C, H, W), all of one size, or files; labels int64 (N,), or uint8 zeros and ones (N, K) where an image
-#: may have several of the K labels.
+#: Images and labels. Images are uint8 (N, C, H, W), all of one size, or files. Labels are int64 (N,), or uint8 zeros
+#: and ones (N, K) where an image may have several of the K labels.
 Split = tuple[NDArray[np.uint8] | ImageFiles, NDArray[np.int64] | NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset: its raw files, who has them, and how to read them.
+    """A dataset: its raw files, where they come from, and how to read them.
 
     Attributes:
-        checksums: of each raw file, by the name that `fetch` gives it. 64 hexadecimal digits are the SHA-256 of its content,
+        checksums: for the name of each raw file its checksum. 64 hexadecimal digits are the SHA-256 of its content,
             decompressed; "md5:" and 32 digits are the MD5 of the file as published, which is kept as it is. Empty for a
             dataset that lies in a folder of the user's.
-        sources: asked in this order, after the folders of `data.search_paths`.
-        read: folder that `fetch` made -> {"train": split, "test": split}.
-        class_names: in the order of the labels; a function of the folder that `fetch` made where only the files tell.
-        multi_label: whether an image may have several labels. A literal, as the workflow reads it without importing.
+        sources: where `fetch` looks after the folders of `data.search_paths`, in this order.
+        read: function of the folder that `fetch` wrote; returns {"train": split, "test": split}.
+        class_names: names in the order of the labels, or, where only the files tell, a function of the folder that
+            `fetch` wrote.
+        multi_label: whether an image may have several labels. It must be a literal: the workflow reads it without
+            importing the file.
     """
 
     checksums: Mapping[str, str]

@@ -1,6 +1,7 @@
-"""Puts a dataset's raw files into one folder, from the first place that has them all."""
+"""Puts a dataset's raw files into one folder, from the first place that has all of them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,100 +14,130 @@ from creditflow.data.sources import Folder, NotAvailableError, Source, UserFolde
 def fetch(
     dataset: str, checksums: Mapping[str, str], sources: Sequence[Source], search_paths: Sequence[Path], folder: Path
 ) -> str:
-    """Puts all files of a dataset, verified, into `folder`, notes in `origin.json` where they are from, and returns that.
+    """Puts all files of a dataset, verified, into a folder, and notes in `origin.json` there where they come from.
 
-    Folders in `search_paths` come first, if they hold any of the files or are the `UserFolder` among the sources, of which
-    only the path is noted; then `sources` in their order.
+    Folders in `search_paths` come first, if they hold any of the files. If one of the sources is a `UserFolder` and a
+    search path has it, only its path is noted. The sources follow in their order.
 
-    Raises UserError if a file or folder in a search path is damaged or incomplete (it is the user's own, so nothing else is
-    tried), or if no source has all files; the message names each source and its reason.
+    Args:
+        dataset: the dataset's id, for error messages.
+        checksums, sources: see `Dataset`.
+        search_paths: folders of the user's.
+        folder: where the files are written.
+
+    Returns the source that had the files. Raises UserError if a file or folder in a search path is damaged or
+    incomplete (as it is the user's own, nothing else is tried), or if no source has all files; the message then names
+    each source and why it does not have them.
     """
-    origin: dict[str, Any] = {"checksums": dict(checksums)}
     layout = next((source for source in sources if isinstance(source, UserFolder)), None)
     places = layout.places(search_paths) if layout else search_paths
-    if layout and (found := next((place for place in places if not layout.missing(place)), None)):
-        origin |= {"source": f"folder {found}", "folder": str(found.resolve())}
-    elif checksums:
-        origin["source"] = _from_search_path(dataset, checksums, places, folder) or _from_source(
-            dataset, checksums, sources, layout, places, folder
-        )
-        if layout:
-            _unpack_all(dataset, checksums, layout, folder)
-    elif layout:
-        raise UserError(_nowhere(dataset, checksums, layout, _incomplete(layout, places) or _not_there(places)))
+    request = _Request(dataset, checksums, sources, places, layout)
+    origin: dict[str, Any] = {"checksums": dict(checksums)}
+    if complete := request.complete_folder():
+        origin |= {"source": f"folder {complete}", "folder": str(complete.resolve())}
     else:
-        origin["source"] = "nothing to fetch"
+        origin["source"] = request.fetch_files(folder)
     files.write_json(folder / "origin.json", origin)
     return str(origin["source"])
 
 
-def _from_search_path(dataset: str, checksums: Mapping[str, str], places: Sequence[Path], folder: Path) -> str | None:
-    local = next((Folder(path) for path in places if any(Folder(path).has(*item) for item in checksums.items())), None)
-    if local is None:
-        return None
-    try:
-        _copy(local, checksums, folder)
-    except NotAvailableError as error:
-        raise UserError(f"{dataset}: {error}; replace or remove it, then run the same command again") from error
-    return str(local)
+@dataclass(frozen=True)
+class _Request:
+    """What is fetched, and where it is looked for.
 
+    Attributes:
+        dataset, checksums, sources: as in `fetch`.
+        places: folders of the user's that may hold the files, or be the dataset's folder.
+        layout: the dataset's folder, for datasets that may lie in one.
+    """
 
-def _from_source(
-    dataset: str,
-    checksums: Mapping[str, str],
-    sources: Sequence[Source],
-    layout: UserFolder | None,
-    places: Sequence[Path],
-    folder: Path,
-) -> str:
-    if layout and (incomplete := _incomplete(layout, places)):
-        raise UserError(_nowhere(dataset, checksums, layout, incomplete))
-    reasons = _not_there(places)
-    for source in sources:
+    dataset: str
+    checksums: Mapping[str, str]
+    sources: Sequence[Source]
+    places: Sequence[Path]
+    layout: UserFolder | None
+
+    def complete_folder(self) -> Path | None:
+        """Returns the first place that is the dataset's folder and lacks nothing."""
+        if self.layout is None:
+            return None
+        return next((place for place in self.places if not self.layout.missing(place)), None)
+
+    def fetch_files(self, folder: Path) -> str:
+        """Puts all files into a folder, unpacked if the dataset has a layout. Returns the source that had them."""
+        if not self.checksums:
+            if self.layout:
+                raise self._nowhere(self._incomplete() or self._not_there())
+            return "nothing to fetch"
+        source = self._from_search_path(folder) or self._from_source(folder)
+        if self.layout:
+            self._unpack_all(self.layout, folder)
+        return source
+
+    def _from_search_path(self, folder: Path) -> str | None:
+        """Takes the files from the first place that has any of them."""
+        local = next((place for place in map(Folder, self.places) if place.has_any(self.checksums)), None)
+        if local is None:
+            return None
         try:
-            _copy(source, checksums, folder)
+            self._copy(local, folder)
         except NotAvailableError as error:
-            reasons.append(f"{source}: {error}")
-        else:
-            return str(source)
-    raise UserError(_nowhere(dataset, checksums, layout, reasons))
+            raise UserError(
+                f"{self.dataset}: {error}; replace or remove it, then run the same command again"
+            ) from error
+        return str(local)
 
+    def _from_source(self, folder: Path) -> str:
+        if incomplete := self._incomplete():
+            raise self._nowhere(incomplete)
+        reasons = self._not_there()
+        for source in self.sources:
+            try:
+                self._copy(source, folder)
+            except NotAvailableError as error:
+                reasons.append(f"{source}: {error}")
+            else:
+                return str(source)
+        raise self._nowhere(reasons)
 
-def _copy(source: Source, checksums: Mapping[str, str], folder: Path) -> None:
-    for name, expected in checksums.items():
-        source.deliver(name, expected, folder / name)
+    def _copy(self, source: Source, folder: Path) -> None:
+        for name, expected in self.checksums.items():
+            source.deliver(name, expected, folder / name)
 
+    def _unpack_all(self, layout: UserFolder, folder: Path) -> None:
+        for name in self.checksums:
+            unpack(folder / name, folder, layout.entries)
+            (folder / name).unlink()
+        if missing := layout.missing(folder):
+            raise UserError(
+                f"{self.dataset}: {', '.join(self.checksums)} do not contain {', '.join(missing)};"
+                f" get them from {layout.origin}"
+            )
 
-def _unpack_all(dataset: str, checksums: Mapping[str, str], layout: UserFolder, folder: Path) -> None:
-    for name in checksums:
-        unpack(folder / name, folder, layout.entries)
-        (folder / name).unlink()
-    if missing := layout.missing(folder):
-        raise UserError(
-            f"{dataset}: {', '.join(checksums)} do not contain {', '.join(missing)}; get them from {layout.origin}"
+    def _incomplete(self) -> list[str]:
+        """Returns what is missing in folders that have some of the entries: their owner means them to be used."""
+        if self.layout is None:
+            return []
+        return [
+            f"{place} lacks {', '.join(missing)}"
+            for place in self.places
+            if len(missing := self.layout.missing(place)) < len(self.layout.entries)
+        ]
+
+    def _not_there(self) -> list[str]:
+        return [f"{Folder(place)}: not there" for place in self.places]
+
+    def _nowhere(self, reasons: Sequence[str]) -> UserError:
+        why = " | ".join(reasons) or "data.search_paths names no folder"
+        names = ", ".join(self.checksums)
+        if not any(map(as_published, self.checksums.values())):
+            names += " (or the .gz files)"
+        archives = f"put {names} into a folder and name it in data.search_paths of config/config.yaml"
+        if self.layout is None:
+            return UserError(f"{self.dataset}: no source has it ({why}); {archives}")
+        others = f"; or {archives}" if self.checksums else ""
+        return UserError(
+            f"{self.dataset}: no complete folder of it ({why}); it has {', '.join(self.layout.entries)} and comes from"
+            f" {self.layout.origin}; name it, or the folder that has it as {self.layout.name!r},"
+            f" in data.search_paths of config/config.yaml{others}"
         )
-
-
-def _incomplete(layout: UserFolder, places: Sequence[Path]) -> list[str]:
-    """Returns what is missing in folders that have some of the entries: their owner means them to be used."""
-    return [
-        f"{place} lacks {', '.join(missing)}"
-        for place in places
-        if len(missing := layout.missing(place)) < len(layout.entries)
-    ]
-
-
-def _not_there(places: Sequence[Path]) -> list[str]:
-    return [f"{Folder(place)}: not there" for place in places]
-
-
-def _nowhere(dataset: str, checksums: Mapping[str, str], layout: UserFolder | None, reasons: Sequence[str]) -> str:
-    why = " | ".join(reasons) or "data.search_paths names no folder"
-    names = ", ".join(checksums) + ("" if any(map(as_published, checksums.values())) else " (or the .gz files)")
-    archives = f"put {names} into a folder and name it in data.search_paths of config/config.yaml"
-    if layout is None:
-        return f"{dataset}: no source has it ({why}); {archives}"
-    return (
-        f"{dataset}: no complete folder of it ({why}); it has {', '.join(layout.entries)} and comes from {layout.origin}; name it, or the"
-        f" folder that has it as {layout.name!r}, in data.search_paths of config/config.yaml{f'; or {archives}' if checksums else ''}"
-    )

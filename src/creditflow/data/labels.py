@@ -1,8 +1,8 @@
-"""Losses and verdicts for images of one label and of several.
+"""Losses of labels, and whether predictions are right, for images of one label and images of several.
 
-The sign-symmetry paper trains networks for MS-COCO and NUS-WIDE, whose images have several labels, with cross-entropy and
-reports top-1 accuracy. Our reading: the target is the normalised multi-hot vector, and a prediction is right if it is among
-the image's labels.
+The sign-symmetry paper trains networks for MS-COCO and NUS-WIDE, whose images have several labels, with cross-entropy,
+and reports top-1 accuracy. Our reading: the loss compares the network's probabilities with the labels' vector of zeros
+and ones, divided by its sum, and a prediction is right if it is one of the image's labels.
 """
 
 import torch
@@ -11,10 +11,13 @@ from torch.nn import functional as F
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
-    """Returns the cross-entropy of logits (N, K) with labels int64 (N,), or with y / sum(y) for zeros and ones y (N, K)."""
+    """Returns the cross-entropy of logits (N, K).
+
+    Labels are int64 (N,), or zeros and ones y (N, K), which are compared as the probabilities y / sum(y).
+    """
     if labels.dim() == 2:
-        target = labels.to(logits.dtype)
-        return F.cross_entropy(logits, target / target.sum(1, keepdim=True), reduction=reduction)
+        shares = labels.to(logits.dtype)
+        return F.cross_entropy(logits, shares / shares.sum(1, keepdim=True), reduction=reduction)
     return F.cross_entropy(logits, labels, reduction=reduction)
 
 
@@ -24,13 +27,18 @@ def cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def squared_error(logits: Tensor, labels: Tensor) -> Tensor:
-    """Returns sum_c (p_c - y_c)^2 (N,) of the probabilities p = softmax(logits), for labels int64 (N,)."""
+    """Returns sum_c (p_c - y_c)^2 (N,) of the probabilities p = softmax(logits).
+
+    Labels are int64 (N,); y is the vector that is one at an image's label and zero elsewhere.
+    """
     return (logits.softmax(1) - F.one_hot(labels, logits.shape[1])).square().sum(1)
 
 
 def logits_ratio(logits: Tensor, labels: Tensor) -> Tensor:
-    """Returns the difference of logits ratio (N,), -(z_y - max_{i != y} z_i) / (z_(1) - z_(3)) (Croce and Hein, 2020), for labels
-    int64 (N,) of three classes or more."""
+    """Returns the difference of logits ratio (N,), -(z_y - max_{i != y} z_i) / (z_(1) - z_(3)) (Croce and Hein, 2020).
+
+    Labels are int64 (N,), of three classes or more.
+    """
     place = labels[:, None]
     other = logits.scatter(1, place, -torch.inf).amax(1)
     first, _, third = logits.topk(3, dim=1).values.unbind(1)
@@ -38,19 +46,19 @@ def logits_ratio(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def is_correct(logits: Tensor, labels: Tensor) -> Tensor:
-    """Returns bool (N,): is the largest logit that of a label?"""
+    """Returns bool (N,): whether the class with the largest logit is one of the image's labels, (N,) or (N, K)."""
     return holds(logits.argmax(1), labels)
 
 
 def holds(predictions: Tensor, labels: Tensor) -> Tensor:
-    """Returns bool (N,): is the predicted class (N,) among the image's labels, (N,) or (N, K)?"""
+    """Returns bool (N,): whether an image's predicted class (N,) is one of its labels, (N,) or (N, K)."""
     if labels.dim() == 2:
         return labels.gather(1, predictions[:, None])[:, 0] > 0
     return predictions == labels
 
 
 def holds_for_all(predictions: Tensor, labels: Tensor) -> Tensor:
-    """Returns bool (N, M): is the m-th predicted class among the labels of the n-th image?"""
+    """Returns bool (N, M): whether the m-th of the predicted classes (M,) is one of the labels of the n-th image."""
     if labels.dim() == 2:
         return labels[:, predictions] > 0
     return labels[:, None] == predictions[None, :]

@@ -1,6 +1,7 @@
-"""The canonical form of a dataset: one safetensors file, memory-mapped, read by every later stage.
+"""The canonical form of a dataset: one safetensors file, which every later stage reads, memory-mapped.
 
-Small datasets are in it as bytes; of large ones it holds the names of the image files, which stay where they are.
+The images of a small dataset are in it as bytes. Of a large one it holds the names of the image files, which stay where
+they are.
 """
 
 import dataclasses
@@ -10,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import zip_longest
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,15 @@ from torch import Tensor
 from creditflow.core import files
 from creditflow.core.errors import UserError, one_line
 from creditflow.data.dataset import ImageFiles, Split
-from creditflow.data.inputs import Augmentation, Decoder, InputSettings, augment, to_input, to_unit_interval
+from creditflow.data.inputs import Decoder, augment, to_input, to_unit_interval
+from creditflow.data.settings import Augmentation, InputSettings
+from creditflow.data.splits import channel_statistics, check_splits
 
-#: Pixels per channel of a batch that only looks: 1,000 images of 28x28, a hundred and more of 224x224.
+#: Pixels per channel of a batch that is only measured: 1,000 images of 28x28, or more than a hundred of 224x224.
 _PIXELS = 1 << 23
-
-#: Bytes of images up to which a dataset lives on the device; larger ones are sent batch by batch.
+#: Bytes of images up to which a dataset lies on the device as a whole; a larger one is sent there batch by batch.
 _RESIDENT = 4 << 30
-#: Training images that mean and standard deviation are taken from where images are files.
+#: Number of training images from which mean and standard deviation are computed where images are files.
 _SAMPLE = 1000
 
 
@@ -40,11 +42,12 @@ class Subset:
 
     Attributes:
         images: uint8 (N, C, H, W), or files.
-        labels: int64 (N,), renumbered 0, 1, ... in the order of `classes`; or uint8 zeros and ones (N, K).
-        class_names: one per label.
-        mean, std: per channel, in [0, 1] units, over the whole training split of the dataset (a sample of it for files).
-        inputs: what `batch` makes of the images.
-        device: where `batch` gives them.
+        labels: int64 (N,), renumbered 0, 1, ... in the order of the chosen classes; or uint8 zeros and ones (N, K).
+        class_names: one name for each label.
+        mean, std: per channel, in [0, 1] units, over the whole training split of the dataset (for files over a sample
+            of it).
+        inputs: what a network sees of the images.
+        device: the device on which `batch` returns them.
     """
 
     images: Tensor | ImageFiles
@@ -57,7 +60,7 @@ class Subset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of what `batch` gives."""
+        """(channels, height, width) of the images that `batch` returns."""
         if isinstance(self.images, ImageFiles):
             channels, height, width = 3, 0, 0
         else:
@@ -71,7 +74,7 @@ class Subset:
         return self.labels.dim() == 2
 
     def to(self, device: torch.device) -> "Subset":
-        """Returns the same subset for a device; images move there unless they are files or too many."""
+        """Returns the same subset for a device. Images move there unless they are files or too many."""
         images = self.images
         if isinstance(images, Tensor) and images.numel() <= _RESIDENT:
             images = images.to(device)
@@ -86,7 +89,7 @@ class Subset:
     def batches(
         self, parts: Sequence[Tensor], change: Augmentation | None = None, generator: torch.Generator | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields `batch` for each part; files of the next part are decoded while the present one is used."""
+        """Yields `batch` for each part of the indices. Files of the next part are decoded while a part is in use."""
         if isinstance(self.images, Tensor):
             yield from (self.batch(part, change, generator) for part in parts)
             return
@@ -120,7 +123,7 @@ class Subset:
         if change:
             assert generator is not None
             images = augment(images, change, generator)
-        # Files were brought to size where they were decoded.
+        # Images from files have got their size when they were decoded.
         x = to_unit_interval(images) if isinstance(self.images, ImageFiles) else to_input(images, self.inputs)
         return x, self.labels[chosen.to(self.labels.device)]
 
@@ -131,131 +134,65 @@ def save_prepared(
     class_names: Sequence[str],
     unreadable: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """Writes the canonical form, atomically; `unreadable` are image files that were left out, by split, for the record.
+    """Writes the canonical form, atomically.
 
-    Raises UserError as `check_splits` does, or if an image file of the sample for mean and standard deviation cannot be read.
+    Args:
+        path: the file.
+        splits: images and labels by the name of the split.
+        class_names: names in the order of the labels.
+        unreadable: for each split of files the names of those that were left out; they are kept for the record.
+
+    Raises UserError as `check_splits` does, or if a file of the sample for mean and standard deviation cannot be read.
     """
     check_splits(splits, class_names)
     arrays: dict[str, NDArray[np.generic]] = {}
     for name, (images, labels) in splits.items():
-        if isinstance(images, ImageFiles):
-            arrays[f"{name}_names"] = np.frombuffer("\n".join(images.names).encode(), dtype=np.uint8)
-        else:
-            arrays[f"{name}_images"] = np.ascontiguousarray(images)
-        arrays[f"{name}_labels"] = np.ascontiguousarray(
-            labels.astype(np.int64 if labels.ndim == 1 else np.uint8, copy=False)
-        )
+        arrays |= _stored_arrays(name, images, labels)
     mean, std = channel_statistics(_sample(splits["train"][0]))
     facts: dict[str, Any] = {"class_names": list(class_names), "mean": mean, "std": std}
     if folders := {images.folder.resolve() for images, _ in splits.values() if isinstance(images, ImageFiles)}:
         facts["folder"] = str(*folders)
         facts["unreadable"] = {name: list(names) for name, names in (unreadable or {}).items()}
     facts["sha256"] = {name: files.sha256(array.data) for name, array in arrays.items()}
-    # One metadata entry: safetensors does not keep the order of several, and equal datasets should be equal files.
+    # All facts are in one entry: safetensors does not keep the order of several, and equal datasets must give equal
+    # files.
     files.write_atomically(path, dump_arrays(arrays, metadata={"creditflow": json.dumps(files.seal(facts))}))
 
 
-def check_splits(splits: Mapping[str, Split], class_names: Sequence[str]) -> None:
-    """Raises UserError if a split is inconsistent: shapes, lengths, labels, names of files, or kinds of its own."""
-    for name, (images, labels) in splits.items():
-        where = f"split {name!r}"
-        if isinstance(images, ImageFiles):
-            _check_names(where, images.names)
-        elif images.dtype != np.uint8 or images.ndim != 4:
-            raise UserError(f"{where}: images must be uint8 (N, C, H, W), not {images.dtype} {images.shape}")
-        if len(images) == 0 or labels.shape[:1] != (len(images),):
-            raise UserError(
-                f"{where}: {len(images)} images, but labels of shape {labels.shape}; it must have images, and labels for each"
-            )
-        _check_labels(where, labels, len(class_names))
-    kinds = {
-        (images.folder if isinstance(images, ImageFiles) else None, labels.ndim) for images, labels in splits.values()
-    }
-    if len(kinds) != 1 or "train" not in splits:
-        raise UserError(
-            f"splits {', '.join(splits)}: all must be alike in the kind of images, their folder and the kind of labels, one is 'train'"
-        )
-
-
-def _check_names(where: str, names: Sequence[str]) -> None:
-    for name in names:
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or not path.parts or "\n" in name or not name.isprintable():
-            raise UserError(
-                f"{where}: {name!r} is not a file name below the dataset's folder that can be kept; rename it"
-            )
-
-
-def _check_labels(where: str, labels: NDArray[Any], n_classes: int) -> None:
-    if labels.dtype.kind not in "iu":
-        raise UserError(f"{where}: labels must be whole numbers, not {labels.dtype}")
-    if labels.ndim == 1:
-        if labels.min() < 0 or labels.max() >= n_classes:
-            raise UserError(f"{where}: labels must lie in 0..{n_classes - 1}, not {labels.min()}..{labels.max()}")
-        return
-    if labels.ndim != 2 or labels.shape[1] != n_classes:
-        raise UserError(
-            f"{where}: labels must be (N,), or (N, {n_classes}) as there are {n_classes} classes, not {labels.shape}"
-        )
-    if labels.min() < 0 or labels.max() > 1:
-        raise UserError(
-            f"{where}: labels of images that may have several must be 0 or 1, not {labels.min()}..{labels.max()}"
-        )
-    if not (some := labels.any(1)).all():
-        raise UserError(f"{where}: image {int(some.argmin())} has no label; leave such images out")
+def _stored_arrays(
+    split: str, images: NDArray[np.uint8] | ImageFiles, labels: NDArray[np.int64] | NDArray[np.uint8]
+) -> dict[str, NDArray[np.generic]]:
+    stored_labels = np.ascontiguousarray(labels.astype(np.int64 if labels.ndim == 1 else np.uint8, copy=False))
+    if isinstance(images, ImageFiles):
+        names = np.frombuffer("\n".join(images.names).encode(), dtype=np.uint8)
+        return {f"{split}_names": names, f"{split}_labels": stored_labels}
+    return {f"{split}_images": np.ascontiguousarray(images), f"{split}_labels": stored_labels}
 
 
 def _sample(images: NDArray[np.uint8] | ImageFiles) -> NDArray[np.uint8]:
-    """Returns all images, or of files up to 1,000 drawn at random, at the size of the usual backbones: (n, 3, 224, 224)."""
+    """Returns all images; of files, up to 1,000 that are drawn at random, as (n, 3, 224, 224)."""
     if not isinstance(images, ImageFiles):
         return images
     chosen = np.sort(np.random.default_rng(0).permutation(len(images))[:_SAMPLE])
     return Decoder(images, InputSettings(size=224))(torch.from_numpy(chosen)).numpy()
 
 
-def channel_statistics(images: NDArray[np.uint8]) -> tuple[list[float], list[float]]:
-    """Returns mean and standard deviation per channel of uint8 images (N, C, H, W), in [0, 1] units.
-
-    A constant channel gets standard deviation 1, so that normalising it is defined.
-    """
-    levels = np.arange(256) / 255
-    means, stds = [], []
-    for channel in range(images.shape[1]):
-        # Exact from the histogram: no float copy of the images is needed, and `bincount` makes a wide one only of a block.
-        counts = sum(np.bincount(block[:, channel].reshape(-1), minlength=256) for block in _blocks(images))
-        share = counts / max(images[:, channel].size, 1)
-        mean = float(share @ levels)
-        std = float(np.sqrt(share @ (levels - mean) ** 2))
-        means.append(mean)
-        stds.append(std or 1.0)
-    return means, stds
-
-
-def _blocks(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-    return (images[start : start + 1000] for start in range(0, max(len(images), 1), 1000))
-
-
 def load_prepared(
     path: Path, split: str, classes: Sequence[int] | None = None, inputs: InputSettings | None = None
 ) -> Subset:
-    """Reads one split, all of it or only some classes.
+    """Reads one split: all of it, or only some classes.
 
-    Raises UserError if the file is not a prepared dataset, the split is not in it, a chosen class has no image, or `inputs` do
-    not fit the images.
+    Args:
+        path: a file that `save_prepared` wrote.
+        split: "train", "test" or, where a dataset has it, "database".
+        classes: labels of the classes that are kept, which become 0, 1, ... in this order; all if None.
+        inputs: what a network sees of the images; images as they are if None.
+
+    Raises UserError if the file is not a prepared dataset, the split is not in it, a chosen class has no image, or
+    `inputs` do not fit the images.
     """
     inputs = inputs or InputSettings()
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["creditflow"])
-            stored = {name: file.get_tensor(name) for name in file.keys() if name.startswith(f"{split}_")}  # noqa: SIM118 - no mapping
-            if not files.is_whole(facts) or any(
-                files.sha256(one.numpy().data) != facts["sha256"][name] for name, one in stored.items()
-            ):
-                raise ValueError("its content is not what was written")
-            images, labels = _stored_images(stored, split, facts), stored[f"{split}_labels"]
-    except (OSError, TypeError, KeyError, ValueError, safetensors.SafetensorError) as error:
-        why = f"is not a prepared dataset with a {split!r} split ({one_line(error)})"
-        raise UserError(f"{path} {why}; delete it and prepare it again") from error
+    images, labels, facts = _read(path, split)
     if isinstance(images, ImageFiles) and inputs.size is None:
         raise UserError(f"{path}: its images are files of many sizes; give the experiment an `input.size`")
     names = tuple(facts["class_names"])
@@ -264,10 +201,26 @@ def load_prepared(
         names = tuple(names[index] for index in classes)
     subset = Subset(images, labels, names, tuple(facts["mean"]), tuple(facts["std"]), inputs)
     n_channels = subset.image_shape[0]
-    if len(subset.mean) != n_channels:  # a grey image repeated, or files read as grey ones
-        spread = [sum(values) / len(values) for values in (subset.mean, subset.std)]
-        subset = dataclasses.replace(subset, mean=(spread[0],) * n_channels, std=(spread[1],) * n_channels)
+    if len(subset.mean) != n_channels:  # a grey image repeated, or files that are read as grey images
+        mean, std = (sum(values) / len(values) for values in (subset.mean, subset.std))
+        subset = dataclasses.replace(subset, mean=(mean,) * n_channels, std=(std,) * n_channels)
     return subset
+
+
+def _read(path: Path, split: str) -> tuple[Tensor | ImageFiles, Tensor, dict[str, Any]]:
+    """Returns images, labels and the facts beside them, after a check that they are what was written."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["creditflow"])
+            stored = {name: file.get_tensor(name) for name in file.keys() if name.startswith(f"{split}_")}  # noqa: SIM118 - no mapping
+        if not files.is_whole(facts) or any(
+            files.sha256(tensor.numpy().data) != facts["sha256"][name] for name, tensor in stored.items()
+        ):
+            raise ValueError("its content is not what was written")
+        return _stored_images(stored, split, facts), stored[f"{split}_labels"], facts
+    except (OSError, TypeError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        why = f"is not a prepared dataset with a {split!r} split ({one_line(error)})"
+        raise UserError(f"{path} {why}; delete it and prepare it again") from error
 
 
 def _stored_images(stored: Mapping[str, Tensor], split: str, facts: dict[str, Any]) -> Tensor | ImageFiles:
@@ -280,12 +233,11 @@ def _stored_images(stored: Mapping[str, Tensor], split: str, facts: dict[str, An
 def _select(
     images: Tensor | ImageFiles, labels: Tensor, classes: list[int], path: Path
 ) -> tuple[Tensor | ImageFiles, Tensor]:
+    """Returns the images of the chosen classes, and their labels, renumbered in the order of the choice."""
     if len(set(classes)) < len(classes):
-        raise UserError(f"classes {' '.join(map(str, classes))} name one twice; name each once")
+        raise UserError(f"classes {' '.join(map(str, classes))} name a class twice; name each once")
     multi_label = labels.dim() == 2
-    counts = (
-        labels.sum(0, dtype=torch.int64) if multi_label else torch.bincount(labels, minlength=max([*classes, 0]) + 1)
-    )
+    counts = labels.sum(0, dtype=torch.int64) if multi_label else labels.bincount(minlength=max([*classes, 0]) + 1)
     for index in classes:
         if index >= len(counts) or counts[index] == 0:
             raise UserError(f"{path}: class {index} has no image; check `classes` in the experiment")
@@ -298,9 +250,8 @@ def _select(
         labels = renumbered[labels]
         keep = labels >= 0
     if bool(keep.all()):
-        return images, labels  # memory-mapped still
+        return images, labels  # still memory-mapped
     if isinstance(images, ImageFiles):
-        return ImageFiles(images.folder, [images.names[index] for index in keep.nonzero().flatten().tolist()]), labels[
-            keep
-        ]
+        names = [images.names[index] for index in keep.nonzero().flatten().tolist()]
+        return ImageFiles(images.folder, names), labels[keep]
     return images[keep], labels[keep]

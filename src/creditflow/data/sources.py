@@ -1,8 +1,9 @@
 """Where raw files come from: a folder of the user's, a download, a Debian package, a file inside a Python package.
 
-A source writes one named file, verified, or raises NotAvailableError: nothing is used before its checksum is known to be
-right. MD5, which some datasets are published with, finds damage but not malice, so what is read from such files is read
-with care (`archives.py`, `cifar.py`).
+A source writes one named file, verified, or raises NotAvailableError: no file is used before its checksum is known to
+    be
+right. Some datasets are published with an MD5, which finds damage but not malice. So their files are read with care
+(`formats/archives.py`, `formats/cifar.py`, `formats/mat.py`).
 """
 
 import gzip
@@ -27,7 +28,7 @@ from creditflow.core.errors import UserError, one_line
 _TIMEOUT_S = 30
 _APT_TIMEOUT_S = 600
 _CHUNK = 1 << 20
-#: Bytes of a file that is decompressed in memory, and of one that is kept as published.
+#: The most bytes of a file that is decompressed in memory, and of one that is kept as published.
 _MAX_CONTENT, _MAX_PUBLISHED = 1 << 30, 64 << 30
 
 
@@ -41,9 +42,9 @@ class Source(Protocol):
     def __str__(self) -> str: ...
 
     def deliver(self, name: str, expected: str, target: Path) -> None:
-        """Writes the file of this name to `target`; `expected` is a checksum as in `Dataset.checksums`.
+        """Writes the file of this name to `target`; `expected` is its checksum, written as in `Dataset.checksums`.
 
-        Raises NotAvailableError, and then leaves nothing at `target`.
+        Raises NotAvailableError if the source does not have it, and then leaves nothing at `target`.
         """
         ...
 
@@ -53,8 +54,8 @@ def as_published(expected: str) -> bool:
     return expected.startswith("md5:")
 
 
-def verified(content: bytes, expected: str, origin: str) -> bytes:
-    """Returns the content, decompressed if it is gzip. Raises NotAvailableError if it is not what it should be."""
+def _verified(content: bytes, expected: str, origin: str) -> bytes:
+    """Returns the content, decompressed if it is gzip. Raises NotAvailableError if its SHA-256 is another."""
     try:
         content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
     except (EOFError, OSError, zlib.error) as error:
@@ -65,10 +66,17 @@ def verified(content: bytes, expected: str, origin: str) -> bytes:
 
 
 def receive(stream: IO[bytes], expected: str, target: Path, origin: str, size: int | None = None) -> None:
-    """Writes a stream of `size` bytes, if that is known, to `target`. Raises NotAvailableError as `Source.deliver` does."""
-    if not as_published(expected):
-        target.write_bytes(verified(b"".join(_chunks(stream, _MAX_CONTENT, origin)), expected, origin))
-        return
+    """Writes a stream to `target`; `size` is its number of bytes, if that is known.
+
+    Raises NotAvailableError as `Source.deliver` does.
+    """
+    if as_published(expected):
+        _keep_published(stream, expected, target, origin, size)
+    else:
+        target.write_bytes(_verified(b"".join(_chunks(stream, _MAX_CONTENT, origin)), expected, origin))
+
+
+def _keep_published(stream: IO[bytes], expected: str, target: Path, origin: str, size: int | None) -> None:
     md5 = hashlib.md5(usedforsecurity=False)
     try:
         with (
@@ -103,23 +111,23 @@ def _chunks(stream: IO[bytes], limit: int, origin: str) -> Iterator[bytes]:
 
 @dataclass(frozen=True)
 class Folder:
-    """Files in a local folder, plain or as .gz; those that are kept as published under just their name."""
+    """Files in a local folder, plain or as .gz. A file that is kept as published has just its own name."""
 
     path: Path
 
     def __str__(self) -> str:
         return f"folder {self.path}"
 
-    def has(self, name: str, expected: str) -> bool:
-        """Says whether the folder holds the file."""
-        return self._find(name, expected) is not None
+    def has_any(self, checksums: Mapping[str, str]) -> bool:
+        """Says whether the folder holds any of the files."""
+        return any(self._find(name, expected) for name, expected in checksums.items())
 
     def deliver(self, name: str, expected: str, target: Path) -> None:
-        found = self._find(name, expected)
-        if found is None:
+        path = self._find(name, expected)
+        if path is None:
             raise NotAvailableError(f"{self.path} has no {name}{'' if as_published(expected) else f' or {name}.gz'}")
-        with found.open("rb") as stream:
-            receive(stream, expected, target, str(found), found.stat().st_size)
+        with path.open("rb") as stream:
+            receive(stream, expected, target, str(path), path.stat().st_size)
 
     def _find(self, name: str, expected: str) -> Path | None:
         names = (name,) if as_published(expected) else (name, f"{name}.gz")
@@ -128,9 +136,10 @@ class Folder:
 
 @dataclass(frozen=True)
 class Download:
-    """Files below public addresses, tried in turn; `addresses` is a function so that a list of mirrors loads late.
+    """Files below public addresses, which are tried in turn.
 
-    Files that are not kept as published are asked for as .gz.
+    `addresses` is a function, so that a list of mirrors is loaded only when it is needed. Files that are not kept as
+    published are downloaded as .gz.
     """
 
     addresses: Callable[[], Sequence[str]]
@@ -153,7 +162,7 @@ class Download:
 
 @dataclass(frozen=True)
 class DownloadEach:
-    """Files that each have a public address of their own."""
+    """Files of which each has a public address of its own."""
 
     addresses: Mapping[str, str]
 
@@ -198,25 +207,28 @@ class DebianPackage:
         scratch = tempfile.TemporaryDirectory(prefix="creditflow-")
         for folder in ("lists/partial", "cache/archives/partial", "download"):
             Path(scratch.name, folder).mkdir(parents=True)
-        # Package lists of its own: the system's may be missing or old, and renewing them takes root and, in a container, a writable image.
-        own = {"Dir::State::Lists": "lists", "Dir::Cache": "cache"}
-        options = [f"-o{key}={scratch.name}/{folder}" for key, folder in own.items()]
         for command in (["update"], ["download", self.package]):
-            done = subprocess.run(
-                ["apt-get", "-oAPT::Sandbox::User=", *options, *command],
-                cwd=f"{scratch.name}/download",
-                capture_output=True,
-                text=True,
-                timeout=_APT_TIMEOUT_S,
-                check=False,
-            )
-            if done.returncode != 0:
-                raise NotAvailableError(
-                    f"apt-get {' '.join(command)} failed: {' '.join(done.stderr.split()) or 'it did not say why'}"
-                )
+            _run_apt_get(command, Path(scratch.name))
         archive = next(Path(scratch.name, "download").glob("*.deb"))
         subprocess.run(["dpkg-deb", "-x", str(archive), f"{scratch.name}/root"], check=True, capture_output=True)
         return scratch
+
+
+def _run_apt_get(command: Sequence[str], scratch: Path) -> None:
+    # The package lists are in `scratch`, too: the system's may be missing or old, and to renew them one must be root
+    # and, in a container, have a writable image.
+    options = [f"-oDir::State::Lists={scratch}/lists", f"-oDir::Cache={scratch}/cache"]
+    done = subprocess.run(
+        ["apt-get", "-oAPT::Sandbox::User=", *options, *command],
+        cwd=scratch / "download",
+        capture_output=True,
+        text=True,
+        timeout=_APT_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        reason = " ".join(done.stderr.split()) or "it did not say why"
+        raise NotAvailableError(f"apt-get {' '.join(command)} failed: {reason}")
 
 
 @dataclass(frozen=True)
@@ -241,13 +253,14 @@ class PackageFile:
 class UserFolder:
     """A folder of the user's, in a known layout, whose files stay where they are.
 
-    It is looked for in `data.search_paths`: a folder of its name inside one of them, or one of them itself. A dataset that
-    has archives too (checksums) may lie there as these, or be downloaded; `fetch` unpacks them into the same layout.
+    It is looked for in `data.search_paths`: it is one of these folders, or has its name inside one of them. A dataset
+    that has archives, too (and so checksums), may lie there as archives, or be downloaded; `fetch` unpacks them into
+    the same layout.
 
     Attributes:
-        name: of the folder.
+        name: name of the folder.
         entries: files and folders that must be in it.
-        origin: where a user gets them from.
+        origin: where a user can get them.
     """
 
     name: str
@@ -261,9 +274,10 @@ class UserFolder:
         raise NotAvailableError(f"in no folder of data.search_paths (get it from {self.origin})")
 
     def located(self, raw: Path) -> Path:
-        """Returns the absolute path of the folder that `fetch` found or unpacked, by what it wrote into `raw`.
+        """Returns the absolute path of the folder that `fetch` found or unpacked, according to its note in the folder
+        `raw`.
 
-        Raises UserError if something of it has gone.
+        Raises UserError if any of the entries is no longer there.
         """
         origin = files.read_json(raw / "origin.json", "what fetch notes of a dataset")
         folder = Path(origin.get("folder", raw)).resolve()
@@ -274,10 +288,10 @@ class UserFolder:
         return folder
 
     def missing(self, folder: Path) -> list[str]:
-        """Returns the entries that a folder does not have."""
+        """Returns the entries that a folder lacks."""
         return [entry for entry in self.entries if not (folder / entry).exists()]
 
     def places(self, search_paths: Sequence[Path]) -> list[Path]:
-        """Returns where to look, folders of the right name first: other datasets' folders may have entries of the same names."""
+        """Returns where to look, folders of the right name first: another dataset's may have the same entries."""
         inside = [path / self.name for path in search_paths]
         return [*inside, *sorted(search_paths, key=lambda path: path.name != self.name)]

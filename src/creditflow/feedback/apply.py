@@ -1,4 +1,4 @@
-"""Feedback rules for any torch model: `apply_rule` and the state that it leaves to be saved."""
+"""Feedback rules for any torch model: `apply_rule`, and the feedback state that is saved beside a model."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from creditflow.core import plugins
 from creditflow.core.errors import UserError
 from creditflow.feedback.error import OutputTap
 from creditflow.feedback.layers import FEEDBACK_TYPES, FeedbackLayer
-from creditflow.feedback.rule import Rule, State, rows_of
+from creditflow.feedback.rule import Rule, State
 
 __all__ = ["FeedbackLayer", "Rule", "State", "apply_rule", "feedback_layers", "feedback_state", "get_rule"]
 
@@ -31,26 +31,28 @@ def apply_rule(
 ) -> nn.Module:
     """Returns a view of the model whose Linear and Conv2d layers send the error through the rule's feedback weights.
 
-    Other layers keep their exact backward, also those with weights (batch normalisation, Conv1d, transposed
-    convolutions). Refused are layers that read a Linear's weight in ways of their own, where the rule would hold in
-    part only: attention, and subclasses of Linear and Conv2d, weight normalisation included.
+    All other layers keep their exact backward, also those that have weights (batch normalisation, Conv1d, transposed
+    convolutions). Attention and subclasses of Linear and Conv2d (weight normalisation makes such a subclass) are
+    refused: they use their weights in another way, so that the rule would hold for a part of the layer only.
 
-    The view shares every parameter and buffer with `model`, so training the view trains the model, while `model`
-    itself keeps its exact gradients: attack the one or the other to choose the attacker's gradient. Move the model to
-    its device first.
+    The view shares every parameter and buffer with `model`: whoever trains the view trains the model. The gradients of
+    `model` stay exact. So an attack on the view uses the gradient of the rule, and an attack on `model` the exact one.
+    Move the model to its device first.
 
     Args:
-        model: any module; not changed.
+        model: any module. It is not changed.
         rule: the id of a rule, or a Rule.
-        generator: source of the rule's random numbers; on CUDA models a CUDA generator spares a copy per redraw.
-        state: what `feedback_state` returned for a model of this shape; drawn from `generator` if None.
-        outputs: K of the model's outputs (N, K), for a rule that sends the error at the output to every layer (DFA);
-            None means that of the last Linear or Conv2d, in the order in which the model's parts were assigned.
+        generator: where the rule gets its random numbers. For a model on CUDA, a CUDA generator saves copies.
+        state: what `feedback_state` returned for a model of this shape; if None, it is drawn from `generator`.
+        outputs: K of the outputs (N, K), for a rule that sends the error at the output to every layer (DFA). None means
+            the number of outputs of the last Linear or Conv2d, in the order in which the parts of the model were
+            assigned.
 
     Raises:
-        UserError: unknown rule; a layer the rule cannot be put on; state of another model; neither generator nor
-            state for a rule that draws random numbers. And when the view of a direct rule is called: outputs of another
-            shape than (N, K); when it is differentiated: a loss that does not come from the view's output.
+        UserError: the rule is unknown; the rule cannot be put on a layer; the state is that of another model; or the
+            rule draws random numbers and there is neither a generator nor a state. The view of a direct rule raises it,
+            too: when it is called, if its outputs do not have the shape (N, K); and in the backward pass, if the loss
+            does not follow from the output of the view.
     """
     rule = get_rule(rule) if isinstance(rule, str) else rule
     view = _view(model)
@@ -81,7 +83,7 @@ def feedback_layers(view: nn.Module) -> Iterator[tuple[str, FeedbackLayer]]:
 def feedback_state(view: nn.Module) -> dict[str, Tensor]:
     """Returns the state of all layers as {"<layer>.<tensor>": tensor}, up to date with the present weights.
 
-    A redraw that a parameter update has made due is done first.
+    If the weights have changed since the rule last looked, the rule updates its state first.
     """
     collected = {}
     for name, layer in feedback_layers(view):
@@ -91,32 +93,35 @@ def feedback_state(view: nn.Module) -> dict[str, Tensor]:
 
 
 def _view(model: nn.Module) -> nn.Module:
-    """Copies the module structure; parameters and buffers stay the same objects."""
+    """Returns a copy of the structure of modules whose parameters and buffers are the same objects."""
     shared: dict[int, object] = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
     return copy.deepcopy(model, shared)
 
 
 def _replaceable(view: nn.Module) -> list[tuple[str, nn.Module]]:
-    found = []
+    """Returns name and module of each layer that a rule can be put on. Raises UserError for a layer that it cannot."""
+    layers = []
     for name, layer in view.named_modules():
         if type(layer) in FEEDBACK_TYPES:
-            found.append((name, layer))
+            layers.append((name, layer))
         elif isinstance(layer, FeedbackLayer):
             raise UserError("the model has a rule already; apply the rule to the plain model")
         elif isinstance(layer, nn.MultiheadAttention | nn.Linear | nn.Conv2d):
-            # These read their weights in ways of their own: replacing only a part would be neither rule nor BP.
+            # These layers use their weights in another way. A rule for a part of them would be neither rule nor BP.
             raise UserError(
-                f"no feedback rule can be put on layer {name!r} of type {type(layer).__name__}; use Linear and Conv2d themselves"
+                f"no feedback rule can be put on layer {name!r} of type {type(layer).__name__};"
+                " use Linear and Conv2d themselves"
             )
-    return found
+    return layers
 
 
 def _tapped(view: nn.Module, layers: list[tuple[str, nn.Module]], outputs: int | None) -> OutputTap:
-    """Puts a tap on the view's output."""
+    """Puts a tap on the output of the view, and returns it. Raises UserError if the number of outputs is not known."""
     if outputs is None:
         if not layers:
             raise UserError(
-                "this rule needs the number of outputs, and the model has no Linear or Conv2d to tell it; pass outputs=K"
+                "this rule needs the number of outputs, and the model has no Linear or Conv2d to tell it;"
+                " pass outputs=K"
             )
         last = layers[-1][1].weight
         assert isinstance(last, Tensor)
@@ -127,7 +132,7 @@ def _tapped(view: nn.Module, layers: list[tuple[str, nn.Module]], outputs: int |
 
 
 def _template(layer: nn.Module, tap: OutputTap | None) -> Tensor:
-    """Returns a tensor of the shape, type and device of the layer's V: W, or for a direct rule an empty one."""
+    """Returns a tensor of the shape, type and device of V: W itself, or for a direct rule an empty tensor."""
     weight = layer.weight
     assert isinstance(weight, Tensor)
     if tap is None:
@@ -137,7 +142,7 @@ def _template(layer: nn.Module, tap: OutputTap | None) -> Tensor:
 
 
 def _check(name: str, layer: FeedbackLayer, like: Tensor) -> None:
-    """Raises UserError if the rule does not find its state, or does not give the V that it declares."""
+    """Raises UserError if the rule misses a tensor of its state, or if its V is not as the rule declares."""
     rule, weight, state = layer.rule, layer.weight.detach(), layer.state
     try:
         feedback = rule.feedback_weight(weight, state)
@@ -146,15 +151,16 @@ def _check(name: str, layer: FeedbackLayer, like: Tensor) -> None:
     if feedback.shape != like.shape:
         raise UserError(f"the rule's V for layer {name!r} has shape {list(feedback.shape)}, not {list(like.shape)}")
     if rule.elementwise:
-        row = rule.feedback_weight(weight[:1], rows_of(state, slice(1)), torch.empty_like(weight[:1]))
+        row = rule.feedback_rows(weight, state, slice(1), torch.empty_like(weight[:1]))
         if not torch.allclose(row, feedback[:1], equal_nan=True):
             raise UserError(
-                f"the rule declares elementwise=True, but its V for the first row of layer {name!r} depends on other rows"
+                f"the rule declares elementwise=True,"
+                f" but its V for the first row of layer {name!r} depends on other rows"
             )
 
 
 def _take(state: dict[str, Tensor], layer_name: str, like: Tensor) -> State:
-    """Moves one layer's tensors out of a collected state, as copies: a rule may write into its state."""
+    """Takes the tensors of one layer out of a state and returns copies, as a rule may write into its state."""
     prefix = f"{layer_name}."
     taken = {}
     for key in [key for key in state if key.startswith(prefix) and "." not in key[len(prefix) :]]:

@@ -1,6 +1,7 @@
-"""Random numbers that are drawn in place and in parallel, and fingerprints that tell when a weight was updated.
+"""Random numbers that are drawn in place and in parallel, and fingerprints by which a change of a weight is noticed.
 
-Both go through memory in 64-bit words, as many at a time as stay in cache, or as keep a GPU busy.
+Both functions go through memory in 64-bit words. They take as many words at a time as fit in a cache, or as keep a GPU
+busy.
 """
 
 from functools import cache
@@ -12,35 +13,42 @@ from torch import Tensor
 
 _WORDS = {"cpu": 2**17, "cuda": 2**22}
 
-#: Bytes up to which a tensor is drawn in one go, and a weight is its own fingerprint.
+#: A tensor of at most this number of bytes is filled in one step, and the fingerprint of such a weight is a copy of it.
 _SMALL = 2**18
 
-#: splitmix64 (Steele, Lea and Flood, 2014): the step of its counter, shifts and factors of its finaliser.
+#: splitmix64 (Steele, Lea and Flood, 2014): the step of its counter, and the shifts and factors of its finaliser.
 _STEP = 0x9E3779B97F4A7C15
 _ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _LAST_SHIFT = 31
 
 
 def fill_uniform(target: Tensor, bound: float, *key: int) -> None:
-    """Fills a tensor with U(0, bound), in the order of its memory; the key is one or more integers in [0, 2^64).
+    """Fills a tensor with numbers from U(0, bound), in the order in which they lie in memory.
 
-    Word j of a stream is splitmix64's finaliser of a + j b, where a and b follow from the key: each number depends on its
-    place alone, so neither the number of threads nor the device changes it. PyTorch's CPU generator draws one number
-    after the other, several times as slowly. Each half of a word makes a number of 31 random bits.
+    Word j of a stream is the finaliser of splitmix64 applied to a + j b, where a and b follow from the key. So each
+    number depends on its place only, and neither the number of threads nor the device changes it. Each half of a word
+    makes one number, of 31 random bits. The CPU generator of PyTorch draws one number after the other and is several
+    times slower.
 
-    Raises RuntimeError for a tensor with gaps in its memory.
+    Args:
+        target: the tensor, float, of any shape.
+        bound: upper end of the interval.
+        key: names the stream; one or more integers in [0, 2^64).
+
+    Raises:
+        RuntimeError: the tensor has gaps in its memory.
     """
     start, size = _hash(*key), _words(target)
     step, scale, flat = _hash(start) | 1, bound * 2.0**-31, _in_memory(target).view(-1)
     if target.device.type == "cpu" and target.dtype in (torch.float32, torch.float64) and target.nbytes <= _SMALL:
         _fill_small(flat.numpy(), scale, start, step)
-        torch.autograd.graph.increment_version(target)  # NumPy wrote past autograd
+        torch.autograd.graph.increment_version(target)  # autograd has not noticed what NumPy wrote
         return
     for index, numbers in enumerate(flat.split(2 * size)):
         words = _counters(size, target.device)[: (numbers.numel() + 1) // 2] * _signed(step)
         words += _signed(start + index * size * step)
         spare = torch.empty_like(words)
-        for shift, factor in _ROUNDS:  # these shifts copy the sign, which costs one of the 64 bits
+        for shift, factor in _ROUNDS:  # these shifts copy the sign bit, so one of the 64 bits is lost
             words.bitwise_xor_(torch.bitwise_right_shift(words, shift, out=spare)).mul_(_signed(factor))
         words.bitwise_xor_(torch.bitwise_right_shift(words, _LAST_SHIFT, out=spare))
         halves = spare.view(torch.float32)[: numbers.numel()].copy_(words.view(torch.int32)[: numbers.numel()])
@@ -48,7 +56,7 @@ def fill_uniform(target: Tensor, bound: float, *key: int) -> None:
 
 
 def _fill_small(numbers: "np.ndarray[Any, Any]", scale: float, start: int, step: int) -> None:
-    """The same for few numbers, where calls cost more than computing, and NumPy's a third of PyTorch's."""
+    """Does the same for few numbers. Here calls cost more than what they compute, and calls of NumPy cost the least."""
     words = np.arange((len(numbers) + 1) // 2) * _signed(step)
     words += _signed(start)
     for shift, factor in _ROUNDS:
@@ -60,11 +68,11 @@ def _fill_small(numbers: "np.ndarray[Any, Any]", scale: float, start: int, step:
 
 
 def fingerprint(weight: Tensor) -> Tensor:
-    """Returns integers that change when a weight changes in any bit; a change of memory format may count as one.
+    """Returns integers that change when any bit of a weight changes. They may change with its memory format, too.
 
-    Of a large weight these are sums, modulo 2^64, of its 64-bit words times fixed random odd numbers. They are exact, so
-    neither threads nor the order of summation matter, and that a change leaves them alike has a probability of about
-    2^-32 at the most.
+    For a large weight they are sums, modulo 2^64, of its 64-bit words times fixed random odd numbers. The sums are
+    exact, so neither threads nor the order of summation matter. The probability that a change leaves them as they are
+    is about 2^-32 or less.
     """
     octets = _in_memory(weight.detach()).reshape(-1).view(torch.uint8)
     if octets.numel() <= _SMALL:
@@ -75,7 +83,8 @@ def fingerprint(weight: Tensor) -> Tensor:
         words = words.clone()
     factors, spare, sums = _factors(size, weight.device), torch.empty(size, dtype=torch.int64, device=weight.device), []
     for part in words.view(torch.int64).split(size):
-        # A difference in the upper half alone would lose bits in the product: it is mixed into the lower half first.
+        # The product would lose bits of a difference in the upper half, so the upper half is mixed into the lower
+        # first.
         mixed = torch.bitwise_right_shift(part, 32, out=spare[: len(part)]).bitwise_xor_(part)
         sums.append(mixed.mul_(factors[: len(part)]).sum())
     return torch.cat([torch.stack(sums), octets[whole:].long()])
@@ -114,8 +123,6 @@ def _signed(word: int) -> int:
 
 def _in_memory(tensor: Tensor) -> Tensor:
     """Returns the tensor with its dimensions in the order in which they lie in memory."""
-    return (
-        tensor
-        if tensor.is_contiguous()
-        else tensor.permute(sorted(range(tensor.dim()), key=tensor.stride, reverse=True))
-    )
+    if tensor.is_contiguous():
+        return tensor
+    return tensor.permute(sorted(range(tensor.dim()), key=tensor.stride, reverse=True))

@@ -1,8 +1,9 @@
-"""The error at a view's output, for rules that send it to every layer directly.
+"""The error at the output of a view, for rules that send it to every layer directly.
 
-A pass is one call of the view. Its layers and its output share one object, which each layer's backward finds filled: the
-output's own backward is always the first to run. So the error belongs to the running backward pass, in training and
-evaluation, whatever the loss, the size of the batch and the number of passes before a backward.
+A pass is one call of the view. The layers and the output of a pass share one object, a `PassError`. The backward of the
+output runs before that of any layer and puts the error into this object, so that the backward of each layer finds it
+there. So each pass has its own error: in training and in evaluation, for every loss and size of the batch, and also if
+there are several passes before a backward.
 """
 
 from typing import Any
@@ -15,31 +16,33 @@ from creditflow.core.errors import UserError
 
 
 class PassError:
-    """The error e = dL/dlogits (N, K) of one pass; nothing until the backward pass meets the output."""
+    """The error e = dL/dlogits, of shape (N, K), of one pass; None until the backward pass reaches the output."""
 
     def __init__(self) -> None:
         self.value: Tensor | None = None
 
-    def of(self, n: int) -> Tensor:
-        """Returns e. Raises UserError if it is not known, or not of n images."""
+    def for_images(self, n: int) -> Tensor:
+        """Returns e. Raises UserError if e is not known, or is not the error of n images."""
         if self.value is None:
             raise UserError(
-                "this rule sends down the error at the output: the loss must be a function of what the whole view returns"
+                "this rule sends down the error at the output:"
+                " the loss must be a function of what the whole view returns"
             )
         if len(self.value) != n:
             raise UserError(
-                f"this rule sends the error of {len(self.value)} images to a layer whose input has {n} in its first dimension"
+                f"this rule sends the error of {len(self.value)} images"
+                f" to a layer whose input has {n} in its first dimension"
             )
         return self.value
 
 
 class _Tap(Function):
-    """The identity, whose backward keeps the error that comes by."""
+    """The identity. Its backward notes the error that passes through."""
 
     @staticmethod
     def forward(ctx: Any, output: Tensor, error: PassError) -> Tensor:
         ctx.error = error
-        return output.clone()  # which may be written into, unlike a view
+        return output.clone()  # a clone, as the caller may write into it
 
     @staticmethod
     @once_differentiable
@@ -49,15 +52,15 @@ class _Tap(Function):
 
 
 class OutputTap:
-    """Opens a pass when the view is called, and taps its output when it returns."""
+    """Begins a pass when the view is called, and taps the output when the view returns."""
 
     def __init__(self, outputs: int) -> None:
         self.outputs = outputs
-        #: The pass that is under way; None outside of the view's own forward.
+        #: The error of the pass that is under way; None while the view is not being called.
         self.current: PassError | None = None
 
     def put_on(self, view: nn.Module) -> None:
-        """Makes the view's calls passes."""
+        """Makes each call of the view a pass."""
         view.register_forward_pre_hook(self._begin)
         view.register_forward_hook(self._end)
 
@@ -67,8 +70,9 @@ class OutputTap:
     def _end(self, view: nn.Module, arguments: Any, output: Any) -> Any:
         error, self.current = self.current, None
         if not isinstance(output, Tensor) or output.dim() != 2 or output.shape[1] != self.outputs:
-            found = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            returned = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise UserError(
-                f"this rule was put on for outputs of shape [N, {self.outputs}], the model returns {found}; pass outputs=K"
+                f"this rule was put on for outputs of shape [N, {self.outputs}], the model returns {returned};"
+                " pass outputs=K"
             )
         return _Tap.apply(output, error)  # type: ignore[no-untyped-call]

@@ -1,8 +1,8 @@
 """Linear and Conv2d layers whose error goes down through a feedback weight.
 
-Each layer's backward makes the same calls to PyTorch's kernels as the plain layer's. V is made in the backward pass and
-gone after it; between forward and backward a layer keeps what the plain layer keeps. `benchmarks/training.py` compares
-time and memory.
+The backward of each layer calls the same kernels of PyTorch as that of the plain layer. V is made in the backward pass
+and does not outlive it. Between forward and backward a layer keeps no more than the plain layer and the state of the
+rule. `benchmarks/training.py` compares time and memory.
 """
 
 from dataclasses import dataclass
@@ -16,26 +16,26 @@ from torch.nn.grad import conv2d_input
 
 from creditflow.feedback.draws import fingerprint
 from creditflow.feedback.error import OutputTap, PassError
-from creditflow.feedback.rule import Rule, State, rows_of
+from creditflow.feedback.rule import Rule, State
 
-#: Bytes of V that a backward pass makes at a time: what stays in cache, and what keeps a GPU busy.
+#: Bytes of V that a backward pass makes at a time: as many as fit in a cache, or as keep a GPU busy.
 _BLOCK = {"cpu": 2**21, "cuda": 2**26}
 
-
-#: Bytes of a convolution's weight up to which one call makes all its gradients; beyond, V is gone before the weight's gradient is made.
+#: If the weight of a convolution has at most this number of bytes, one call makes all gradients. For a larger weight
+#: there are two calls, so that V and the gradient of the weight are not in memory at the same time.
 _SMALL_KERNELS = 2**20
 
 
 @dataclass(frozen=True)
 class _Feedback:
-    """What one layer's backward of one pass sends its error through."""
+    """What the backward of one layer needs for one pass: the rule, its state, and for a direct rule the error."""
 
     rule: Rule
     state: State
     error: PassError | None
 
     def save(self, ctx: Any, x: Tensor, weight: Tensor) -> None:
-        """Saves for the backward, where autograd refuses what was changed in the meantime."""
+        """Saves tensors for the backward. Autograd raises an error there if they were changed in the meantime."""
         ctx.feedback = self
         ctx.save_for_backward(x, weight, *self.state.values())
 
@@ -44,12 +44,11 @@ class _Feedback:
         return self.rule.feedback_weight(weight, self.state)
 
     def rows(self, weight: Tensor, rows: slice, out: Tensor) -> Tensor:
-        """Returns rows of an elementwise rule's V, put into the first of `out`."""
-        part = weight[rows]
-        return self.rule.feedback_weight(part, rows_of(self.state, rows), out[: len(part)])
+        """Returns rows of V for an elementwise rule, put into the first rows of `out`."""
+        return self.rule.feedback_rows(weight, self.state, rows, out)
 
     def blocks(self, weight: Tensor, least: int) -> list[slice]:
-        """Returns the blocks of rows, each of at least so many, in which to make V; one if it is to be made as a whole."""
+        """Returns the blocks of at least `least` rows in which V is made; a single block if it is made as a whole."""
         size = len(weight)
         if self.rule.elementwise:
             size = max(least, _BLOCK.get(weight.device.type, 2**26) // max(1, weight[:1].nbytes))
@@ -57,13 +56,13 @@ class _Feedback:
 
     def output_error(self, n: int) -> Tensor:
         """Returns the error at the output, (n, K), for a direct rule."""
-        return (self.error or PassError()).of(n)
+        return (self.error or PassError()).for_images(n)
 
 
 class _FeedbackLinear(torch.autograd.Function):
-    """y = x W^T + b; backward: dx = dy V, dW = dy^T x, db = sum dy. x: (..., in), W and V: (out, in).
+    """y = x W^T + b; backward: dx = dy V, dW = dy^T x, db = sum dy. x: (..., in); W and V: (out, in).
 
-    V follows from `source`, W as it was before autocast; None means that it is the same.
+    V follows from `source`, which is W as it was before autocast; None means that autocast has not changed W.
     """
 
     @staticmethod
@@ -93,7 +92,7 @@ class _FeedbackLinear(torch.autograd.Function):
 
 def _down(feedback: _Feedback, weight: Tensor, error: Tensor) -> Tensor:
     """Returns dy V, (n, in), for dy (n, out)."""
-    # With fewer rows than dy has, going over the sum for each block would cost more than the products.
+    # If a block had fewer rows than dy, the additions to the sum would cost more than the matrix products.
     blocks = feedback.blocks(weight, least=len(error))
     if len(blocks) <= 1:
         return error.mm(feedback.weight(weight).to(error.dtype))
@@ -103,22 +102,23 @@ def _down(feedback: _Feedback, weight: Tensor, error: Tensor) -> Tensor:
         part, block = error[:, rows], feedback.rows(weight, rows, memory).to(error.dtype)
         if total.dtype == error.dtype:
             total.addmm_(part, block)
-        else:  # half precision is for products, not for sums of them
+        else:  # half precision is used for the products, not for their sum
             total += part.mm(block)
     return total.to(error.dtype)
 
 
 def _direct_linear(feedback: _Feedback, weight: Tensor, x: Tensor) -> Tensor:
-    """Returns e B at each position of x: (N, ..., in)."""
+    """Returns e B at each position of x, of shape (N, ..., in)."""
     matrix = feedback.weight(weight)
     error = feedback.output_error(len(x)).to(matrix.dtype).mm(matrix).to(x.dtype)
     return error.view(len(x), *[1] * (x.dim() - 2), -1).expand_as(x).contiguous()
 
 
 class _FeedbackConv2d(torch.autograd.Function):
-    """Convolution whose input gradient is the transposed convolution with V.
+    """A convolution; the gradient of its input is the transposed convolution with V.
 
-    `convolution_backward` reads its weight argument for the input gradient alone; the weight's gradient needs only its shape.
+    `convolution_backward` uses the values of its weight argument for the gradient of the input only. For the gradient
+    of the weight it uses no more than the shape.
     """
 
     @staticmethod
@@ -140,23 +140,14 @@ class _FeedbackConv2d(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors[:2]
         stride, padding, dilation, groups = ctx.geometry
+        geometry = (stride, padding, dilation, False, [0, 0], groups)  # not transposed, without output padding
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
 
         def gradients(through: Tensor, *needed: bool) -> tuple[Tensor | None, ...]:
-            found: tuple[Tensor | None, ...] = torch.ops.aten.convolution_backward(
-                grad_output,
-                x,
-                through.to(x.dtype),
-                [len(weight)],
-                stride,
-                padding,
-                dilation,
-                False,
-                [0, 0],
-                groups,
-                list(needed),
+            results: tuple[Tensor | None, ...] = torch.ops.aten.convolution_backward(
+                grad_output, x, through.to(x.dtype), [len(weight)], *geometry, list(needed)
             )
-            return found
+            return results
 
         if needs_x and not ctx.feedback.rule.direct and weight.nbytes <= _SMALL_KERNELS:
             return *gradients(ctx.feedback.weight(weight), True, needs_weight, needs_bias), None, None, None
@@ -174,10 +165,11 @@ class _FeedbackConv2d(torch.autograd.Function):
 def _direct_conv(
     feedback: _Feedback, weight: Tensor, x: Tensor, output_shape: torch.Size, geometry: tuple[Any, ...]
 ) -> Tensor:
-    """Returns the transposed convolution with B of e, which stands at each place of the output map; of x's shape.
+    """Returns the transposed convolution with B of a map that holds e at each position; it has the shape of x.
 
-    As e is the same everywhere, a pixel gets its channel's elements of e B, one for each of the kernel's taps, as often as
-    an output place meets it with that tap. So two small products suffice: no map of K channels is ever made.
+    As e is the same everywhere, a pixel gets the elements of e B of its channel, one for each tap of the kernel, each
+    as often as a position of the output meets the pixel with that tap. So two small matrix products suffice, and a map
+    of K channels is never made.
     """
     kernels = feedback.weight(weight)
     height, width = kernels.shape[2:]
@@ -190,10 +182,10 @@ def _direct_conv(
 
 
 class FeedbackLayer(nn.Module):
-    """What Linear and Conv2d share once a rule is on them: the rule's state, up to date with the present W.
+    """What Linear and Conv2d have in common when a rule is on them: the state of the rule, which follows W.
 
-    An update of W, for rules that react to one, is noticed by a fingerprint of W. Version counters would not do, as
-    fused optimisers do not advance them, and a copy of W would cost its memory.
+    For rules that react to an update of W, the layer notices the update by a fingerprint of W. The version counters of
+    tensors would not do, as fused optimisers do not advance them, and a copy of W would cost memory.
     """
 
     weight: Tensor
@@ -203,18 +195,18 @@ class FeedbackLayer(nn.Module):
     _seen: Tensor
 
     def put_rule(self, rule: Rule, state: State, tap: OutputTap | None = None) -> None:
-        """Attaches a rule, its state for this layer, and for a direct rule the tap on the view's output."""
+        """Puts a rule on the layer, with its state for this layer and, for a direct rule, the tap on the output."""
         self.rule, self.state, self._tap = rule, state, tap
         if rule.after_update is not None:
             self._seen = fingerprint(self.weight)
 
     def feedback_weight(self) -> Tensor:
-        """Returns V for the present W: of W's shape, for a direct rule (K, inputs, ...)."""
+        """Returns V for the present W, of the shape of W; for a direct rule of the shape (K, inputs, ...)."""
         with torch.no_grad():
             return self.rule.feedback_weight(self.weight.detach(), self.present_state())
 
     def present_state(self) -> State:
-        """Returns the rule's state for the present W; a redraw that an update has made due is done first."""
+        """Returns the state of the rule for the present W. If W has changed, the rule updates its state first."""
         if self.rule.after_update is not None:
             present = fingerprint(self.weight)
             if not torch.equal(present, self._seen):
@@ -222,11 +214,14 @@ class FeedbackLayer(nn.Module):
         return self.state
 
     def _feedback(self) -> _Feedback:
-        """Returns what a pass that begins now sends its error through."""
+        """Returns what the backward of a pass that begins now will need."""
         return _Feedback(self.rule, self.present_state(), self._tap.current if self._tap is not None else None)
 
     def _operands(self, x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Returns x, W, b and None; in autocast's type where autocast is on (as for PyTorch's own layers), and W as it is."""
+        """Returns x, W, b, and what V follows from if that is not this W.
+
+        Under autocast x, W and b are in its type, as in the layers of PyTorch, and V follows from the W before that.
+        """
         if not torch.is_autocast_enabled(x.device.type):
             return x, self.weight, bias, None
         dtype = torch.get_autocast_dtype(x.device.type)
@@ -234,21 +229,22 @@ class FeedbackLayer(nn.Module):
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.to(dtype)  # autocast leaves float64 alone
+    return tensor if tensor.dtype == torch.float64 else tensor.to(dtype)  # autocast does not change float64
 
 
 class FeedbackLinear(FeedbackLayer, nn.Linear):
-    """nn.Linear with a feedback rule; inputs of any number of dimensions."""
+    """nn.Linear with a feedback rule, for inputs of any number of dimensions."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
             return super().forward(x)
-        output: Tensor = _FeedbackLinear.apply(*self._operands(x, self.bias), self._feedback())  # type: ignore[no-untyped-call]
+        operands = *self._operands(x, self.bias), self._feedback()
+        output: Tensor = _FeedbackLinear.apply(*operands)  # type: ignore[no-untyped-call]
         return output
 
 
 class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
-    """nn.Conv2d with a feedback rule; every stride, padding, padding mode, dilation and number of groups."""
+    """nn.Conv2d with a feedback rule, for every stride, padding, padding mode, dilation and number of groups."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
@@ -258,13 +254,14 @@ class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
         left, right, top, bottom = self._reversed_padding_repeated_twice
         padding = (top, left)
         if self.padding_mode != "zeros" or (left, top) != (right, bottom):
-            # Padding is not a weight: it stays outside the rule, with its exact gradient.
+            # Padding has no weights. It is done outside the function, where its gradient is exact.
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x, padding = F.pad(x, [left, right, top, bottom], mode=mode), (0, 0)
         geometry = (self.stride, padding, self.dilation, self.groups)
-        output: Tensor = _FeedbackConv2d.apply(*self._operands(x, self.bias), self._feedback(), geometry)  # type: ignore[no-untyped-call]
+        operands = *self._operands(x, self.bias), self._feedback(), geometry
+        output: Tensor = _FeedbackConv2d.apply(*operands)  # type: ignore[no-untyped-call]
         return output
 
 
-#: The plain layer types that a rule replaces, and what replaces them.
+#: The types of plain layers that a rule can be put on, and the types that replace them.
 FEEDBACK_TYPES: dict[type[nn.Module], type[FeedbackLayer]] = {nn.Linear: FeedbackLinear, nn.Conv2d: FeedbackConv2d}

@@ -1,8 +1,8 @@
 """What a feedback rule is: how the feedback weight V of a layer follows its forward weight W."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -13,13 +13,65 @@ from creditflow.core.errors import UserError
 State = dict[str, Tensor]
 
 
+class FeedbackWeight(Protocol):
+    """How V follows from W."""
+
+    def __call__(self, weight: Tensor, state: State, /) -> Tensor:
+        """Returns V, of the shape of W.
+
+        Args:
+            weight: W, detached. It must not be changed.
+            state: what the rule remembers of the layer. It must not be changed.
+        """
+
+
+class RowsOfFeedbackWeight(Protocol):
+    """How some rows of V follow from the same rows of W, for a rule that is declared `elementwise`."""
+
+    def __call__(self, weight: Tensor, state: State, out: Tensor | None = None, /) -> Tensor:
+        """Returns rows of V.
+
+        Args:
+            weight: rows of W, detached, or all of W. They must not be changed.
+            state: the same rows of each tensor of the state, and its scalars. They must not be changed.
+            out: a tensor of the shape of `weight` to put the rows of V in; None for a new one.
+        """
+
+
+class InitialState(Protocol):
+    """How the state of a layer begins."""
+
+    def __call__(self, weight: Tensor, generator: torch.Generator | None, /) -> State:
+        """Returns the state of a layer; called once for each layer when the rule is put on a model.
+
+        Args:
+            weight: W, detached; for a direct rule an empty tensor of the shape of V.
+            generator: the only source of random numbers; None if the user has given none.
+
+        Raises:
+            UserError: the rule draws random numbers, and there is no generator.
+        """
+
+
+class AfterUpdate(Protocol):
+    """How the state of a layer follows a change of W."""
+
+    def __call__(self, weight: Tensor, state: State, /) -> State:
+        """Returns the new state; called once after each change of W.
+
+        Args:
+            weight: the new W, detached. It must not be changed.
+            state: the old state. The rule may write into its tensors and return them.
+        """
+
+
 def no_state(weight: Tensor, generator: torch.Generator | None) -> State:
-    """The initial state of a rule that remembers nothing."""
+    """Returns the initial state of a rule that remembers nothing."""
     return {}
 
 
 def rows_of(state: State, rows: slice) -> State:
-    """Returns some rows of a state; scalars stay."""
+    """Returns a state with some rows of each tensor; scalars stay as they are."""
     return {name: tensor[rows] if tensor.dim() else tensor for name, tensor in state.items()}
 
 
@@ -27,40 +79,62 @@ def rows_of(state: State, rows: slice) -> State:
 class Rule:
     """A rule that replaces the feedback path of Linear and Conv2d layers.
 
-    In the backward pass the error goes down through V instead of W (V has W's shape, so the paper's matrix "V" is
-    our V transposed): delta_{l-1} = V_l^T delta_l * f'(a_{l-1}), while dW_l = delta_l h_{l-1}^T keeps its form.
+    In the backward pass the error goes down through V instead of W: delta_{l-1} = V_l^T delta_l * f'(a_{l-1}), while
+    dW_l = delta_l h_{l-1}^T keeps its form. V has the shape of W; the matrix that the paper calls V is the transpose
+    of this V.
 
-    A state holds tensors of V's shape and, if need be, scalars; all that a rule will ever draw follows from it, so
-    that a saved state continues as if never interrupted, in whatever order layers are visited.
+    A state holds tensors of the shape of V and, if need be, scalars. All random numbers that a rule will ever draw
+    follow from its state. So a saved state goes on as if it had never been interrupted, whatever the order in which
+    layers are visited.
 
     Attributes:
-        feedback_weight: (W, state) -> V of W's shape; W is detached.
-        initial_state: (W, generator) -> state, drawn once when the rule is put on a model.
-        after_update: (W, state) -> state, called once after each change of W; None if nothing changes. It may write
-            into the tensors of the old state.
-        redraws: True if V is random and each update draws it anew, so that the attacker's gradient has an expectation.
-        elementwise: True if each element of V follows from the elements of W and of the state at its place and from
-            scalars. A large V then never exists as a whole: `feedback_weight` is given some rows of W and of the state at a
-            time, and as a third argument, `out`, a tensor to put V in (or None).
-        direct: True if what goes down is the error at the output, e = dL/dlogits of shape (N, K), instead of the layer's
-            own. V then has the shape (K, inputs, ...), and `initial_state` is given an empty tensor of that shape for W.
-        exact: True only for backpropagation, which leaves the layers alone.
+        feedback_weight: gives V for W and a state.
+        initial_state: gives the state of a layer when the rule is put on a model.
+        after_update: gives the new state of a layer after each change of W; None if the state never changes.
+        redraws: True if V is random and is drawn again for each update. The gradient that an attacker sees then has an
+            expectation.
+        elementwise: True if each element of V follows from the elements of W and of the state at its place, and from
+            scalars. `feedback_weight` is then a `RowsOfFeedbackWeight`, so that a large V never exists as a whole.
+        direct: True if each layer gets the error at the output, e = dL/dlogits of shape (N, K), instead of the error of
+            the layer above. V then has the shape (K, inputs, ...).
+        exact: True only for backpropagation, which leaves the layers as they are.
+        title: how papers write the rule's name; without one its id is shown. This fact and the following ones are for
+            tables and figures, which read them from the rule's file without importing it: write them out in the call.
+        order: place of the rule in tables and figures, from small to large; rules without one come last, by their ids.
+        color, marker: how figures draw the rule, as matplotlib writes a colour and a marker; without them it gets a
+            spare style.
+        transported_bits: how many bits of each weight the feedback path is told: 32 for all of a float32, 1 for its
+            sign, 0 for nothing; None where nobody has said it.
     """
 
-    feedback_weight: Callable[..., Tensor]
-    initial_state: Callable[[Tensor, torch.Generator | None], State] = no_state
-    after_update: Callable[[Tensor, State], State] | None = None
+    feedback_weight: FeedbackWeight | RowsOfFeedbackWeight
+    initial_state: InitialState = no_state
+    after_update: AfterUpdate | None = None
     redraws: bool = False
     elementwise: bool = False
     direct: bool = False
     exact: bool = False
+    title: str | None = None
+    order: float | None = None
+    color: str | None = None
+    marker: str | None = None
+    transported_bits: int | None = None
+
+    def feedback_rows(self, weight: Tensor, state: State, rows: slice, out: Tensor) -> Tensor:
+        """Returns some rows of V, put into the first rows of `out`; for an `elementwise` rule only.
+
+        `weight` is the whole W, and `state` the whole state.
+        """
+        part = weight[rows]
+        give_rows = cast(RowsOfFeedbackWeight, self.feedback_weight)
+        return give_rows(part, rows_of(state, rows), out[: len(part)])
 
 
 def xavier_sigma(weight: Tensor) -> float:
-    """Returns Glorot and Bengio's (2010) standard deviation, sqrt(2 / (fan_in + fan_out)), for a weight's shape.
+    """Returns the standard deviation of Glorot and Bengio (2010), sqrt(2 / (fan_in + fan_out)), for a weight.
 
-    A fan is the number of channels times the kernel area; for a grouped convolution the weight's own second
-    dimension (channels per group) counts.
+    A fan is the number of channels times the area of the kernel. The number of input channels is the second dimension
+    of the weight, which for a grouped convolution is the number of channels in a group.
     """
     area = math.prod(weight.shape[2:])
     return math.sqrt(2.0 / ((weight.shape[0] + weight.shape[1]) * area))
@@ -72,9 +146,9 @@ def xavier_bound(weight: Tensor) -> float:
 
 
 def xavier_uniform(weight: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draws U(-a, a), a = `xavier_bound`, of the weight's shape, in its memory format.
+    """Draws from U(-a, a) with a = `xavier_bound`; returns a tensor of the shape and memory format of the weight.
 
-    Raises UserError without a generator: random numbers never come from torch's global state here.
+    Raises UserError without a generator: random numbers never come from the global state of torch here.
     """
     if generator is None:
         raise UserError("this rule draws random numbers: pass generator=torch.Generator().manual_seed(...)")
@@ -83,7 +157,7 @@ def xavier_uniform(weight: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def random_magnitude(weight: Tensor, generator: torch.Generator | None) -> State:
-    """Draws M = |xavier_uniform|, that is U(0, sqrt(3) sigma), of the weight's shape."""
+    """Draws M = |xavier_uniform|, of the shape of the weight; its elements are U(0, sqrt(3) sigma)."""
     return {"magnitude": xavier_uniform(weight, generator).abs_()}
 
 

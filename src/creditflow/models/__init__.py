@@ -1,1 +1,4 @@
-"""Models: how they are described, built and stored, and published weights. A model is plain: learning rules are put on from outside."""
+"""Models: how they are described, built and stored, and published weights.
+
+A model is plain. Feedback rules are put on it from outside, by `feedback.apply`.
+"""

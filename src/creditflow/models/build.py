@@ -16,10 +16,10 @@ class ModelSpec:
 
     Attributes:
         backbone: id of a file in `models/backbones`.
-        image_shape: (channels, height, width).
-        n_classes: width of the head.
-        mean, std: per channel, in [0, 1] pixel units.
-        options: further arguments of the backbone's `build`, where it takes some.
+        image_shape: (channels, height, width) of the images, in pixels.
+        n_classes: number of outputs of the head.
+        mean, std: one number for each channel, for pixels in [0, 1].
+        options: further arguments of the `build` function of the backbone; most backbones take none.
     """
 
     backbone: str
@@ -75,6 +75,12 @@ class ImageClassifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.backbone(self.normalize(images)))
         return logits
+
+
+def body_parameters(model: ImageClassifier) -> list[nn.Parameter]:
+    """Returns all parameters of a model but those of its head, in the order of `model.parameters()`."""
+    head_ids = {id(parameter) for parameter in model.head.parameters()}
+    return [parameter for parameter in model.parameters() if id(parameter) not in head_ids]
 
 
 def build_model(spec: ModelSpec, *seed_names: str | int) -> ImageClassifier:

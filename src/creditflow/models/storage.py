@@ -1,6 +1,6 @@
 """Models on disk: `<name>.safetensors`, `<name>.feedback.safetensors` and the sidecar `<name>.json`.
 
-The sidecar is written last and holds the hashes of the other two, so a model is either whole or not there.
+The sidecar is written last and holds the hashes of the other two files. So a model is either whole or not there.
 """
 
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ _FORMAT = 1
 
 
 def feedback_path(path: Path) -> Path:
-    """Returns where the feedback state of a model file lies."""
+    """Returns the path of the feedback state that belongs to a model file."""
     return path.with_suffix(".feedback.safetensors")
 
 
 def sidecar_path(path: Path) -> Path:
-    """Returns where the description of a model file lies."""
+    """Returns the path of the sidecar that belongs to a model file."""
     return path.with_suffix(".json")
 
 
@@ -38,7 +38,10 @@ def save_model(
     feedback: Mapping[str, Tensor] | None = None,
     **facts: Any,
 ) -> None:
-    """Writes the plain weights, the rule's feedback state and the sidecar; `facts` go into the sidecar as they are."""
+    """Writes the plain weights, the feedback state of the rule, and the sidecar.
+
+    `facts` are JSON-like values, which go into the sidecar as they are. A file of the same name is replaced.
+    """
     path = Path(path)
     weights = _dump(model.state_dict())
     state = _dump(feedback or {})
@@ -55,20 +58,21 @@ def save_model(
 
 
 def load_model(path: str | Path) -> ImageClassifier:
-    """Returns the plain model, in eval mode on the CPU: its gradients are exact.
+    """Returns the plain model, whose gradients are exact, in eval mode on the CPU.
 
-    Raises UserError if the file, or the sidecar beside it, is missing, damaged or not a creditflow model.
+    Raises UserError if the file or its sidecar is missing, is damaged, or is not that of a creditflow model.
     """
     path = Path(path)
     sidecar = read_sidecar(path)
     tensors = _read(path, sidecar["sha256"]["weights"])
     try:
-        with torch.device("meta"):  # no memory and no random numbers for weights that are about to be replaced
+        with torch.device("meta"):  # weights that are replaced at once need no memory and no random numbers
             model = ImageClassifier(ModelSpec.from_json(sidecar["spec"]))
         model.load_state_dict(tensors, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
         raise UserError(
-            f"{path} does not hold the model that its sidecar describes ({one_line(error)}); delete both and train it again"
+            f"{path} does not hold the model that its sidecar describes ({one_line(error)});"
+            " delete both and train it again"
         ) from error
     return model.eval()
 
@@ -84,7 +88,7 @@ def load_feedback(path: str | Path) -> tuple[str, dict[str, Tensor]]:
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
-    """Returns a model's sidecar. Raises UserError if it is missing or not one."""
+    """Returns the sidecar of a model file. Raises UserError if it is missing, damaged, or not a sidecar."""
     sidecar: dict[str, Any] = files.read_json(sidecar_path(path), "the sidecar of a creditflow model")
     hashes = sidecar.get("sha256") if isinstance(sidecar, dict) else None
     if (

@@ -1,4 +1,4 @@
-"""Backbones whose definition and ImageNet weights are torchvision's."""
+"""Backbones whose definition and ImageNet weights come from torchvision."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +10,13 @@ from creditflow.core.errors import UserError, one_line
 
 @dataclass(frozen=True)
 class TorchvisionModel:
-    """A torchvision network without its last layer, whose place the task's own head takes.
+    """A network of torchvision without its last layer, in whose place a model has its head.
 
     Attributes:
         constructor: name of the function in `torchvision.models`.
-        weights: name of its enum of weights there.
+        weights: name of its enum of weights in `torchvision.models`.
         head: name of the last layer within the network.
-        smallest: height and width below which a pooling layer has nothing left.
+        smallest: smallest height and width of images, in pixels; with less, a pooling layer would have nothing left.
     """
 
     constructor: str
@@ -25,7 +25,7 @@ class TorchvisionModel:
     smallest: int
 
     def build(self, image_shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
-        """Returns the network up to its features, and their number. Raises UserError for images it does not take."""
+        """Returns the network up to its features, and their number. Raises UserError for images that it cannot take."""
         channels, height, width = image_shape
         if channels != 3:
             raise UserError(
@@ -34,7 +34,8 @@ class TorchvisionModel:
         if min(height, width) < self.smallest:
             size = self.smallest
             raise UserError(
-                f"backbone {self.constructor} takes images of at least {size}x{size}, not {height}x{width}; set input.size"
+                f"backbone {self.constructor} takes images of at least {size}x{size},"
+                f" not {height}x{width}; set input.size"
             )
         network: nn.Module = getattr(_torchvision().models, self.constructor)(weights=None)
         parent, _, name = self.head.rpartition(".")
@@ -44,16 +45,22 @@ class TorchvisionModel:
         return network, last.in_features
 
     def weights_address(self, name: str) -> str:
-        """Returns where the weights called `name` are published. Raises UserError if there are none of this name."""
+        """Returns the address of the weights called `name`. Raises UserError if there are no weights of this name."""
         return str(self._weights(name).url)
 
     def normalisation(self, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Returns mean and standard deviation per channel that the weights called `name` were trained with."""
+        """Returns mean and standard deviation of each channel with which the weights called `name` were trained.
+
+        They are for pixels in [0, 1].
+        """
         transforms = self._weights(name).transforms()
         return tuple(transforms.mean), tuple(transforms.std)
 
     def split(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Returns a published state as (backbone's, head's) own. Raises UserError if it is another network's."""
+        """Splits a published state into the state of the backbone and that of the head.
+
+        Raises UserError if it has no such head.
+        """
         head = {
             key.removeprefix(f"{self.head}."): tensor
             for key, tensor in tensors.items()
@@ -61,7 +68,8 @@ class TorchvisionModel:
         }
         if set(head) != {"weight", "bias"} or head["weight"].dim() != 2:
             raise UserError(
-                f"the weights are not those of {self.constructor}: they have no layer {self.head}; give the file that torchvision publishes"
+                f"the weights are not those of {self.constructor}: they have no layer {self.head};"
+                " give the file that torchvision publishes"
             )
         rest = {key: tensor for key, tensor in tensors.items() if not key.startswith(f"{self.head}.")}
         return rest, head
@@ -76,7 +84,7 @@ class TorchvisionModel:
 
 
 def load_into(module: nn.Module, tensors: dict[str, Tensor], what: str) -> None:
-    """Loads a state. Raises UserError, naming the first thing that does not fit."""
+    """Loads a state into a module. Raises UserError if it does not fit; `what` names the state in the message."""
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:

@@ -15,16 +15,18 @@ from creditflow.populations.start import draw_start
 def flops_per_image(
     rule: UpdateRule, rule_settings: Any, network: Network, settings: PopulationSettings
 ) -> tuple[float, float]:
-    """Returns the floating-point operations of a step, and of a feedback step (0 without), per image of a batch.
+    """Returns the floating-point operations per image of a batch: those of a step, and those of a feedback step (0
+    without).
 
-    As PyTorch counts them: two for each multiplication in products of matrices and convolutions; elementwise work is left out.
+    They are what PyTorch counts: two for each multiplication in products of matrices and in convolutions. Elementwise
+    operations do not count.
     """
     n = settings.batch_size
     parameters, feedback = (
-        {name: value.float() for name, value in of.items()}
-        for of in draw_start(rule, rule_settings, network, settings, 0)
+        {name: value.float() for name, value in state.items()}
+        for state in draw_start(rule, rule_settings, network, settings, 0)
     )
-    noise = tuple(torch.zeros(n, width) for width in rule.noise(network, rule_settings))
+    noise = tuple(torch.zeros(n, width) for width in rule.noise_widths(network, rule_settings))
     targets = torch.nn.functional.one_hot(torch.zeros(n, dtype=torch.int64), network.widths[-1]).float()
     batch = Batch(torch.zeros(n, network.widths[0]), targets, (), noise)
 

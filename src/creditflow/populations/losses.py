@@ -1,16 +1,28 @@
-"""Losses of logits (..., B, C) and targets, labels one-hot or as shares, example by example, with their derivatives in closed form."""
+"""Losses of logits (..., B, C) and targets (one-hot labels, or shares), for each example, with derivatives in closed
+form."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
 
-class Loss(NamedTuple):
-    """A loss of each example (..., B), and its derivative by the logits (..., B, C), not divided by B."""
+class OfLogits(Protocol):
+    """A function of logits and targets, both (..., B, C)."""
 
-    value: Callable[[Tensor, Tensor], Tensor]
-    slope: Callable[[Tensor, Tensor], Tensor]
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Returns a tensor (..., B) or (..., B, C)."""
+
+
+class Loss(NamedTuple):
+    """A loss of each example.
+
+    Attributes:
+        value: the losses (..., B) of the examples.
+        slope: the derivative of these losses with respect to the logits (..., B, C); it is not divided by B.
+    """
+
+    value: OfLogits
+    slope: OfLogits
 
 
 def _squared(logits: Tensor, targets: Tensor) -> Tensor:
@@ -35,17 +47,18 @@ def _cross_entropy_slope(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _beside_the_largest(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the largest logit's place (..., 1), logits less it, and the sum of the others' exponentials (..., 1).
+    """Returns the index of the largest logit (..., 1), the logits less the largest, and the sum of the others'
+    exponentials (..., 1).
 
-    Beside 1 that sum is rounded away in float32 once the largest leads by 17; a loss of 1e-9 needs it by itself.
+    In float32, 1 plus that sum rounds to 1 once the largest logit leads by 17. A loss of 1e-9 needs the sum by itself.
     """
     largest = logits.argmax(-1, keepdim=True)
     shifted = logits - logits.gather(-1, largest)
     return largest, shifted, shifted.exp().scatter(-1, largest, 0).sum(-1, keepdim=True)
 
 
-#: `mse`: the squared error of the outputs themselves, summed over classes (SAL's F); `mse_softmax`: that of probabilities (PEPITA's code);
-#: `cross_entropy`: of logits.
+#: `mse` is the squared error of the outputs themselves, summed over classes (SAL's F). `mse_softmax` is the same of the
+#: probabilities (as in PEPITA's code). `cross_entropy` is computed from logits.
 LOSSES = {
     "mse": Loss(
         lambda logits, targets: (logits - targets).square().sum(-1), lambda logits, targets: 2 * (logits - targets)

@@ -10,21 +10,23 @@ from torch.func import vmap
 
 from creditflow.compute import randomness
 from creditflow.core.settings import NoSettings
-from creditflow.populations.adversaries import AdversarySettings, adversarial_images
+from creditflow.populations.adversaries import adversarial_images
+from creditflow.populations.adversary_settings import AdversarySettings
 from creditflow.populations.images import FlatImages, is_right
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters, forward
-from creditflow.populations.rule import Batch, get_update_rule
-from creditflow.populations.rules import gnt
+from creditflow.populations.rule import Batch, UpdateRule
+from creditflow.populations.rules import bp, gnt
+from creditflow.populations.rules.settings.gnt import Settings as GaussNewtonSettings
 
-#: Images that are measured at once: enough for large products, few enough for memory.
+#: Images that are measured at once: enough for large matrix products, and few enough for memory.
 MEASURED = 1000
 
 
 @torch.no_grad()
 def accuracies(network: Network, parameters: Parameters, data: FlatImages, dtype: torch.dtype) -> Tensor:
     """Returns the natural accuracy (P,) of each network."""
-    logits_of = vmap(lambda one, images: forward(network, one, images).logits, in_dims=(0, None))
+    logits_of = vmap(lambda member, images: forward(network, member, images).logits, in_dims=(0, None))
     correct = torch.zeros(len(parameters["weight1"]), dtype=torch.int64, device=data.labels.device)
     for chosen in torch.arange(len(data), device=data.labels.device).split(MEASURED):
         images, targets = data.batch(chosen, dtype)
@@ -41,7 +43,7 @@ def robust_accuracies(
     adversary: AdversarySettings,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Returns the accuracy (P,) of each network on adversarial versions of the first images."""
+    """Returns the accuracy (P,) of each network on adversarial versions of the first `n_images` images."""
     device = data.labels.device
     images, targets = data.batch(torch.arange(min(n_images, len(data)), device=device), dtype)
     # The same start for every member and epoch: scores differ by the networks alone.
@@ -49,15 +51,19 @@ def robust_accuracies(
         images
     )
     attacked = adversarial_images(network, adversary, parameters, images, targets, start)
-    logits = vmap(lambda one, images: forward(network, one, images).logits)(parameters, attacked)
+    logits = vmap(lambda member, images: forward(network, member, images).logits)(parameters, attacked)
     return is_right(logits, targets.expand(logits.shape)).double().mean(1)
 
 
 def update_angles(network: Network, loss: Loss, parameters: Parameters, directions: Parameters, batch: Batch) -> Tensor:
-    """Returns the angle (P,), in degrees, between a rule's directions for all weights below the output and the loss gradient."""
-    exact = _directions("bp", network, loss, NoSettings(), parameters, batch)
+    """Returns the angle (P,), in degrees, between a rule's directions and the loss gradient.
+
+    Both are taken over all weights below the output layer.
+    """
+    exact = _directions(bp.RULE, network, loss, NoSettings(), parameters, batch)
     below = [f"weight{layer}" for layer in range(1, network.n_layers)]
-    return _angle(*(torch.cat([one[name].flatten(1) for name in below], 1) for one in (directions, exact)))
+    proposed, gradient = (torch.cat([values[name].flatten(1) for name in below], 1) for values in (directions, exact))
+    return _angle(proposed, gradient)
 
 
 def layer_angles(
@@ -68,12 +74,16 @@ def layer_angles(
     batch: Batch,
     dampings: Sequence[float],
 ) -> dict[str, Tensor]:
-    """Returns the angles (P,) of each weight below the output to the loss gradient, and to what Gauss-Newton targets teach, by damping."""
-    references = {"angle_bp_layer{}": _directions("bp", network, loss, NoSettings(), parameters, batch)}
+    """Returns the angles (P,), in degrees, of the directions of each weight below the output.
+
+    Those called `angle_bp_...` are measured to the loss gradient, those called `angle_gnt_...` to the update by
+    Gauss-Newton targets with each of the dampings.
+    """
+    references = {"angle_bp_layer{}": _directions(bp.RULE, network, loss, NoSettings(), parameters, batch)}
     for damping in dampings:
-        settings = gnt.Settings(damping)
+        settings = GaussNewtonSettings(damping=damping)
         references[f"angle_gnt_layer{{}}_damping{damping:g}"] = _directions(
-            "gnt", network, loss, settings, parameters, batch
+            gnt.RULE, network, loss, settings, parameters, batch
         )
     return {
         title.format(layer): _angle(directions[f"weight{layer}"].flatten(1), reference[f"weight{layer}"].flatten(1))
@@ -83,12 +93,11 @@ def layer_angles(
 
 
 def _directions(
-    rule: str, network: Network, loss: Loss, settings: Any, parameters: Parameters, batch: Batch
+    rule: UpdateRule, network: Network, loss: Loss, settings: Any, parameters: Parameters, batch: Batch
 ) -> Parameters:
-    found: Parameters = vmap(partial(get_update_rule(rule).step, network, loss, settings))(
-        parameters, {}, batch._replace(noise=())
-    ).directions
-    return found
+    step = vmap(partial(rule.step, network, loss, settings))
+    directions: Parameters = step(parameters, {}, batch._replace(noise=())).directions
+    return directions
 
 
 def _angle(a: Tensor, b: Tensor) -> Tensor:

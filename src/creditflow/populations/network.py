@@ -1,9 +1,9 @@
-"""A multilayer perceptron, which may begin with convolutions, as pure functions of its parameters."""
+"""A multilayer perceptron, which can begin with convolutions, as pure functions of its parameters."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -12,39 +12,73 @@ from torch.nn import functional
 from creditflow.compute.matmul import mkl_is_held_back
 from creditflow.core.errors import UserError
 
-#: `weight1` (n_1, n_0), `bias1` (n_1,), `weight2`, ... as torch.nn.Linear has them; with a leading dimension for a population.
+#: `weight1` (n_1, n_0), `bias1` (n_1,), `weight2`, ... as in torch.nn.Linear. Parameters of a population have one more,
+#: leading dimension.
 Parameters = dict[str, Tensor]
 
 
-class Activation(NamedTuple):
-    """A function of pre-activations z, h = f(z), with (error, h) -> error * f'(z), and (z, h, delta) -> f(z + delta) - f(z)."""
+class Value(Protocol):
+    """An activation."""
 
-    value: Callable[[Tensor], Tensor]
-    back: Callable[[Tensor, Tensor], Tensor]
-    change: Callable[[Tensor, Tensor, Tensor], Tensor]
+    def __call__(self, z: Tensor, /) -> Tensor:
+        """Returns f(z)."""
+
+
+class Back(Protocol):
+    """An activation's derivative in a backward pass."""
+
+    def __call__(self, error: Tensor, h: Tensor, /) -> Tensor:
+        """Returns error * f'(z), with h = f(z)."""
+
+
+class Change(Protocol):
+    """By how much an activation changes."""
+
+    def __call__(self, z: Tensor, h: Tensor, delta: Tensor, /) -> Tensor:
+        """Returns f(z + delta) - f(z), with h = f(z)."""
+
+
+class Activation(NamedTuple):
+    """A function f of pre-activations z, h = f(z). All tensors have the same shape.
+
+    Attributes:
+        value: f(z).
+        back: error * f'(z), computed from the error and h.
+        change: f(z + delta) - f(z), computed from z, h and delta.
+    """
+
+    value: Value
+    back: Back
+    change: Change
 
 
 def tanh_backward(error: Tensor, t: Tensor) -> Tensor:
     """Returns error * (1 - t^2)."""
-    found: Tensor = torch.ops.aten.tanh_backward(error, t)
-    return found
+    product: Tensor = torch.ops.aten.tanh_backward(error, t)
+    return product
 
 
 def tanh_change(t: Tensor, delta: Tensor) -> Tensor:
-    """Returns tanh(z + delta) - tanh(z) = tau (1 - t^2) / (1 + t tau), with t = tanh z and tau = tanh delta: to rounding however small
-    delta is, to 6e-8 / (1 + t tau) of it in float32 where delta takes a saturated unit far back."""
+    """Returns tanh(z + delta) - tanh(z) = tau (1 - t^2) / (1 + t tau), with t = tanh z and tau = tanh delta.
+
+    The result is exact to rounding however small delta is. Where delta takes a saturated unit far back, its relative
+    error in float32 is 6e-8 / (1 + t tau).
+    """
     tau = tanh(delta)
-    # Where t is 1 and delta far below, both are zero: z is lost there, and the unit taken to stay where it is.
+    # Where t is 1 and delta is far below zero, numerator and denominator are both zero: t no longer tells z. The unit
+    # then counts as unchanged.
     below = torch.addcmul(torch.ones_like(t), t, tau).add_(1e-30)
     return (tau * ((1 - t) * (1 + t))).div_(below)
 
 
 def tanh(z: Tensor) -> Tensor:
-    """Returns the hyperbolic tangent; where PyTorch's own is slow by e / (e + 2) with e = exp(2 z) - 1, to rounding and in half of its
-    time."""
+    """Returns the hyperbolic tangent.
+
+    Where PyTorch's own is slow, e / (e + 2) with e = exp(2 z) - 1 gives the same to rounding, in half of the time.
+    """
     if z.is_cuda or not mkl_is_held_back():
         return z.tanh()
-    e = (2 * z).clamp(max=80).expm1_()  # beyond, tanh is 1 and e no float32
+    e = (2 * z).clamp(max=80).expm1_()  # above 80, tanh is 1 and e does not fit into a float32
     return e / (e + 2)
 
 
@@ -59,7 +93,7 @@ ACTIVATIONS = {
 }
 
 
-#: Pixels of a convolution's square.
+#: Side of a convolution's square, in pixels.
 KERNEL = 5
 
 
@@ -71,7 +105,10 @@ def network_of(
     convolutions: Sequence[int] = (),
     image_shape: tuple[int, int, int] | None = None,
 ) -> "Network":
-    """Returns the network with these hidden widths, after convolutions if there are any. Raises UserError if these lack a shape."""
+    """Returns the network with these hidden widths, which come after the convolutions if there are any.
+
+    Raises UserError for convolutions without an image shape that fits.
+    """
     if not convolutions:
         return Network((n_inputs, *hidden, n_classes), activation)
     if image_shape is None or math.prod(image_shape) != n_inputs:
@@ -86,10 +123,10 @@ class Network:
     """Widths from the input to the logits, and the activation of the hidden layers.
 
     Attributes:
-        widths: of a convolutional layer all units after pooling.
-        convolutions: output channels of leading layers that convolve 5x5 pixels, apply the activation and take the greatest of 3x3 units,
-            by steps of 2 (Meulemans et al., 2020, Table 3).
-        image_shape: (C, H, W) of the input, where there are any.
+        widths: n_0, n_1, ..., n_L. For a convolutional layer the width counts all units after pooling.
+        convolutions: output channels of the leading layers, which convolve 5x5 pixels, apply the activation and take
+            the maximum of 3x3 units in steps of 2 (Meulemans et al., 2020, Table 3).
+        image_shape: (C, H, W) of the input, where there are convolutions.
     """
 
     widths: tuple[int, ...]
@@ -103,14 +140,15 @@ class Network:
         return len(self.widths) - 1
 
     def shape(self, layer: int) -> tuple[int, int, int]:
-        """Returns (C, H, W) of what leaves a convolutional layer 1, 2, ..., or of the images for 0."""
+        """Returns (C, H, W) of the output of a convolutional layer 1, 2, ...; for layer 0 that of the images."""
         channels, height, width = self.image_shape
         for size in self.convolutions[:layer]:
             channels, height, width = size, (height + 1) // 2, (width + 1) // 2
         return channels, height, width
 
     def weight_shapes(self) -> dict[int, tuple[int, ...]]:
-        """Returns the shape of each layer's weight: (n_out, n_in), or (n_out, n_in, 5, 5) of channels."""
+        """Returns the shape of each layer's weight: (n_out, n_in), or (n_out, n_in, 5, 5) for channels of a
+        convolution."""
         dense = range(len(self.convolutions) + 1, self.n_layers + 1)
         convolving: dict[int, tuple[int, ...]] = {
             layer: (channels, self.shape(layer - 1)[0], KERNEL, KERNEL)
@@ -125,12 +163,13 @@ class Network:
 
 
 class Pass(NamedTuple):
-    """What a forward pass leaves behind.
+    """The activity of a network in a forward pass.
 
     Attributes:
-        inputs: of each layer: the images (B, n_0), then hidden activations (B, n_l), after dropout.
-        pre: pre-activations (B, n_l) of each layer; the last are the logits. Of a convolutional layer (B, C, H, W), before pooling.
-        hidden: activations (B, n_l) of each hidden layer, after pooling, before dropout.
+        inputs: inputs of each layer: the images (B, n_0), then hidden activations (B, n_l), after dropout.
+        pre: pre-activations (B, n_l) of each layer; the last are the logits. Those of a convolutional layer are (B, C,
+            H, W), before pooling.
+        hidden: activations (B, n_l) of each hidden layer, after pooling and before dropout.
     """
 
     inputs: list[Tensor]
@@ -139,7 +178,7 @@ class Pass(NamedTuple):
 
     @property
     def logits(self) -> Tensor:
-        """(B, n_L)"""
+        """Outputs (B, n_L) of the last layer."""
         return self.pre[-1]
 
 
@@ -150,9 +189,11 @@ def forward(
     masks: tuple[Tensor, ...] = (),
     first: Tensor | None = None,
 ) -> Pass:
-    """Computes z_l = W_l h_{l-1} + b_l and h_l = f(z_l), times a mask (B, n_l) for each hidden layer if there are masks.
+    """Computes z_l = W_l h_{l-1} + b_l and h_l = f(z_l). If there are masks (B, n_l), each hidden h_l is multiplied by
+    its mask.
 
-    `first` is z_1 (B, n_1), where it is known already.
+    Args:
+        first: z_1 (B, n_1), where it is known already.
     """
     inputs, pre, hidden = [images], [], []
     for layer in range(1, network.n_layers + 1):
@@ -170,21 +211,26 @@ def forward(
 
 
 def convolved(network: Network, layer: int, below: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Returns a convolutional layer's pre-activations (B, C, H, W) for what is below it (B, n)."""
+    """Returns a convolutional layer's pre-activations (B, C, H, W) for its input (B, n)."""
     return functional.conv2d(below.unflatten(1, network.shape(layer - 1)), weight, bias, padding=KERNEL // 2)
 
 
 def pooled(values: Tensor) -> Tensor:
-    """Returns the greatest of 3x3 units, by steps of 2, flat: (B, n)."""
+    """Returns the maxima of 3x3 units, in steps of 2, as vectors (B, n)."""
     return functional.max_pool2d(values, 3, 2, 1).flatten(1)
 
 
 def initial_parameters(network: Network, kind: str, generator: torch.Generator, *, biases: bool = True) -> Parameters:
-    """Draws the parameters of one network, on the CPU.
+    """Draws the parameters of one network, float64 on the CPU.
 
-    `kind` is "he_uniform": W ~ U(+-sqrt(6 / n_in)) (He et al., 2015), "default": torch.nn.Linear's U(+-1 / sqrt(n_in)), "gaussian":
-    N(0, 1 / n_in), or "xavier_normal": N(0, 2 / (n_in + n_out)) (Glorot and Bengio, 2010) with biases of zero. Else biases are
-    torch.nn.Linear's, or zeros without `biases`. Raises UserError for another kind.
+    Weights by `kind`:
+        "he_uniform": U(+-sqrt(6 / n_in)) (He et al., 2015).
+        "default": U(+-1 / sqrt(n_in)), as torch.nn.Linear draws them.
+        "gaussian": N(0, 1 / n_in).
+        "xavier_normal": N(0, 2 / (n_in + n_out)) (Glorot and Bengio, 2010), with biases of zero.
+
+    With the other kinds biases are drawn as torch.nn.Linear draws them; without `biases` they are zero.
+    Raises UserError for another kind.
     """
     if kind not in ("he_uniform", "default", "gaussian", "xavier_normal"):
         raise UserError(f"unknown initialisation {kind!r}; choose from: he_uniform, default, gaussian, xavier_normal")
@@ -206,5 +252,6 @@ def initial_parameters(network: Network, kind: str, generator: torch.Generator, 
 
 
 def uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
-    """Draws U(-bound, bound), in float64 on the CPU: a network starts alike in either precision, on any device."""
+    """Draws U(-bound, bound) in float64 on the CPU, so that a network starts alike in either precision and on any
+    device."""
     return (torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1) * bound

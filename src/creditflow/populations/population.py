@@ -1,4 +1,4 @@
-"""What a population is while it trains."""
+"""The state of a population while it trains."""
 
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -11,7 +11,7 @@ from creditflow.populations.network import Network, Parameters
 
 @dataclass(frozen=True)
 class Member:
-    """What tells one network of a population from the others."""
+    """What distinguishes one network of a population from the others."""
 
     seed: int
     learning_rate: float
@@ -19,16 +19,18 @@ class Member:
 
 @dataclass
 class Population:
-    """Networks while they train, so that saving it is saving the run; every tensor has a leading dimension P.
+    """P networks while they train. Every tensor has a leading dimension P. To save a population is to save its run.
 
     Attributes:
-        parameters, feedback: at present.
+        parameters, feedback: the present parameters and feedback state.
         best, best_feedback: the same at each member's best epoch so far.
-        best_score, best_epoch: (P,) what they were chosen by; -1 and 0 before the first epoch.
-        diverged: (P,) the step (1, 2, ... over all epochs) at which a member's loss was no longer finite; 0 if it always was.
+        best_score, best_epoch: (P,) that epoch and its score; 0 and -1 before the first epoch.
+        diverged: (P,) the step (1, 2, ... over all epochs) at which a member's loss was no longer finite; 0 if it
+            always was.
         norm: (P,) Euclidean norm of all parameters after the last epoch that left them finite.
         stopped: (P,) the epoch after which patience ran out; 0 if it did not.
-        history: of each member, a row per epoch; a diverged member has none from then on.
+        history: for each member a list with a row per epoch. A member that diverged or stopped gets no more rows.
+        epoch: number of epochs so far.
     """
 
     members: list[Member]
@@ -46,12 +48,16 @@ class Population:
     epoch: int = 0
 
     def state(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps of it."""
+        """Returns what a checkpoint keeps of the population."""
         return {
             field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("members", "network")
         }
 
 
 def norms(parameters: Parameters) -> Tensor:
-    """Returns the Euclidean norm (P,) of each member's parameters, float64 on the CPU; infinite or NaN where they are not finite."""
-    return torch.stack([value.flatten(1).double().square().sum(1) for value in parameters.values()]).sum(0).sqrt().cpu()
+    """Returns the Euclidean norm (P,) of each member's parameters, float64 on the CPU.
+
+    It is infinite or NaN for members whose parameters are not finite.
+    """
+    squares = [value.flatten(1).double().square().sum(1) for value in parameters.values()]
+    return torch.stack(squares).sum(0).sqrt().cpu()

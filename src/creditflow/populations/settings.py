@@ -1,162 +1,145 @@
-"""Hyper-parameters of a population's training."""
+"""Settings of a population's training."""
 
-import math
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
-from creditflow.core.errors import UserError
-from creditflow.core.settings import parse
-from creditflow.populations.adversaries import AdversarySettings
-from creditflow.populations.losses import LOSSES
-from creditflow.populations.network import ACTIVATIONS
-from creditflow.populations.optimizers import OptimizerSettings
+from pydantic import Field, model_validator
+
+from creditflow.core.settings import Many, SettingsModel
+from creditflow.populations.adversary_settings import AdversarySettings
+from creditflow.populations.choices import ActivationName, InitialisationName, LossName
+from creditflow.populations.optimizer_settings import OptimizerSettings
+
+#: Units of a layer, or output channels of a convolution.
+Width = Annotated[int, Field(ge=1, le=10_000_000)]
+
+Epochs = Annotated[int, Field(ge=0, le=1_000_000)]
+
+Images = Annotated[int, Field(ge=0, le=10_000_000)]
 
 
-@dataclass(frozen=True)
-class PopulationSettings:
-    """What all members have in common.
+class PopulationSettings(SettingsModel):
+    """What all members of a population have in common."""
 
-    Attributes:
-        hidden: widths of the hidden layers.
-        convolutions: output channels of convolutional layers before those; see `Network`.
-        activation, loss: see `ACTIVATIONS` and `LOSSES`.
-        initialisation: see `initial_parameters`.
-        epochs, batch_size: passes over the training images, images per update; the last, smaller batch of an epoch counts too.
-        dropout: share of hidden units left out of each step; the others are scaled up.
-        precision: "float32" or "float64".
-        optimizer: see `OptimizerSettings`.
-        feedback_optimizer, feedback_learning_rate: of the feedback state, for all members. Without, it learns by `optimizer` and the
-            member's rate within steps, and by plain descent at that rate where it learns alone.
-        feedback_epochs, extra_feedback_epochs: passes in which feedback alone learns, before training and after each epoch.
-        select: what the learning rate and each member's epoch are chosen by: "natural" or "adversarial" accuracy, or "last", which
-            chooses nothing and needs a single learning rate.
-        select_on: "validation", images held out of the training split, or "test", which the PEPITA paper does: its numbers then
-            come from the images that chose the network.
-        validation_images: how many training images are held out; the same ones for every member.
-        patience: a member stops after so many epochs without a better choice; None for never.
-        adversary: makes images for `adversarial_training` and for adversarial accuracy.
-        adversary_images: images of the validation (or test) split on which adversarial accuracy is measured.
-        adversarial_training: whether each step on natural images is followed by one on their adversarial versions.
-        training_adversary: makes those, if they differ from `adversary`'s.
-        biases: whether there are any that learn; without, they are zero.
-        angle_images: training images on which each epoch measures the angle between the rule's update and the gradient; 0 for none.
-        layer_angles: whether that is done layer by layer as well, and for Gauss-Newton targets with each of `dampings`.
-        pixel_mean, pixel_deviation: networks see pixels, in [0, 1], less the one, over the other.
-        trained_layers: layers 1, 2, ... whose weights learn; all if absent. Feedback learns in any case.
-        curve_images: test images on which natural and adversarial accuracy are measured after each epoch; they influence nothing.
-        rule: settings of the rule.
-    """
-
-    epochs: int
-    batch_size: int
-    hidden: list[int] | tuple[int, ...]
-    convolutions: list[int] | tuple[int, ...] = ()
-    activation: str = "relu"
-    loss: str = "mse_softmax"
-    initialisation: str = "he_uniform"
-    dropout: float = 0.0
-    precision: str = "float32"
-    optimizer: dict[str, Any] = field(default_factory=dict)
-    feedback_optimizer: dict[str, Any] | None = None
-    feedback_learning_rate: float | None = None
-    feedback_epochs: int = 0
-    extra_feedback_epochs: int = 0
-    select: str = "natural"
-    select_on: str = "validation"
-    validation_images: int = 5000
-    patience: int | None = None
-    adversary: dict[str, Any] | None = None
-    adversary_images: int = 500
-    adversarial_training: bool = False
-    training_adversary: dict[str, Any] | None = None
+    hidden: Many[Width] = Field(min_length=1)
+    """Widths of the hidden layers."""
+    convolutions: Many[Width] = ()
+    """Output channels of convolutional layers before those: 5x5 pixels, activation, 3x3 max pooling in steps of 2."""
+    activation: ActivationName = "relu"
+    """Activation of the hidden layers."""
+    loss: LossName = "mse_softmax"
+    """Squared error of outputs (mse) or of probabilities (mse_softmax), or cross-entropy."""
+    initialisation: InitialisationName = "he_uniform"
+    """How weights are drawn: He uniform, torch.nn.Linear's default, N(0, 1 / n_in), or Xavier normal."""
     biases: bool = True
-    angle_images: int = 0
+    """Whether there are biases that learn; without, biases are zero."""
+    epochs: int = Field(ge=1, le=1_000_000)
+    """Passes over the training images."""
+    batch_size: int = Field(ge=1, le=10_000_000)
+    """Images per update. The last batch of an epoch may be smaller, and counts too."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of hidden units that each step leaves out; the others are scaled up."""
+    precision: Literal["float32", "float64"] = "float32"
+    """Type of all parameters and computations."""
+    optimizer: OptimizerSettings = OptimizerSettings()
+    """Optimiser of the forward weights, and of feedback that learns within steps and has no optimiser of its own."""
+    feedback_optimizer: OptimizerSettings | None = None
+    """Optimiser of the feedback state; without, `optimizer` within steps and plain descent where it learns alone."""
+    feedback_learning_rate: float | None = Field(None, gt=0, le=100)
+    """Learning rate of `feedback_optimizer` for all members; each member's own learning rate if absent."""
+    feedback_epochs: Epochs = 0
+    """Passes before training in which feedback alone learns."""
+    extra_feedback_epochs: Epochs = 0
+    """Passes after each epoch in which feedback alone learns."""
+    select: Literal["natural", "adversarial", "last"] = "natural"
+    """What chooses learning rate and epoch: natural or adversarial accuracy; `last` takes the last epoch."""
+    select_on: Literal["validation", "test"] = "validation"
+    """Images that choose: held-out training images, or the test split itself, as in the PEPITA paper."""
+    validation_images: Images = 5000
+    """Number of training images that are held out, the same ones for every member."""
+    patience: int | None = Field(None, ge=1, le=1_000_000)
+    """A member stops after so many epochs without a better choice; never if absent."""
+    adversary: AdversarySettings | None = None
+    """Makes the images of adversarial accuracy, and those of adversarial training unless `training_adversary` does."""
+    adversary_images: int = Field(500, ge=1, le=10_000_000)
+    """Number of images on which adversarial accuracy is measured after each epoch."""
+    adversarial_training: bool = False
+    """Whether each step on natural images is followed by a step on their adversarial versions."""
+    training_adversary: AdversarySettings | None = None
+    """Makes the images of adversarial training, where they differ from `adversary`'s."""
+    angle_images: Images = 0
+    """Training images on which each epoch measures the angle between update and gradient; 0 for none."""
     layer_angles: bool = False
-    dampings: list[float] | tuple[float, ...] = (0.0,)
-    pixel_mean: float = 0.0
-    pixel_deviation: float = 1.0
-    trained_layers: list[int] | None = None
-    curve_images: int = 0
-    rule: dict[str, Any] = field(default_factory=dict)
+    """Whether the angle is also measured layer by layer, to the gradient and to the update of Gauss-Newton targets."""
+    dampings: Many[Annotated[float, Field(ge=0, le=1e12)]] = Field((0.0,), min_length=1)
+    """Dampings of those Gauss-Newton targets."""
+    curve_images: Images = 0
+    """Test images on which accuracies are measured after each epoch; they influence nothing."""
+    pixel_mean: float = Field(0.0, ge=0, le=1)
+    """What is subtracted from pixels, which are in [0, 1], before networks see them."""
+    pixel_deviation: float = Field(1.0, gt=0, le=100)
+    """What pixels are then divided by."""
+    trained_layers: Annotated[Many[Width], Field(min_length=1)] | None = None
+    """Layers (1, 2, ...) whose weights learn; all if absent. Feedback learns in any case."""
+    rule: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the update rule; see the rule's file."""
 
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError("epochs and batch_size must be at least 1")
-        if not self.hidden or any(not isinstance(width, int) or width < 1 for width in self.hidden):
-            raise ValueError("hidden must be one or more widths of at least 1")
-        if any(not isinstance(channels, int) or channels < 1 for channels in self.convolutions):
-            raise ValueError("convolutions must be numbers of channels of at least 1")
-        if self.convolutions and (self.dropout or self.layer_angles or self.adversary is not None):
-            raise ValueError(
-                "dropout, layer_angles and an adversary need fully connected layers; leave them or convolutions out"
-            )
-        for name, known in (("activation", ACTIVATIONS), ("loss", LOSSES), ("precision", ("float32", "float64"))):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
-        if not (0 <= self.dropout < 1 and math.isfinite(self.dropout)):
-            raise ValueError("dropout must be in [0, 1)")
-        if self.select not in ("natural", "adversarial", "last") or self.select_on not in ("validation", "test"):
-            raise ValueError("select must be natural, adversarial or last; select_on validation or test")
-        if self.select != "last" and self.select_on == "validation" and self.validation_images < 1:
+    @model_validator(mode="after")
+    def _selection_is_possible(self) -> Self:
+        if self.select != "last" and self.select_on == "validation" and self.validation_images == 0:
             raise ValueError(
                 "validation_images is 0, but something is to be selected; hold images out, or say select: last"
             )
-        if self.patience is not None and (self.patience < 1 or self.select == "last"):
-            raise ValueError("patience must be at least 1, and needs a selection")
-        if self.select == "adversarial" and not self.adversary_images:
-            raise ValueError("adversary_images is 0, but something is to be selected by adversarial accuracy")
+        if self.select == "last" and self.patience is not None:
+            raise ValueError("patience needs a selection, which select: last does not make; leave patience out")
         if self.select_on == "test" and self.curve_images:
             raise ValueError(
                 "curve_images are test images, which with select_on: test would choose the network; leave them out"
             )
-        if self.adversary is None and (self.select == "adversarial" or self.adversarial_training or self.curve_images):
-            raise ValueError("adversarial selection, adversarial training and curves need an adversary")
-        if min(self.validation_images, self.adversary_images, self.curve_images, self.angle_images) < 0:
-            raise ValueError("numbers of images must not be negative")
-        if self.layer_angles and not self.angle_images:
-            raise ValueError("layer_angles needs angle_images")
-        if any(not 0 <= damping < math.inf for damping in self.dampings):
-            raise ValueError("dampings must be at least 0 and finite")
-        if not (0 <= self.pixel_mean <= 1 and 0 < self.pixel_deviation < math.inf):
-            raise ValueError("pixel_mean must be in [0, 1], pixel_deviation positive and finite")
-        if self.adversary is not None and (self.pixel_mean, self.pixel_deviation) != (0.0, 1.0):
+        return self
+
+    @model_validator(mode="after")
+    def _adversary_fits(self) -> Self:
+        if self.adversary is None:
+            if self.select == "adversarial" or self.adversarial_training or self.curve_images:
+                raise ValueError(
+                    "select: adversarial, adversarial_training and curve_images need an adversary; add adversary"
+                )
+        elif (self.pixel_mean, self.pixel_deviation) != (0.0, 1.0):
             raise ValueError(
                 "a population's adversary knows pixels in [0, 1] only; leave pixel_mean and pixel_deviation out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _layers_fit(self) -> Self:
+        if self.convolutions and (self.dropout or self.layer_angles or self.adversary is not None):
+            raise ValueError(
+                "dropout, layer_angles and an adversary need fully connected layers; leave them or convolutions out"
             )
         n_layers = len(self.convolutions) + len(self.hidden) + 1
         if self.trained_layers is not None and not set(self.trained_layers) & set(range(1, n_layers + 1)):
             raise ValueError(f"trained_layers must name some of the layers 1 to {n_layers}")
-        if min(self.feedback_epochs, self.extra_feedback_epochs) < 0:
-            raise ValueError("feedback_epochs and extra_feedback_epochs must be at least 0")
-        if self.feedback_learning_rate is not None and not 0 < self.feedback_learning_rate < math.inf:
-            raise ValueError("feedback_learning_rate must be positive and finite")
+        if self.layer_angles and not self.angle_images:
+            raise ValueError("layer_angles needs angle_images; say how many")
+        return self
+
+    @model_validator(mode="after")
+    def _feedback_has_an_optimizer(self) -> Self:
         if self.feedback_learning_rate is not None and self.feedback_optimizer is None:
-            raise ValueError("feedback_learning_rate needs a feedback_optimizer")
-        try:
-            self.optimizer_settings(), self.feedback_optimizer_settings()
-            for adversary in (self.adversary, self.training_adversary):
-                if adversary is not None:
-                    parse(AdversarySettings, adversary, "adversary")
-        except UserError as error:
-            raise ValueError(str(error)) from None
+            raise ValueError("feedback_learning_rate needs a feedback_optimizer; add it, such as {kind: sgd}")
+        return self
 
-    def optimizer_settings(self) -> OptimizerSettings:
-        """Returns the optimiser's own."""
-        return parse(OptimizerSettings, self.optimizer, "optimizer")
-
-    def feedback_optimizer_settings(self) -> OptimizerSettings | None:
-        """Returns those of the feedback state's own optimiser, if it has one."""
-        return (
-            None
-            if self.feedback_optimizer is None
-            else parse(OptimizerSettings, self.feedback_optimizer, "feedback_optimizer")
-        )
+    @property
+    def adversary_of_training(self) -> AdversarySettings | None:
+        """What makes images to train on, or None without adversarial training."""
+        return (self.training_adversary or self.adversary) if self.adversarial_training else None
 
     def measured_images(self, n_data: int, n_test: int) -> dict[str, int]:
-        """Returns over how many images each number of a history is, for a training split of n_data images."""
-        chosen_on, n_train = (
-            (n_test, n_data) if self.select_on == "test" else (self.validation_images, n_data - self.validation_images)
-        )
+        """Returns over how many images each number of a history is, for n_data training and n_test test images."""
+        if self.select_on == "test":
+            chosen_on, n_train = n_test, n_data
+        else:
+            chosen_on, n_train = self.validation_images, n_data - self.validation_images
         counts = {
             f"{self.select_on}_accuracy": chosen_on,
             f"{self.select_on}_adversarial_accuracy": min(self.adversary_images, chosen_on),
@@ -167,13 +150,3 @@ class PopulationSettings:
         if self.angle_images:
             counts["update_angle"] = min(self.angle_images, n_train)
         return counts
-
-    def adversaries(self) -> tuple[AdversarySettings | None, AdversarySettings | None]:
-        """Returns what measures, and what makes images to train on."""
-        measures = None if self.adversary is None else parse(AdversarySettings, self.adversary, "adversary")
-        own = (
-            measures
-            if self.training_adversary is None
-            else parse(AdversarySettings, self.training_adversary, "training_adversary")
-        )
-        return measures, own if self.adversarial_training else None

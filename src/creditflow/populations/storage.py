@@ -1,5 +1,8 @@
-"""Populations on disk: `<name>.safetensors` with each member's chosen parameters and feedback state, and `<name>.json`, which says
-what the members are and how they fared. The JSON is written last and holds the other's hash."""
+"""Populations on disk.
+
+`<name>.safetensors` has the chosen parameters and feedback state of each member. `<name>.json` says what the members
+are and how their training went. The JSON is written last and holds the hash of the other file.
+"""
 
 import math
 from dataclasses import dataclass
@@ -25,7 +28,10 @@ _CONTENT = ("format", "rule", "spec", "members", "measured_images", "settings", 
 
 @dataclass(frozen=True)
 class SavedPopulation:
-    """A population as read back: tensors have a leading dimension for the members, `content` is the JSON's."""
+    """A population that was read back.
+
+    Tensors have a leading dimension for the members; `content` is the content of the JSON.
+    """
 
     parameters: Parameters
     feedback: Parameters
@@ -33,12 +39,12 @@ class SavedPopulation:
 
     @property
     def training(self) -> PopulationSettings:
-        """How it was trained."""
+        """The settings of its training."""
         return parse(PopulationSettings, self.content["settings"]["settings"], "settings of the population")
 
     @property
     def network(self) -> Network:
-        """What its members are."""
+        """The network that each member is."""
         spec, settings = ModelSpec.from_json(self.content["spec"]), self.training
         shape = spec.image_shape
         return network_of(
@@ -49,10 +55,16 @@ class SavedPopulation:
 def save_population(path: Path, population: Population, **facts: Any) -> None:
     """Writes both files; `facts` go into the JSON as they are."""
     groups = {"parameters": population.best, "feedback": population.best_feedback}
-    tensors = dump_tensors(
-        {f"{group}.{name}": one.cpu().contiguous() for group, its in groups.items() for name, one in its.items()}
-    )
-    members = [
+    named = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+    tensors = dump_tensors({name: value.cpu().contiguous() for name, value in named.items()})
+    content = {"format": _FORMAT, "members": _described(population), "sha256": files.sha256(tensors), **facts}
+    files.write_atomically(path, tensors)
+    files.write_sealed_json(path.with_suffix(".json"), content)
+
+
+def _described(population: Population) -> list[dict[str, Any]]:
+    """Returns what the JSON says of each member."""
+    return [
         {
             "seed": member.seed,
             "learning_rate": member.learning_rate,
@@ -65,10 +77,6 @@ def save_population(path: Path, population: Population, **facts: Any) -> None:
         }
         for index, member in enumerate(population.members)
     ]
-    files.write_atomically(path, tensors)
-    files.write_sealed_json(
-        path.with_suffix(".json"), {"format": _FORMAT, "members": members, "sha256": files.sha256(tensors), **facts}
-    )
 
 
 def load_population(path: Path) -> SavedPopulation:
@@ -83,7 +91,8 @@ def load_population(path: Path) -> SavedPopulation:
         tensors = path.read_bytes()
         if files.sha256(tensors) != content["sha256"]:
             raise UserError(
-                f"{path} is damaged or not the file that {sidecar.name} describes; delete both and train the population again"
+                f"{path} is damaged or not the file that {sidecar.name} describes;"
+                " delete both and train the population again"
             )
         loaded = load_tensors(tensors)
     except (OSError, SafetensorError) as error:

@@ -1,3 +1,4 @@
-"""The result record: what a measurement leaves behind, how it is sealed, and which guards fire for it. All that reporting knows of a
-model is read from here.
+"""The result record: what a measurement leaves behind, how it is sealed, and which guards fire for it.
+
+All that reporting knows of a model is read from records.
 """

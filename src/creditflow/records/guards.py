@@ -1,4 +1,8 @@
-"""What the `checks` of a record mean: which guards fire. Imports nothing heavy; `attacks/guards.py` fills them in."""
+"""Guards: signs in a record that an attack's number means less than it seems.
+
+A record's `checks` are the facts that an attack measured for this purpose, such as the share of zero gradients
+(`attacks/guards.py` measures them). A guard fires where such a fact exceeds its limit. This file imports nothing heavy.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +15,6 @@ _FLAGS = ("failed_starts", "above_chance_at_half")
 
 
 def fired(checks: Mapping[str, Any]) -> list[str]:
-    """Returns the guards that fire for a record's `checks`."""
-    return [name for name, limit in LIMITS.items() if checks.get(name, 0.0) > limit] + [
-        name for name in _FLAGS if checks.get(name)
-    ]
+    """Returns the guards that fire for a record's `checks`; a check that the record does not have fires none."""
+    above_limit = [name for name, limit in LIMITS.items() if checks.get(name, 0.0) > limit]
+    return above_limit + [name for name in _FLAGS if checks.get(name)]

@@ -1,7 +1,7 @@
-"""The result record: what a leaf job leaves behind, and what tables and figures are made from.
+"""The result record: what a measurement leaves behind, and what tables and figures are made from.
 
-A record is `<name>.json` (keys, metrics, checks, settings, provenance) and `<name>.safetensors` (outcomes per
-example). The JSON is written last and holds the hash of the other file.
+A record is two files: `<name>.json` (keys, metrics, checks, settings, provenance) and `<name>.safetensors` (the outcome
+of each example). The JSON file is written last and holds the hash of the other file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,8 +40,16 @@ class Keys:
 
 @dataclass(frozen=True)
 class Metric:
-    """One number: its name, the epsilon it belongs to (None if none), its value, over how many examples, the epoch of
-    training after which it was measured (None at its end), and the rank or Hamming radius that it is of (None if none)."""
+    """One number.
+
+    Attributes:
+        metric: its name.
+        epsilon: size of the perturbation, in the attack's norm; None without an attack.
+        value: the number.
+        n: the number of examples over which it was measured.
+        epoch: the epoch of training after which it was measured; None at the end of training.
+        at: the rank or the Hamming radius at which it was measured; None for other metrics.
+    """
 
     metric: str
     epsilon: float | None
@@ -53,8 +61,16 @@ class Metric:
 
 @dataclass(frozen=True)
 class Record:
-    """A record as read back. `outcomes["correct"]` is bool (epsilons, examples), or `outcomes["ap"]`
-    average precisions; `outcomes["example"]` names the examples."""
+    """A record as it was read.
+
+    Attributes:
+        path: its JSON file.
+        keys: what identifies it.
+        metrics: its numbers.
+        outcomes: arrays by name. `outcomes["correct"]` is bool (epsilons, examples), or `outcomes["ap"]` has average
+            precisions of the same shape; `outcomes["example"]` (examples,) numbers the examples.
+        content: all that the JSON file says.
+    """
 
     path: Path
     keys: Keys
@@ -70,9 +86,9 @@ def write_record(
     outcomes: Mapping[str, NDArray[Any]],
     **facts: Any,
 ) -> None:
-    """Writes a record, atomically. `facts` (checks, settings, provenance, run, ...) are stored as they are.
+    """Writes a record atomically. The `facts` (checks, settings, provenance, run, ...) are stored as they are.
 
-    Two runs of the same job write the same bytes but for `run`. Raises ValueError for a metric that is not finite.
+    Two runs of the same job write the same bytes, except for `run`. Raises ValueError for a metric that is not finite.
     """
     arrays = dump_arrays({name: np.ascontiguousarray(array) for name, array in outcomes.items()})
     content = {
@@ -82,18 +98,22 @@ def write_record(
         "outcomes": {"file": path.with_suffix(".safetensors").name, "sha256": files.sha256(arrays)},
         **facts,
     }
-    sealed = files.json_bytes(files.seal(content))  # before anything is written: it refuses numbers that are not finite
+    sealed = files.json_bytes(files.seal(content))  # refuses, before a file is written, numbers that are not finite
     files.write_atomically(path.with_suffix(".safetensors"), arrays)
     files.write_atomically(path, sealed)
 
 
 def read_record(path: Path) -> Record:
-    """Reads a record and verifies its outcomes. Raises UserError if either file is missing, damaged or of another format."""
+    """Reads a record and verifies its outcomes.
+
+    Raises UserError if one of the two files is missing, damaged or of another format.
+    """
     content = files.read_json(path, "a creditflow record")
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        found = content.get("format") if isinstance(content, dict) else None
+        written_format = content.get("format") if isinstance(content, dict) else None
         raise UserError(
-            f"{path} is a record of format {found}, this version reads {_FORMAT}; delete it and run the same command again"
+            f"{path} is a record of format {written_format}, this version reads {_FORMAT};"
+            " delete it and run the same command again"
         )
     try:
         keys = Keys(**content["keys"])
@@ -109,3 +129,18 @@ def read_record(path: Path) -> Record:
         raise UserError(
             f"{path} is not a whole record ({one_line(error)}); delete it and run the same command again"
         ) from error
+
+
+def read_listed(listing: Path) -> list[Record]:
+    """Reads the records that a text file names, one path on each line, in that order.
+
+    Raises UserError if it is no list or an empty one, and as `read_record` does.
+    """
+    try:
+        lines = listing.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{listing} is not a list of records ({one_line(error)})") from error
+    paths = [Path(line) for line in lines if line.strip()]
+    if not paths:
+        raise UserError(f"{listing} names no record; write one path on each line")
+    return [read_record(path) for path in paths]

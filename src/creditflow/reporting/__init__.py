@@ -1,3 +1,5 @@
-"""From records to tables, figures, exports and the page of results. No number is made up here. Only what shows trained populations
-themselves imports torch.
+"""From records to tables, figures, exports and the page of results.
+
+No number is made up here. Only what shows trained populations imports torch; everything else reads records and what
+rules declare in their files.
 """

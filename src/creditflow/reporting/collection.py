@@ -17,7 +17,8 @@ from creditflow.reporting.published import read_published
 
 _KEYS = ["experiment", "task", "dataset", "backbone", "rule", "seed", "attack", "gradient"]
 
-#: Columns of `records.parquet`, one row per record, metric, epsilon, epoch (missing at the end of training) and rank or radius.
+#: Columns of `records.parquet`: a row per record, metric, epsilon, epoch and rank or radius. The epoch is missing where
+#: the metric was measured at the end of training.
 RECORD_COLUMNS = [*_KEYS, "epsilon", "epoch", "at", "metric", "value", "n"]
 
 _CELL = [key for key in _KEYS if key != "seed"]
@@ -38,7 +39,9 @@ def long_form(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def summarize(records: Iterable[Record]) -> pd.DataFrame:
-    """Returns each accuracy's and average precision's mean over seeds and images with its interval; columns: `SUMMARY_COLUMNS`.
+    """Returns the mean of each accuracy and average precision over seeds and images, with its interval.
+
+    The columns are `SUMMARY_COLUMNS`.
 
     Raises UserError if the seeds of a condition were not measured on the same images at the same epsilons.
     """
@@ -52,15 +55,16 @@ def summarize(records: Iterable[Record]) -> pd.DataFrame:
 
 def _summarize_cell(cell: tuple[str, ...], records: list[Record]) -> list[dict[str, object]]:
     means = [_means(record) for record in records]
-    shapes = [[(metric.metric, metric.epsilon, len(row)) for metric, row in one] for one in means]
+    shapes = [[(metric.metric, metric.epsilon, len(row)) for metric, row in of_record] for of_record in means]
     for record, shape in zip(records[1:], shapes[1:], strict=True):
         if shape != shapes[0] or not _same_images(record, records[0]):
             raise UserError(
-                f"{record.path} and {records[0].path} differ in epsilons or images; delete both and run the same command again"
+                f"{record.path} and {records[0].path} differ in epsilons or images;"
+                " delete both and run the same command again"
             )
     rows = []
     for index, (metric, _) in enumerate(means[0]):
-        outcomes = np.stack([one[index][1] for one in means])
+        outcomes = np.stack([of_record[index][1] for of_record in means])
         low, high = two_way_interval(outcomes)
         row: dict[str, object] = dict(zip(_CELL, cell, strict=True))
         row |= {
@@ -76,7 +80,7 @@ def _summarize_cell(cell: tuple[str, ...], records: list[Record]) -> list[dict[s
 
 def _means(record: Record) -> list[tuple[Metric, NDArray[np.generic]]]:
     """Returns the metrics that are means over examples, each with its outcomes (examples,)."""
-    found = []
+    means = []
     for name in dict.fromkeys(_OUTCOMES.values()):
         metrics = [metric for metric in record.metrics if _OUTCOMES.get(metric.metric) == name]
         rows = record.outcomes.get(name, np.empty((0, 0)))
@@ -84,12 +88,13 @@ def _means(record: Record) -> list[tuple[Metric, NDArray[np.generic]]]:
             raise UserError(
                 f"{record.path}: its outcomes do not belong to its metrics; delete it and run the same command again"
             )
-        found += list(zip(metrics, rows, strict=True))
-    return found
+        means += list(zip(metrics, rows, strict=True))
+    return means
 
 
-def _same_images(one: Record, other: Record) -> bool:
-    return np.array_equal(one.outcomes.get("example", np.empty(0)), other.outcomes.get("example", np.empty(0)))
+def _same_images(first: Record, second: Record) -> bool:
+    no_image = np.empty(0)
+    return np.array_equal(first.outcomes.get("example", no_image), second.outcomes.get("example", no_image))
 
 
 #: Columns that each frame of an experiment has; the audit has further ones, for its attacks.
@@ -97,9 +102,9 @@ _FRAMES = {"records": RECORD_COLUMNS, "summary": SUMMARY_COLUMNS, "audit": AUDIT
 
 
 def read_frames(paths: Sequence[Path], source: str) -> list[pd.DataFrame]:
-    """Reads what a table or figure shows; `source` names the frames, in the order of the paths.
+    """Reads what a table or figure shows. `source` names the frames, in the order of the paths.
 
-    Raises UserError if there are more or fewer paths, and as `read_frame` does.
+    Raises UserError if the number of paths does not fit `source`, and in the cases of `read_frame`.
     """
     if source == "gallery":
         return [_read_gallery(paths)]
@@ -112,7 +117,7 @@ def read_frames(paths: Sequence[Path], source: str) -> list[pd.DataFrame]:
 
 
 def _read_gallery(paths: Sequence[Path]) -> pd.DataFrame:
-    """Returns a row per record of an attack on retrieval: its keys, the epsilon that is shown, and the arrays of pictures."""
+    """Returns a row per record of an attack on retrieval: its keys, the epsilon that is shown, and its pictures."""
     rows = []
     for record in map(read_record, paths):
         pictures = {name: array for name, array in record.outcomes.items() if name.startswith(("clean_", "attacked_"))}
@@ -123,7 +128,7 @@ def _read_gallery(paths: Sequence[Path]) -> pd.DataFrame:
 
 
 def _read_populations(paths: Sequence[Path]) -> pd.DataFrame:
-    """Returns a row per member of the populations: whose it is, how it fared, and itself (`saved`, `index`)."""
+    """Returns a row per network of the populations: its keys, its scores, and where it is (`saved`, `index`)."""
     from creditflow.populations.storage import load_population
 
     rows = []

@@ -1,4 +1,4 @@
-"""An experiment's results as one folder that explains itself: tables, figures, where they come from, how to make them again."""
+"""Exports an experiment's results: one folder with tables, figures, their provenance, and a page that explains them."""
 
 import shutil
 from collections.abc import Iterable, Sequence
@@ -12,33 +12,30 @@ from creditflow.core.errors import UserError
 from creditflow.core.settings import parse
 from creditflow.records.record import Record, read_record
 from creditflow.reporting.collection import long_form, read_frame, read_frames
+from creditflow.reporting.finished import Finished
 from creditflow.reporting.listing import Listing
-from creditflow.reporting.sources import source_files
 from creditflow.reporting.table import Table
-from creditflow.workflow.experiments import Experiment
 
 #: Larger drawings are left out; the bitmap is always there.
 _LARGEST_SVG = 300_000
 
 
-def export(experiment: Experiment, results: Path, output: Path, *, mixed: bool = False) -> Path:
+def export(experiment: Finished, output: Path, *, mixed: bool = False) -> Path:
     """Writes `<output>/<experiment>/` and returns it.
 
-    Raises UserError if something that the experiment declares is missing or not of the present records, and, unless `mixed`, if
-    the records were made by different versions of the sources.
+    Raises UserError if something that the experiment declares is missing or was not made from the present records, and,
+    unless `mixed`, if the records were made by different versions of the sources.
     """
-    records = _checked_records(experiment, results)
-    facts = provenance(records) | {"trained": trained(experiment, results)}
+    records = _checked_records(experiment)
+    facts = provenance(records) | {"trained": trained(experiment.sidecars)}
     if len(facts["source_hashes"]) > 1 and not mixed:
-        count = len(facts["source_hashes"])
-        raise UserError(
-            f"records of {experiment.name} were made by {count} versions of the sources; make them again, or say --mixed"
-        )
+        versions = f"{len(facts['source_hashes'])} versions of the sources"
+        raise UserError(f"records of {experiment.name} were made by {versions}; make them again, or say --mixed")
     folder = output / experiment.name
     with files.folder_atomically(folder) as part:
-        for path in _products(experiment, results):
+        for path in _exported_files(experiment):
             if path.suffix != ".svg" or path.stat().st_size < _LARGEST_SVG:
-                copy = part / path.relative_to(results / experiment.name)
+                copy = part / path.relative_to(experiment.folder)
                 copy.parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, copy)
         files.write_json(part / "provenance.json", {"experiment": experiment.name} | facts)
@@ -47,39 +44,42 @@ def export(experiment: Experiment, results: Path, output: Path, *, mixed: bool =
 
 
 def provenance(records: Sequence[Record]) -> dict[str, Any]:
-    """Returns what the records say of their making: code, configuration, versions, machines (not their names), seeds and times."""
+    """Returns how the records were made, as they say: code, configuration, versions, machines, seeds and times.
+
+    Of a machine it has the processor but not the name.
+    """
     made, runs = [record.content["provenance"] for record in records], [record.content["run"] for record in records]
-    packages = sorted({name for one in made for name in one["versions"]})
+    packages = sorted({name for fact in made for name in fact["versions"]})
     started = sorted(run["started"] for run in runs)
     return {
         "records": len(records),
         "seeds": _different(record.keys.seed for record in records),
-        "git_commits": _different(one["git_commit"] for one in made),
-        "source_hashes": _different(one["source_hash"] for one in made),
-        "config_hashes": _different(one["config_hash"] for one in made),
-        "versions": {name: _different(one["versions"].get(name) for one in made) for name in packages}
-        | {name: _different(one[name] for one in made) for name in ("creditflow", "python")},
-        "devices": _different(one["device"] for one in made),
+        "git_commits": _different(fact["git_commit"] for fact in made),
+        "source_hashes": _different(fact["source_hash"] for fact in made),
+        "config_hashes": _different(fact["config_hash"] for fact in made),
+        "versions": {name: _different(fact["versions"].get(name) for fact in made) for name in packages}
+        | {name: _different(fact[name] for fact in made) for name in ("creditflow", "python")},
+        "devices": _different(fact["device"] for fact in made),
         "processors": _different(run["processor"] for run in runs),
-        "threads": _different(one["threads"] for one in made),
-        "containers": _different(one["container"] for one in made),
+        "threads": _different(fact["threads"] for fact in made),
+        "containers": _different(fact["container"] for fact in made),
         "wall_time_s": round(sum(run["wall_time_s"] for run in runs), 1),
         "earliest_start": started[0],
         "latest_start": started[-1],
     }
 
 
-def trained(experiment: Experiment, results: Path) -> dict[str, Any]:
-    """Returns what sidecars of trained models or populations, where they are still there, say of the code: records may be younger.
+def trained(sidecars: Iterable[Path]) -> dict[str, Any]:
+    """Returns which code trained the models. Their descriptions say it, as far as these still exist.
 
-    Raises UserError if a sidecar is damaged or does not say it.
+    This code may be older than the code that made the records. Raises UserError if a description is damaged or does not
+    say it.
     """
-    sidecars = (name.with_suffix(".json") for name in experiment.trainings(results))
     made = [_training(path) for path in sidecars if path.exists()]
     return {
         "trainings": len(made),
-        "git_commits": _different(one["git_commit"] for one in made),
-        "source_hashes": _different(one["source_hash"] for one in made),
+        "git_commits": _different(training["git_commit"] for training in made),
+        "source_hashes": _different(training["source_hash"] for training in made),
     }
 
 
@@ -95,19 +95,22 @@ def _different(values: Iterable[Any]) -> list[Any]:
     return sorted(set(values), key=lambda value: (value is None, value))
 
 
-def readme(experiment: Experiment, facts: dict[str, Any], folder: Path) -> str:
+def readme(experiment: Finished, facts: dict[str, Any], folder: Path) -> str:
     """Returns the page that shows what lies in an exported folder."""
     parts = [
         f"# {experiment.name}",
-        f"{experiment.keys['description'].strip().rstrip('.')}.",
+        f"{experiment.description.strip().rstrip('.')}.",
         "To make all of this again, in a clone of the project:",
         f"```\nmake demo results EXPERIMENT={experiment.name}\n```",
         "## Tables",
     ]
-    for name in experiment.keys["tables"]:
-        parts += [f"### [{name}](tables/{name}.csv)", (folder / f"tables/{name}.md").read_text().strip()]
+    for name in experiment.tables:
+        parts += [
+            f"### [{name}](tables/{name}.csv)",
+            (folder / f"tables/{name}.md").read_text(encoding="utf-8").strip(),
+        ]
     parts.append("## Figures")
-    for name in experiment.keys["figures"]:
+    for name in experiment.figures:
         parts += [f"### {name}", f"![{name}](figures/{name}.png)", _caption("figure", name)]
     return "\n\n".join([*parts, "## Provenance", _provenance_lines(facts)]) + "\n"
 
@@ -122,9 +125,10 @@ def _provenance_lines(facts: dict[str, Any]) -> str:
 
     torch, python = (listed(facts["versions"].get(name, [])) for name in ("torch", "python"))
     commits, sources, training = facts["git_commits"], facts["source_hashes"], facts["trained"]
+    took = timedelta(seconds=round(facts["wall_time_s"]))
     lines = [
-        f"{facts['records']} records, seeds {listed(facts['seeds'])}; the first was begun {facts['earliest_start']}, the last"
-        f" {facts['latest_start']}, and all took {timedelta(seconds=round(facts['wall_time_s']))} of measuring (training not counted)",
+        f"{facts['records']} records, seeds {listed(facts['seeds'])}; the first was begun {facts['earliest_start']},"
+        f" the last {facts['latest_start']}, and all took {took} of measuring (training not counted)",
         f"commit {listed(commits)}, sources {listed(sources)}",
         f"{training['trainings']} trainings before that: commit {listed(training['git_commits'])},"
         f" sources {listed(training['source_hashes'])}"
@@ -139,71 +143,72 @@ def _provenance_lines(facts: dict[str, Any]) -> str:
             2, "a commit that is `-dirty` had changes beside it: the hash of the sources is what identifies the code"
         )
     if len(sources) > 1:
-        lines.insert(
-            2,
-            f"**the records were made by {len(sources)} versions of the sources**; which one made which is in each record",
-        )
+        versions = f"**the records were made by {len(sources)} versions of the sources**"
+        lines.insert(2, f"{versions}; which one made which is in each record")
     return "\n".join(f"- {line}" for line in lines)
 
 
 # --- what may be exported -----------------------------------------------------------------------------------------
 
 
-def _products(experiment: Experiment, results: Path) -> list[Path]:
-    folder = results / experiment.name
-    tables = [folder / f"tables/{name}.{suffix}" for name in experiment.keys["tables"] for suffix in ("csv", "md")]
-    return tables + [
-        folder / f"figures/{name}.{suffix}" for name in experiment.keys["figures"] for suffix in ("png", "svg")
+def _exported_files(experiment: Finished) -> list[Path]:
+    wanted = (("tables", experiment.tables, ("csv", "md")), ("figures", experiment.figures, ("png", "svg")))
+    return [
+        experiment.folder / folder / f"{name}.{suffix}"
+        for folder, names, suffixes in wanted
+        for name in names
+        for suffix in suffixes
     ]
 
 
-def _checked_records(experiment: Experiment, results: Path) -> list[Record]:
+def _checked_records(experiment: Finished) -> list[Record]:
     """Returns the records, if everything is there and made from them."""
-    paths, again = experiment.record_paths(results), f"run `snakemake --cores all {experiment.name}`"
-    collected = results / experiment.name / "records.parquet"
-    missing = [path for path in (*paths, collected, *_products(experiment, results)) if not path.exists()]
+    collected = experiment.folder / "records.parquet"
+    files_needed = (*experiment.records, collected, *_exported_files(experiment))
+    missing = [path for path in files_needed if not path.exists()]
     if missing:
-        raise UserError(
-            f"{missing[0]}{f' and {len(missing) - 1} others' if len(missing) > 1 else ''} missing; {again} first"
-        )
-    records = [read_record(path) for path in paths]
+        others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
+        raise UserError(f"{missing[0]}{others} missing; {experiment.again} first")
+    records = [read_record(path) for path in experiment.records]
     if not read_frame(collected, "records").equals(long_form(records)):
-        raise UserError(f"{collected} is not what the records say now; delete it and {again}")
-    shown = {
-        (kind, name): source_files(experiment, results, kind, name)
-        for kind in ("table", "figure")
-        for name in experiment.keys[f"{kind}s"]
-    }
-    # Populations are what records are made from, not what is made from records.
-    collected_frames = {
-        frame
-        for frames in shown.values()
-        for frame in frames
-        if frame.is_relative_to(results) and frame.suffix == ".parquet"
-    }
-    for frame in sorted(collected_frames):
-        _refuse_older(frame, paths, again)
-    for (kind, name), frames in shown.items():
-        if kind == "table":
-            _check_table(experiment, results, name, frames, again)
-        else:
-            _refuse_older(results / experiment.name / f"figures/{name}.png", frames, again)
+        raise UserError(f"{collected} is not what the records say now; delete it and {experiment.again}")
+    _check_age(experiment)
+    for name in experiment.tables:
+        _check_table(experiment, name)
     return records
 
 
-def _check_table(experiment: Experiment, results: Path, name: str, frames: Sequence[Path], again: str) -> None:
-    """Makes a table once more, as it follows from its frames and settings alone; a drawing's bytes depend on fonts, too."""
+def _check_age(experiment: Finished) -> None:
+    """Refuses frames that are older than a record, and figures that are older than what they show."""
+    shown = {path for paths in experiment.sources.values() for path in paths}
+    # Populations are what records are made from, not what is made from records; published numbers lie elsewhere.
+    frames = {path for path in shown if path.is_relative_to(experiment.folder) and path.suffix == ".parquet"}
+    for frame in sorted(frames):
+        _refuse_older(frame, experiment.records, experiment.again)
+    for name in experiment.figures:
+        figure = experiment.folder / f"figures/{name}.png"
+        _refuse_older(figure, experiment.sources["figure", name], experiment.again)
+
+
+def _check_table(experiment: Finished, name: str) -> None:
+    """Makes a table once more and compares it with the exported one.
+
+    A table follows from its frames and settings alone, whereas the bytes of a figure depend on fonts, too.
+    """
     table: Table | Listing = plugins.load("table", name).TABLE
-    settings = parse(table.settings, experiment.keys["tables"][name], f"settings of table {name}")
+    settings = parse(plugins.settings_class("table", name), experiment.tables[name], f"settings of table {name}")
+    frames = read_frames(experiment.sources["table", name], table.source)
     with TemporaryDirectory() as scratch:
-        table.write(read_frames(frames, table.source), settings, _caption("table", name), Path(scratch, name))
+        table.write(frames, settings, _caption("table", name), Path(scratch, name))
         for suffix in (".csv", ".md"):
-            path = results / experiment.name / f"tables/{name}{suffix}"
+            path = experiment.folder / f"tables/{name}{suffix}"
             if path.read_bytes() != Path(scratch, name + suffix).read_bytes():
-                raise UserError(f"{path} is not what the records and the experiment say now; delete it and {again}")
+                raise UserError(
+                    f"{path} is not what the records and the experiment say now; delete it and {experiment.again}"
+                )
 
 
-def _refuse_older(product: Path, sources: Sequence[Path], again: str) -> None:
-    newest = max(sources, key=lambda path: path.stat().st_mtime_ns)
-    if product.stat().st_mtime_ns < newest.stat().st_mtime_ns:
-        raise UserError(f"{product} is older than {newest}; delete it and {again}")
+def _refuse_older(path: Path, sources: Sequence[Path], again: str) -> None:
+    newest = max(sources, key=lambda source: source.stat().st_mtime_ns)
+    if path.stat().st_mtime_ns < newest.stat().st_mtime_ns:
+        raise UserError(f"{path} is older than {newest}; delete it and {again}")

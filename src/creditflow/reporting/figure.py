@@ -13,32 +13,6 @@ from matplotlib.figure import Figure as Canvas
 from creditflow.core import files
 from creditflow.core.errors import UserError
 
-#: Okabe and Ito's palette, which colour-blind readers can tell apart, and markers that a black-and-white print keeps.
-RULE_STYLES = {
-    "bp": {"color": "#000000", "marker": "o"},
-    "usf": {"color": "#0072B2", "marker": "s"},
-    "frsf": {"color": "#D55E00", "marker": "^"},
-    "brsf": {"color": "#009E73", "marker": "D"},
-    "fa": {"color": "#CC79A7", "marker": "v"},
-    "dfa": {"color": "#E69F00", "marker": "P"},
-    "pepita": {"color": "#56B4E9", "marker": "X"},
-    "wm": {"color": "#0072B2", "marker": "<"},
-    "kp": {"color": "#009E73", "marker": ">"},
-    "sal": {"color": "#D55E00", "marker": "*"},
-    "dfa_targets": {"color": "#E69F00", "marker": "P"},
-    "dtp": {"color": "#0072B2", "marker": "s"},
-    "dtp_pretrained": {"color": "#56B4E9", "marker": "X"},
-    "dtpdrl": {"color": "#009E73", "marker": "D"},
-    "ddtp_linear": {"color": "#D55E00", "marker": "^"},
-    "ddtp_rhl": {"color": "#CC79A7", "marker": "v"},
-    "ddtp_control": {"color": "#999999", "marker": "h"},
-    "gnt": {"color": "#8B5A2B", "marker": "p"},
-}
-_SPARE_STYLES = (
-    {"color": "#999999", "marker": "h"},
-    {"color": "#F0E442", "marker": "*"},
-)
-
 _LOOK: Any = {
     "figure.dpi": 150,
     "font.size": 9,
@@ -53,36 +27,41 @@ _LOOK: Any = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure: dataclass of its parameters, (frame, settings) -> matplotlib figure, and which frame it shows."""
+    """A figure (a file in `reporting/figures`).
 
-    settings: type[Any]
+    Attributes:
+        draw: (frame, settings) -> matplotlib figure. The settings are those of `reporting/figures/settings`.
+        source: the frame that it shows: "summary", "audit", "records", "populations" or "gallery".
+    """
+
     draw: Callable[[pd.DataFrame, Any], Canvas]
     source: str = "summary"
-
-
-def rule_style(rule: str, all_rules: list[str]) -> dict[str, str]:
-    """Returns colour and marker of a rule; rules without one of their own share the spare ones in order."""
-    if rule in RULE_STYLES:
-        return RULE_STYLES[rule]
-    spare = [name for name in all_rules if name not in RULE_STYLES]
-    return _SPARE_STYLES[spare.index(rule) % len(_SPARE_STYLES)]
 
 
 def only(
     rows: pd.DataFrame, column: str, wanted: str | None, figure: str, what: str, *, setting: str | None = None
 ) -> pd.DataFrame:
-    """Returns the rows of the wanted dataset or backbone (`column`), or of the only one; `setting` is what the figure calls the choice.
+    """Returns the rows of the wanted dataset or backbone, or, where there is only one, of this one.
 
-    Raises UserError, which names the figure and `what` it shows, if there is none, or several and no choice.
+    Args:
+        rows: the rows of all of them.
+        column: the column that holds the dataset or backbone.
+        wanted: its value in the rows that are shown; None if the settings leave it out.
+        figure: the id of the figure, for messages.
+        what: what the figure shows, for messages.
+        setting: the key of the figure's settings that chooses, if it is not called like the column.
+
+    Raises:
+        UserError: if there is no such row, or if nothing is wanted and there are several.
     """
-    found = sorted(set(rows[column]))
-    if wanted is None and len(found) > 1:
-        raise UserError(f"{figure}: choose one {setting or column} of {', '.join(found)} in the figure's settings")
+    known = sorted(set(rows[column]))
+    if wanted is None and len(known) > 1:
+        raise UserError(f"{figure}: choose one {setting or column} of {', '.join(known)} in the figure's settings")
     chosen = rows if wanted is None else rows[rows[column] == wanted]
     if chosen.empty:
         choice = (
-            f"{', '.join(found)}; choose by `{setting or column}` in the figure's settings"
-            if found
+            f"{', '.join(known)}; choose by `{setting or column}` in the figure's settings"
+            if known
             else "none; take the figure away, or have the experiment make it"
         )
         raise UserError(f"{figure}: no record of {what} for {column} {wanted or 'any'!r}; found: {choice}")

@@ -14,19 +14,17 @@ from creditflow.reporting.render import escape, write_forms
 
 @dataclass(frozen=True)
 class Listing:
-    """A table of texts.
+    """A table of texts. Its settings are those of `reporting/tables/settings`.
 
     Attributes:
-        settings: dataclass of its parameters.
-        select: (frame of each source, settings) -> the rows that it shows; they are the CSV file, with all digits.
-        show: (selected, settings) -> their texts; column names are the head.
-        note: selected -> what stands below the caption.
-        source: the frames that it shows, as words: those of the experiment (summary, audit, records, populations, gallery), and
-            `published` for the file of published numbers that the setting of this name chooses.
-        published: that file where the settings do not choose.
+        select: (frame of each source, settings) -> the rows that it shows. The CSV file has them with all digits.
+        show: (selected rows, settings) -> their texts. The names of the columns become the table's head.
+        note: selected rows -> the text that follows the caption.
+        source: the frames that it shows, as words: those of the experiment (summary, audit, records, populations,
+            gallery), and `published` for the file of published numbers that the setting `published` chooses.
+        published: the file of published numbers if the settings do not choose one.
     """
 
-    settings: type[Any]
     select: Callable[..., pd.DataFrame]
     show: Callable[[pd.DataFrame, Any], pd.DataFrame]
     note: Callable[[pd.DataFrame], str]

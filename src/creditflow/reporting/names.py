@@ -1,25 +1,13 @@
-"""Display names: how tables and figures write the ids. An id without an entry is shown as it is."""
+"""Display names: how tables and figures write ids. An id without an entry is shown as it is.
+
+The titles of learning rules are not here but in the rules' own files (`reporting/rules.py` reads them).
+"""
 
 from collections.abc import Iterable
 
+from creditflow.reporting.rules import rule_title
+
 _NAMES = {
-    "bp": "BP",
-    "fa": "FA",
-    "dfa": "DFA",
-    "usf": "uSF",
-    "frsf": "frSF",
-    "brsf": "brSF",
-    "kp": "KP",
-    "wm": "WM",
-    "sal": "SAL",
-    "dtp": "DTP",
-    "dtpdrl": "DTPDRL",
-    "ddtp_linear": "DDTP-linear",
-    "ddtp_rhl": "DDTP-RHL",
-    "ddtp_control": "DDTP-control",
-    "gnt": "GNT",
-    "dtp_pretrained": "DTP (pre-trained)",
-    "dfa_targets": "DFA",
     "mlp_256x5": "5 x 256",
     "frozen_mlp_256x5": "5 x 256, first layer alone",
     "mlp_1024x3": "3 x 1024",
@@ -31,7 +19,6 @@ _NAMES = {
     "mlp_1024x3_all_images": "3 x 1024, all images",
     "mlp_60x8": "8 x 60",
     "mlp_200": "3 x 200",
-    "pepita": "PEPITA",
     "natural": "natural images",
     "adversarially_selected": "natural images, chosen by adversarial accuracy",
     "adversarially_searched": "natural images, rates searched by adversarial accuracy",
@@ -102,46 +89,10 @@ _NAMES = {
     "table4": "4",
 }
 
-#: The papers' order; other rules follow in alphabetical order.
-_RULE_ORDER = (
-    "bp",
-    "usf",
-    "frsf",
-    "brsf",
-    "fa",
-    "dfa",
-    "wm",
-    "kp",
-    "sal",
-    "pepita",
-    "dfa_targets",
-    "dtp",
-    "dtp_pretrained",
-    "dtpdrl",
-    "ddtp_linear",
-    "ddtp_rhl",
-    "ddtp_control",
-    "gnt",
-)
-
-#: What a rule's feedback path is told of each weight, in bits: all of a float32, its sign, nothing. WM and KP learn their feedback weights.
-_TRANSPORTED_BITS = {"bp": 32, "usf": 1, "frsf": 1, "brsf": 1, "fa": 0, "dfa": 0, "wm": 0, "kp": 0}
-
 
 def display(name: str) -> str:
-    """Returns how an id is written."""
-    return _NAMES.get(name, name)
-
-
-def rule_order(rules: "set[str] | list[str]") -> list[str]:
-    """Returns rule ids in the papers' order."""
-    known = [rule for rule in _RULE_ORDER if rule in rules]
-    return known + sorted(set(rules) - set(known))
-
-
-def transported_bits(rule: str) -> int | None:
-    """Returns how many bits of each weight a rule's feedback path is told; None for a rule that nobody has described."""
-    return _TRANSPORTED_BITS.get(rule)
+    """Returns how tables and figures write an id."""
+    return _NAMES[name] if name in _NAMES else rule_title(name)
 
 
 def span(values: Iterable[float]) -> str:

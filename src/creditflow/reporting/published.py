@@ -1,21 +1,20 @@
-"""Published numbers with an uncertainty of their own: the binomial interval of the number of images they rest on."""
+"""Published numbers and their uncertainty: the binomial interval of the number of images on which they rest."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import pandas as pd
 from scipy.stats import binomtest
 
-from creditflow.core.errors import UserError, one_line
-from creditflow.core.plugins import suggestion
+from creditflow.core.errors import UserError, one_line, suggestion
 from creditflow.reporting.names import display, span
-from creditflow.reporting.sources import DEFAULT_PUBLISHED
 
-#: Columns of a file of published numbers; it may have more: `n`, the images behind a number, where its source says so, and `spread`,
-#: the standard deviation over seeds, as printed. Numbers are in percent, but a `training_loss`, which is what it is.
+#: Columns that a file of published numbers may have: `n`, the number of images behind a number where its source says
+#: it, and `spread`, the standard deviation over seeds, as printed.
 _MORE = ["n", "spread"]
+
+#: Columns that such a file has. Numbers are in percent; only a `training_loss` is given as it is.
 COLUMNS = ["paper", "table", "backbone", "dataset", "rule", "attack", "metric", "percent"]
 
 #: Metrics, and whether they are proportions of images, which lie on a grid and have a binomial interval.
@@ -24,21 +23,21 @@ _METRICS = {"accuracy": True, "robust_accuracy": True, "error": True, "map": Fal
 #: The share of a table's values that must lie on a grid: papers have misprints.
 _SHARE = 0.95
 
-_MOST_IMAGES = 200  # a grid finer than half a percent cannot be told from arbitrary values of two decimals
-
-
-@dataclass(frozen=True)
-class PublishedSettings:
-    """published: the numbers to show, a file in config/published without its suffix."""
-
-    published: str = DEFAULT_PUBLISHED
+#: The largest number of images that is inferred. A grid finer than half a percent looks like arbitrary values with two
+#: digits after the point.
+_MOST_IMAGES = 200
 
 
 def read_published(path: Path) -> pd.DataFrame:
-    """Returns the numbers of a CSV file, each as a share (`value`) with the number of images `n` and 95% bounds `low`, `high`.
+    """Reads a CSV file of published numbers.
 
-    Where the file does not say it, `n` is inferred from a table's proportions (`inferred` is true), NaN if they betray none.
-    Raises UserError if the file is missing, lacks a column, or holds something that is not a percentage or not a known metric.
+    Returns:
+        Its rows with more columns: each number as a share (`value`), the number of images behind it (`n`) and the
+        bounds of its 95% interval (`low`, `high`). Where the file does not state `n`, it is inferred from all
+        proportions of the same table, and `inferred` is true; it is NaN if nothing can be inferred.
+
+    Raises:
+        UserError: if the file is missing, lacks a column, or has a value that is not a percentage or an unknown metric.
     """
     try:
         frame = pd.read_csv(path, dtype=str)
@@ -76,7 +75,9 @@ def _with_sizes(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def images_behind(percents: Sequence[str]) -> float:
-    """Returns the smallest n such that nearly all values, as printed, are k / n rounded or truncated; NaN if there is none.
+    """Returns the smallest n such that nearly all values, as printed, are k / n, rounded or truncated.
+
+    It is NaN if no n fits.
 
     Raises ValueError for a text that is not a percentage.
     """
@@ -101,11 +102,11 @@ def _on_grid(value: Fraction, unit: Fraction, n: int) -> bool:
 
 
 def _interval(value: float, n: float) -> tuple[float, float]:
-    """Clopper and Pearson's exact interval for k of n."""
+    """Returns Clopper and Pearson's exact 95% interval of a share of n images; NaN without n."""
     if n != n:
         return float("nan"), float("nan")
-    found = binomtest(round(value * n), int(n)).proportion_ci(method="exact")
-    return float(found.low), float(found.high)
+    interval = binomtest(round(value * n), int(n)).proportion_ci(method="exact")
+    return float(interval.low), float(interval.high)
 
 
 def shares(published: pd.DataFrame) -> pd.DataFrame:
@@ -114,10 +115,10 @@ def shares(published: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_accuracy(published: pd.DataFrame) -> pd.DataFrame:
-    """Returns the numbers with error rates turned into accuracies, bounds and all; the others as they are."""
+    """Returns the numbers with error rates, and their bounds, turned into accuracies; the others stay as they are."""
     error = published.metric == "error"
     mirror = {"value": "value", "low": "high", "high": "low"}
-    turned = {name: published[name].where(~error, 1 - published[other]) for name, other in mirror.items()}
+    turned = {name: published[name].where(~error, 1 - published[opposite]) for name, opposite in mirror.items()}
     return published.assign(**turned, metric=published.metric.where(~error, "accuracy"))
 
 
@@ -126,6 +127,6 @@ def sample_sizes(published: pd.DataFrame) -> str:
     parts = []
     for table, rows in published.groupby("table", sort=False):
         known = rows[rows.n.notna()]
-        how = " or ".join(sorted({"inferred" if one else "stated" for one in known.inferred}))
+        how = " or ".join(sorted({"inferred" if inferred else "stated" for inferred in known.inferred}))
         parts.append(f"{display(str(table))}: {f'{span(known.n)} ({how})' if len(known) else 'not known'}")
     return f"Images behind the numbers of table {', '.join(parts)}."

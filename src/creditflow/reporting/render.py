@@ -17,7 +17,8 @@ EMPHASIS = {
 
 _STYLE = (
     "body{font:13px sans-serif;margin:2em;color:#222}table{border-collapse:collapse}p{max-width:60em}"
-    "th,td{padding:.3em .6em;border-bottom:1px solid #ccc;text-align:left;white-space:nowrap}thead{border-bottom:2px solid #222}"
+    "th,td{padding:.3em .6em;border-bottom:1px solid #ccc;text-align:left;white-space:nowrap}"
+    "thead{border-bottom:2px solid #222}"
 )
 
 
@@ -42,7 +43,8 @@ def _markdown(frame: pd.DataFrame, note: str) -> str:
 
 def _html(frame: pd.DataFrame, note: str) -> str:
     table = frame.to_html(index=False, escape=False, border=0)
-    return f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><style>{_STYLE}</style>{table}<p>{escape(note, "html")}</p></html>\n'
+    head = f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><style>{_STYLE}</style>'
+    return f"{head}{table}<p>{escape(note, 'html')}</p></html>\n"
 
 
 def _latex(frame: pd.DataFrame, note: str) -> str:

@@ -1,9 +1,15 @@
 """The page of results: what papers claim beside what was measured, every number from an exported table.
 
-`claims.yaml` is a list of papers, each with `title`, `claims`, what could not be run (`elsewhere`: `what`, `command`), and, where
-one settles the question, a `figure` (`experiment`, `name`, `caption`). A claim has
-`claim`, `data`, `experiment`, `verdict` and `measured`, a text with names in braces; `numbers` says for each name in which table's row and
-column it is: {table, where: {column: value}, column, form}, with form "percent", "points", "number" or "text".
+`claims.yaml` is a list of papers. A paper has
+
+- `title`;
+- `claims`, a list of what it claims;
+- `elsewhere`, a list of what could not be run here, each with `what` and `command`;
+- where one figure settles the question, `figure`, with `experiment`, `name` and `caption`.
+
+A claim has `claim`, `data`, `experiment`, `verdict`, `measured` and `numbers`. The texts `verdict` and `measured` have
+names in braces. For each name, `numbers` says in which table, row and column its number is:
+{table, where: {column: value}, column, form}, with a form of "percent", "points", "number" or "text".
 """
 
 import re
@@ -31,12 +37,12 @@ _FORMS: dict[str, Callable[[Any], str]] = {
 def results_page(folder: Path) -> str:
     """Returns the page for a folder of exported results with its `claims.yaml`.
 
-    Raises UserError, naming the claim, for a file, row, column or name that is not there, for a row that is not the only one, and for a
-    verdict with numbers of its own.
+    Raises UserError, which names the claim, if a file, row, column or name does not exist, if several rows fit, or if a
+    verdict has a number that is not named.
     """
     path = folder / "claims.yaml"
     try:
-        papers = yaml.safe_load(path.read_text())
+        papers = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({one_line(error)})") from error
     if not isinstance(papers, list):
@@ -54,13 +60,18 @@ def results_page(folder: Path) -> str:
 
 _INTRODUCTION = """# Results
 
-What the papers claim, and what was measured here. Every number is taken from a table of the experiment that it links to, which is made
-from records with provenance; `make page` writes this page from `claims.yaml` and those tables. Verdicts are ours: "held", "not held",
+What the papers claim, and what was measured here. Every number is taken from a table of the experiment that it links \
+to, which is made
+from records with provenance; `make page` writes this page from `claims.yaml` and those tables. Verdicts are ours: \
+"held", "not held",
 "masked" (an advantage that a stronger attack takes away), or what the audit says.
 
-Each experiment's folder has its tables (`*.md`, and `*.csv` with all digits), figures, `provenance.json` and a README that shows them.
-`make results EXPERIMENT=name` writes it from a finished experiment's records and refuses results that are missing, older than what they
-are made from, or made by several versions of the sources (`OPTIONS=--mixed` lets the last pass, and its page says so)."""
+Each experiment's folder has its tables (`*.md`, and `*.csv` with all digits), figures, `provenance.json` and a README \
+that shows them.
+`make results EXPERIMENT=name` writes it from a finished experiment's records and refuses results that are missing, \
+older than what they
+are made from, or made by several versions of the sources (`OPTIONS=--mixed` lets the last pass, and its page says \
+so)."""
 
 
 def _claims(folder: Path, claims: list[dict[str, Any]], place: str) -> str:
@@ -69,7 +80,8 @@ def _claims(folder: Path, claims: list[dict[str, Any]], place: str) -> str:
         where = f"{place}, claim {number}"
         _check(claim, _CLAIM, where)
         values = {
-            name: _value(folder, claim["experiment"], one, f"{where}, {name}") for name, one in claim["numbers"].items()
+            name: _value(folder, claim["experiment"], number_at, f"{where}, {name}")
+            for name, number_at in claim["numbers"].items()
         }
         named = set(re.findall(r"{(\w+)}", claim["measured"] + claim["verdict"]))
         unknown = sorted(named ^ set(values))
@@ -124,5 +136,5 @@ def _value(folder: Path, experiment: str, number: dict[str, Any], place: str) ->
 
 def _check(given: Any, keys: set[str], place: str, optional: Set[str] = frozenset()) -> None:
     if not isinstance(given, dict) or set(given) - optional != keys:
-        found = ", ".join(map(str, given)) if isinstance(given, dict) else type(given).__name__
-        raise UserError(f"{place}: expected the keys {', '.join(sorted(keys))}, found {found}")
+        given_keys = ", ".join(map(str, given)) if isinstance(given, dict) else type(given).__name__
+        raise UserError(f"{place}: expected the keys {', '.join(sorted(keys))}, found {given_keys}")

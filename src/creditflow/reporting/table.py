@@ -9,24 +9,24 @@ import pandas as pd
 
 from creditflow.core import files
 from creditflow.core.errors import UserError
-from creditflow.reporting.names import display, rule_order, span
+from creditflow.reporting.names import display, span
 from creditflow.reporting.render import EMPHASIS, escape, write_forms
+from creditflow.reporting.rules import rule_order
+from creditflow.reporting.tables.settings._epsilon import EpsilonSettings
 
 Mark = Literal["best", "second", ""]
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of accuracies.
+    """A table of accuracies with a column per rule. Its settings are those of `reporting/tables/settings`.
 
     Attributes:
-        settings: dataclass of its parameters.
-        select: (summary, settings) -> the summary's rows that it shows.
-        rows: the columns of the summary that name its rows; rules are the columns.
-        source: which of the experiment's frames it shows.
+        select: (summary, settings) -> the rows of the summary that it shows.
+        rows: the columns of the summary whose values name a row of the table.
+        source: the frame that it shows.
     """
 
-    settings: type[Any]
     select: Callable[[pd.DataFrame, Any], pd.DataFrame]
     rows: Sequence[str]
     source: str = "summary"
@@ -82,26 +82,21 @@ def at_epsilon(summary: pd.DataFrame, attack: str, epsilon: float) -> pd.DataFra
     chosen = rows[(rows.epsilon - epsilon).abs() < 1e-12]
     if chosen.empty:
         known = f"it has {sorted(set(rows.epsilon))}" if len(rows) else "the experiment does not run it"
-        raise UserError(
-            f"no record of attack {attack!r} at epsilon {epsilon}; {known}: change the table's epsilon or `attacks`"
-        )
+        message = f"no record of attack {attack!r} at epsilon {epsilon:g}; {known}"
+        raise UserError(f"{message}: change the table's epsilon or `attacks`")
     return chosen
 
 
-@dataclass(frozen=True)
-class EpsilonSettings:
-    """epsilon: size of the perturbation at which accuracy is reported."""
-
-    epsilon: float
-
-
 def attack_table(attack: str) -> Table:
-    """Returns the table of accuracies under one attack at one epsilon, a row per backbone and dataset."""
+    """Returns the table of accuracies under one attack at one epsilon, with a row per backbone and dataset.
+
+    The settings of such a table are a subclass of `EpsilonSettings`, in `reporting/tables/settings/<table>.py`.
+    """
 
     def select(summary: pd.DataFrame, settings: EpsilonSettings) -> pd.DataFrame:
         return at_epsilon(summary, attack, settings.epsilon)
 
-    return Table(settings=EpsilonSettings, select=select, rows=("backbone", "dataset", "epsilon"))
+    return Table(select=select, rows=("backbone", "dataset", "epsilon"))
 
 
 def white_box(summary: pd.DataFrame) -> pd.DataFrame:
@@ -116,7 +111,8 @@ def hash_attacks(summary: pd.DataFrame) -> pd.DataFrame:
 
 def footnote(selected: pd.DataFrame) -> str:
     """Returns sample size, number of seeds and kind of interval of some rows of the summary."""
-    return f"n = {span(selected.n_images)} images x {span(selected.n_seeds)} seeds; intervals: {selected.interval.iloc[0]}."
+    sample = f"n = {span(selected.n_images)} images x {span(selected.n_seeds)} seeds"
+    return f"{sample}; intervals: {selected.interval.iloc[0]}."
 
 
 def _pivot(selected: pd.DataFrame, rows: Sequence[str]) -> tuple[pd.DataFrame, list[str], list[list[_Cell]]]:

@@ -8,15 +8,16 @@ from creditflow.data.prepared import Subset
 
 
 def hash_codes(outputs: Tensor) -> Tensor:
-    """Returns int8 codes (N, K) in {-1, +1} of outputs (N, K); zero counts as positive, so that no bit is ever undecided."""
+    """Returns int8 codes (N, K) in {-1, +1} of outputs (N, K). Zero counts as positive: every bit is decided."""
     return torch.where(outputs >= 0, 1, -1).to(torch.int8)
 
 
 @torch.no_grad()
 def encode(model: nn.Module, data: Subset) -> Tensor:
-    """Returns the codes int8 (N, K) of all images, on the CPU, in their order. The model is put in eval mode and gets its mode back.
+    """Returns the codes int8 (N, K) of all images, on the CPU, in their order.
 
-    Raises UserError if an output is not finite, or all outputs are zero: such a network has collapsed, and its codes say nothing.
+    The model runs in eval mode and gets its mode back. Raises UserError if an output is not finite, or if all outputs
+    are zero: such a network has collapsed, and its codes say nothing.
     """
     was_training = model.training
     model.eval()
@@ -32,6 +33,7 @@ def encode(model: nn.Module, data: Subset) -> Tensor:
     model.train(was_training)
     if not alive:
         raise UserError(
-            "all outputs of the hash layer are zero, so that all codes are the same; train the network with other settings"
+            "all outputs of the hash layer are zero, so that all codes are the same;"
+            " train the network with other settings"
         )
     return torch.cat(codes)

@@ -1,4 +1,4 @@
-"""Small pictures of some queries, clean and attacked, and of what is found for them."""
+"""Small pictures of some queries, clean and attacked, and of the items that are found for them."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from creditflow.data.prepared import Subset
 from creditflow.retrieval.ranking import nearest
 from creditflow.retrieval.storage import Encoded
 
-#: Images found for a query that are shown, and the height and width beyond which a picture is made smaller.
+#: How many of the items found for a query are shown, and the height and width to which larger pictures are reduced.
 N_FOUND, _SIZE = 10, 64
 
 
@@ -21,26 +21,27 @@ def gallery(
     attacked_codes: Encoded,
     database: Encoded,
 ) -> dict[str, Tensor]:
-    """Returns pictures uint8 and whether what is found shares a label, for a record.
+    """Returns pictures of queries and of the items found for them, and whether an item shares a label with its query.
 
-    `clean_query` and `attacked_query` (n, C, h, w); `clean_found` and `attacked_found` (n, 10, C, h, w); `clean_relevant` and
-    `attacked_relevant` (n, 10).
+    The pictures are uint8: `clean_query` and `attacked_query` (n, C, h, w), `clean_found` and `attacked_found`
+    (n, 10, C, h, w). `clean_relevant` and `attacked_relevant` are bool (n, 10).
 
     Args:
         queries, items: images of the queries and of the database.
-        chosen: the queries' indices (n,); `attacked` are their perturbed images.
+        chosen: indices (n,) of the queries that are shown.
+        attacked: their perturbed images (n, C, H, W).
         clean_codes, attacked_codes: their codes and labels.
         database: codes and labels of `items`.
     """
-    made = {"clean_query": _small(queries.batch(chosen)[0]), "attacked_query": _small(attacked)}
+    shown = {"clean_query": _small(queries.batch(chosen)[0]), "attacked_query": _small(attacked)}
     for name, codes in (("clean", clean_codes), ("attacked", attacked_codes)):
-        found = nearest(codes.codes, database.codes, N_FOUND)
-        pictures = _small(items.batch(found.flatten())[0])
-        made[f"{name}_found"] = pictures.view(*found.shape, *pictures.shape[1:])
-        labels = database.labels[found]
+        places = nearest(codes.codes, database.codes, N_FOUND)
+        pictures = _small(items.batch(places.flatten())[0])
+        shown[f"{name}_found"] = pictures.view(*places.shape, *pictures.shape[1:])
+        labels = database.labels[places]
         same = labels == codes.labels[:, None] if labels.dim() == 2 else (labels * codes.labels[:, None]).sum(2) > 0
-        made[f"{name}_relevant"] = same
-    return made
+        shown[f"{name}_relevant"] = same
+    return shown
 
 
 def _small(images: Tensor) -> Tensor:

@@ -1,52 +1,27 @@
-"""The HyP2 loss (Xu et al., MM 2022): classes are proxies on a hypersphere, images come near those of their labels."""
+"""The HyP2 loss (Xu et al., MM 2022): classes are proxies on a hypersphere; images approach those of their labels."""
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from creditflow.core.errors import UserError
+from creditflow.retrieval.settings import HyP2Settings
 from creditflow.retrieval.zeta import zeta
-
-_VARIANTS = ("official", "h2q")
-
-
-@dataclass(frozen=True)
-class HyP2Settings:
-    """Parameters of the loss.
-
-    Attributes:
-        beta: weight of the pair term.
-        variant: "official" as in the authors' code, where only images of two labels or more make pairs, so that there is no pair
-            term where each image has one label; "h2q" as in Schwengber et al. (2023), where all images do and proxies go through tanh.
-        zeta: margin, a cosine; None derives it from bits and classes (`zeta`).
-    """
-
-    beta: float = 0.5
-    variant: str = "official"
-    zeta: float | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.beta < math.inf:
-            raise ValueError(f"beta must be at least 0, not {self.beta}")
-        if self.variant not in _VARIANTS:
-            raise ValueError(f"variant must be one of {', '.join(_VARIANTS)}, not {self.variant!r}")
-        if self.zeta is not None and not -1 <= self.zeta < 1:
-            raise ValueError(f"zeta must be in [-1, 1), not {self.zeta}")
 
 
 class HyP2(nn.Module):
     """L = L_pos + L_neg + beta L_pair, for outputs x (N, K) and proxies p (C, K); all means are over the batch.
 
-    L_pos is the mean of 1 - cos(x_i, p_c) where image i has label c, L_neg that of max(0, cos(x_i, p_c) - zeta) where it has not,
-    and L_pair that of max(0, cos(x_i, x_j) - zeta) over the pairs of images that share no label; 0 if there is none.
+    L_pos is the mean of 1 - cos(x_i, p_c) where image i has label c. L_neg is the mean of max(0, cos(x_i, p_c) - zeta)
+    where it has not. L_pair is the mean of max(0, cos(x_i, x_j) - zeta) over the pairs of images that share no label,
+    or 0 without such pairs.
 
-    Proxies are no layer of the network: they get their exact gradient whatever the rule. They begin as in the authors' code,
-    normal with variance 2 / C.
+    Proxies are no layer of the network, so that they get their exact gradient under every rule. They begin as in the
+    authors' code, normal with variance 2 / C.
 
-    Raises UserError if there is one class only, or none: there would be nothing to keep apart.
+    Raises UserError for fewer than two classes: there would be nothing to keep apart.
     """
 
     def __init__(self, bits: int, n_classes: int, settings: HyP2Settings, generator: torch.Generator) -> None:
@@ -78,10 +53,9 @@ class HyP2(nn.Module):
         return attraction + repulsion + self._pairs(outputs, has)
 
     def _pairs(self, outputs: Tensor, has: Tensor) -> Tensor:
-        everyone = self.settings.variant == "h2q"
         if self.settings.beta == 0:
             return outputs.new_zeros(())
-        takes_part = torch.ones_like(has[:, 0]) if everyone else has.sum(1) >= 2
+        takes_part = torch.ones_like(has[:, 0]) if self.settings.variant == "h2q" else has.sum(1) >= 2
         shared = has.to(outputs.dtype) @ has.to(outputs.dtype).T
         pairs = (shared == 0) & takes_part[:, None] & takes_part[None, :]
         units = F.normalize(outputs, dim=1)
@@ -89,5 +63,5 @@ class HyP2(nn.Module):
 
 
 def _mean(values: Tensor, where: Tensor) -> Tensor:
-    """Returns the mean of the values where it holds; 0 if it holds nowhere. The device never waits."""
+    """Returns the mean of the values at which `where` is true, 0 without any; the host never waits for the device."""
     return (values * where).sum() / where.sum().clamp(min=1)

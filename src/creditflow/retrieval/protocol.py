@@ -1,8 +1,7 @@
-"""Who is searched for in what: images to train on, queries, and the database."""
+"""Division of a dataset for retrieval: images to train on, queries, and the database that they are searched in."""
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -12,51 +11,21 @@ from torch import Tensor
 from creditflow.compute import randomness
 from creditflow.core.errors import UserError
 from creditflow.data.dataset import ImageFiles
-from creditflow.data.inputs import InputSettings
 from creditflow.data.labels import holds
 from creditflow.data.prepared import Subset, load_prepared
+from creditflow.data.settings import InputSettings
+from creditflow.retrieval.settings import Protocol
 
 Part = Literal["train", "query", "database"]
-
-_KINDS = ("per_class", "random", "lists")
-_SOURCES = ("pool", "test")
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How a dataset is divided; the draw is the same for all models, so that results pair.
-
-    Attributes:
-        kind: "per_class" draws so many images of each class, "random" so many of all, and "lists" takes the dataset's own train,
-            test and database splits.
-        query, train: number of images, per class or in all; none for lists.
-        query_from: "pool" for all images, "test" for the test split alone, which no pretraining has seen.
-        train_in_database: whether training images are in the database; queries never are.
-    """
-
-    kind: str = "per_class"
-    query: int | None = None
-    train: int | None = None
-    query_from: str = "pool"
-    train_in_database: bool = False
-
-    def __post_init__(self) -> None:
-        if self.kind not in _KINDS or self.query_from not in _SOURCES:
-            raise ValueError(f"kind must be one of {', '.join(_KINDS)}, query_from one of {', '.join(_SOURCES)}")
-        counts = (self.query, self.train)
-        if self.kind == "lists" and (counts != (None, None) or self.query_from != "pool"):
-            raise ValueError("query, train and query_from say what to draw; lists draw nothing")
-        if self.kind != "lists" and not all(count is not None and count >= 1 for count in counts):
-            raise ValueError(f"query and train must be at least 1, not {self.query} and {self.train}")
 
 
 def load_retrieval(
     path: Path, protocol: Protocol, classes: Sequence[int] | None, inputs: InputSettings
 ) -> dict[Part, Subset]:
-    """Returns the three parts of a prepared dataset; the database is in a drawn order, as the order decides between ties.
+    """Returns the three parts of a prepared dataset. The database is in a random order, because its order decides ties.
 
-    Raises UserError as `load_prepared` does, if there are too few images, if a query is in the database, or if the dataset has no
-    database split, which lists need.
+    Raises UserError as `load_prepared` does, if there are too few images, if a query is in the database, or if the
+    dataset has no database split, which lists need.
     """
     if protocol.kind == "lists":
         return _listed(path, protocol, classes, inputs)
@@ -75,7 +44,8 @@ def load_retrieval(
 def _check_some(database: Tensor, path: Path) -> None:
     if len(database) == 0:
         raise UserError(
-            f"{path}: no image is left for the database; draw fewer queries or training images, or set train_in_database"
+            f"{path}: no image is left for the database;"
+            " draw fewer queries or training images, or set train_in_database"
         )
 
 
@@ -93,7 +63,8 @@ def _listed(path: Path, protocol: Protocol, classes: Sequence[int] | None, input
     if protocol.train_in_database and int(trained.sum()) != len(names[0]):
         missing = len(names[0]) - int(trained.sum())
         raise UserError(
-            f"{path}: {missing} training images are not in the database; set train_in_database: false, or get the right lists"
+            f"{path}: {missing} training images are not in the database;"
+            " set train_in_database: false, or get the right lists"
         )
     order = torch.randperm(len(trained), generator=randomness.generator("retrieval protocol"))
     kept = order if protocol.train_in_database else order[~trained[order]]
@@ -102,19 +73,18 @@ def _listed(path: Path, protocol: Protocol, classes: Sequence[int] | None, input
 
 
 def check_apart(queries: Sequence[str], others: Sequence[str], what: str, path: Path) -> None:
-    """Raises UserError if a query is among others: it would find itself, or have been trained on."""
+    """Raises UserError if a query is among other images: it would find itself, or the network would have seen it."""
     if both := sorted(set(queries) & set(others)):
         raise UserError(f"{path}: {len(both)} queries are in the {what}, for example {both[0]}; get the right lists")
 
 
-def _joined(one: Subset, other: Subset) -> Subset:
-    labels = torch.cat([one.labels, other.labels])
-    if isinstance(one.images, ImageFiles) and isinstance(other.images, ImageFiles):
-        return dataclasses.replace(
-            one, images=ImageFiles(one.images.folder, [*one.images.names, *other.images.names]), labels=labels
-        )
-    assert isinstance(one.images, Tensor) and isinstance(other.images, Tensor)
-    return dataclasses.replace(one, images=torch.cat([one.images, other.images]), labels=labels)
+def _joined(first: Subset, second: Subset) -> Subset:
+    labels = torch.cat([first.labels, second.labels])
+    if isinstance(first.images, ImageFiles) and isinstance(second.images, ImageFiles):
+        files = ImageFiles(first.images.folder, [*first.images.names, *second.images.names])
+        return dataclasses.replace(first, images=files, labels=labels)
+    assert isinstance(first.images, Tensor) and isinstance(second.images, Tensor)
+    return dataclasses.replace(first, images=torch.cat([first.images, second.images]), labels=labels)
 
 
 def _part(whole: Subset, chosen: Tensor) -> Subset:
@@ -131,7 +101,7 @@ def _without(order: Tensor, taken: Tensor) -> Tensor:
 
 
 def _draw(pool: Subset, candidates: Tensor, protocol: Protocol, n: int | None, what: str, path: Path) -> Tensor:
-    """Returns the first n candidates, of each class where the protocol goes by class; an image of several is drawn once."""
+    """Returns the first n candidates, of each class where the protocol says so; no image is drawn twice."""
     assert n is not None
     if protocol.kind == "random":
         if len(candidates) < n:
@@ -143,7 +113,8 @@ def _draw(pool: Subset, candidates: Tensor, protocol: Protocol, n: int | None, w
         of_class = left[holds(torch.full((len(left),), index), pool.labels[left])]
         if len(of_class) < n:
             raise UserError(
-                f"{path}: {n} {what} per class to draw, but class {name!r} has {len(of_class)} images for it; draw fewer"
+                f"{path}: {n} {what} per class to draw, but class {name!r} has {len(of_class)} images for it;"
+                " draw fewer"
             )
         drawn = torch.cat([drawn, of_class[:n]])
     return drawn

@@ -1,15 +1,16 @@
 """Hamming ranking and average precision, as the literature on hashing defines them.
 
-A query's ranking orders the database by Hamming distance; items at the same distance stay in the database's own order, which a
-protocol shuffles. AP@k = (1 / R) sum over ranks j <= k of relevant(j) P(j), with P(j) the share of relevant items among the first j and
-R their number among the first k: one relevant item at rank 1 and no other in the top k gives 1. A query without any counts as 0.
+A query's ranking orders the database by Hamming distance. Items at the same distance stay in the order of the database,
+which a protocol shuffles. AP@k = (1 / R) sum over ranks j <= k of relevant(j) P(j). P(j) is the share of relevant items
+among the first j, and R the number of relevant items among the first k: one relevant item at rank 1 and no other in the
+top k gives 1. A query without any relevant item there counts as 0.
 
-Distances take K + 1 values only, so blocks of ties are long and the order within them matters. Beside each AP stands its
-expectation over all orders of ties (`ties.py`).
+Distances take K + 1 values only, so that blocks of ties are long and the order within them matters. Each AP comes with
+its expectation over all orders of ties (`ties.py`).
 
-Codes are packed into machine words, whose distances are counts of bits. A trained network gives many images the same code: each
-code of a query is ranked once, and its distance to each code of the database is counted once. Only the items up to the distance within
-which the first k are found are sorted.
+Codes are packed into machine words (`packing.py`). A trained network gives many images the same code. So each code of a
+query is ranked once, and its distance to each code of the database is counted once. Only items within the distance that
+holds the first k items are sorted.
 """
 
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from creditflow.core.errors import UserError
+from creditflow.retrieval.packing import code_words, grouped, label_words, shared
 from creditflow.retrieval.ties import expected_precision, tables
 
 _T = TypeVar("_T")
@@ -59,7 +61,9 @@ def average_precisions(
 
     Args:
         codes, database_codes: int8 (Q, K) and (N, K) in {-1, +1}.
-        labels, database_labels: int64 (Q,) and (N,), or zeros and ones (Q, C) and (N, C); relevant is what shares a label.
+        labels, database_labels: int64 (Q,) and (N,), or zeros and ones (Q, C) and (N, C). An item is relevant for a
+            query if they share a label.
+        k: how many items of the ranking count.
 
     Raises UserError if k is not positive, a part is empty, or codes or labels do not fit each other.
     """
@@ -95,7 +99,7 @@ def nearest(codes: Tensor, database_codes: Tensor, n: int) -> Tensor:
 def curves(
     codes: Tensor, labels: Tensor, database_codes: Tensor, database_labels: Tensor, ranks: tuple[int, ...]
 ) -> Curves:
-    """Returns precision at some ranks (those beyond the database are left out), and precision and recall by Hamming radius.
+    """Returns precision at some ranks within the size of the database, and precision and recall by Hamming radius.
 
     Arguments and errors as for `average_precisions`.
     """
@@ -114,41 +118,47 @@ def curves(
 
 
 def _curve(
-    found: NDArray[np.int64], ranks: tuple[int, ...], everything: NDArray[np.int64], relevant: NDArray[np.int64]
+    hits: NDArray[np.int64], ranks: tuple[int, ...], everything: NDArray[np.int64], relevant: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Returns one query's precision at the ranks, then precision and recall within each distance."""
+    """Returns one query's precision at the ranks, then precision and recall within each distance.
+
+    Args:
+        hits: number of relevant items (k,) up to each rank.
+        ranks: where precision is measured.
+        everything, relevant: number of items, and of relevant ones, at each distance (K + 1,).
+    """
     within = relevant.cumsum()
-    at = [found[rank - 1] / rank for rank in ranks]
+    at = [hits[rank - 1] / rank for rank in ranks]
     return np.concatenate([at, within / np.maximum(everything.cumsum(), 1), within / max(within[-1], 1)])
 
 
 class _Search:
-    """Queries and a database, packed; what is alike is held once."""
+    """Queries and a database as packed words; equal codes are held once."""
 
     def __init__(self, codes: Tensor, labels: Tensor, database_codes: Tensor, database_labels: Tensor) -> None:
         _check(codes, labels, database_codes, database_labels)
         self.levels = codes.shape[1] + 1
-        self.database_labels, own = _label_words(database_labels), _label_words(labels)
-        self.codes, order, self.counts = _grouped(_code_words(database_codes))
+        self.database_labels, query_labels = label_words(database_labels), label_words(labels)
+        self.codes, order, self.counts = grouped(code_words(database_codes))
         self.starts = self.counts.cumsum() - self.counts
         self.numbers = np.arange(len(order))
-        # A sort key: a distance, and below it the place in the database.
+        # A sort key is a distance in the high bits and a place in the database in the low bits.
         self.place_bits = len(order).bit_length()
         narrow = self.place_bits + self.levels.bit_length() <= 32
         self.items: NDArray[np.unsignedinteger] = order.astype(np.uint32 if narrow else np.uint64)
         # Queries are alike if they have code and labels in common.
-        words = _code_words(codes)
-        columns = [*words, *own.reshape(len(own), -1).T]
+        words = code_words(codes)
+        columns = [*words, *query_labels.reshape(len(query_labels), -1).T]
         _, first, self._alike = np.unique(
-            np.column_stack([one.astype(np.uint64) for one in columns]), True, True, axis=0
+            np.column_stack([column.astype(np.uint64) for column in columns]), True, True, axis=0
         )
-        self.labels = own[first]
-        self.queries, order, counts = _grouped(words[:, first])
+        self.labels = query_labels[first]
+        self.queries, order, counts = grouped(words[:, first])
         self._alike = np.argsort(order)[self._alike.reshape(-1)]
         self.labels = self.labels[order]
         self._bounds = np.concatenate([[0], counts.cumsum()])
         n = self.codes.shape[1]
-        # Fresh memory would cost as much as what is done with it.
+        # Buffers for all queries: to allocate them for each query would cost as much as the computations.
         self._words, self._weights = np.empty(n, self.codes.dtype), np.empty(n)
         self._inside = [np.empty(n, np.bool_) for _ in range(2)]
         self._distances = [np.empty(n, np.uint8) for _ in self.codes]
@@ -161,8 +171,11 @@ class _Search:
         return min(k, len(self.items))
 
     def for_all(self, function: Callable[["_Near"], list[_T]], k: int) -> list[_T]:
-        """Returns a function's value for each query; it is given the surroundings of one code at a time, with k items at least, and
-        returns a list of those of the queries that have it."""
+        """Returns a function's value for each query.
+
+        The function is called once for each code, with at least the k items nearest to it. Its list has a value for
+        each query that has this code.
+        """
         groups = zip(self.queries.T, self._bounds[:-1], self._bounds[1:], strict=True)
         values = [
             value
@@ -174,14 +187,14 @@ class _Search:
     def _nearest_codes(
         self, query: NDArray[np.unsignedinteger], k: int
     ) -> tuple[NDArray[np.integer], NDArray[np.intp]]:
-        """Returns distances to the codes of the database, and which are within the least distance that holds k items."""
-        for theirs, own, out in zip(self.codes, query, self._distances, strict=True):
-            np.bitwise_count(np.bitwise_xor(theirs, own, out=self._words), out=out)
+        """Returns distances to the codes of the database, and which codes are nearest; they hold at least k items."""
+        for database_words, word, out in zip(self.codes, query, self._distances, strict=True):
+            np.bitwise_count(np.bitwise_xor(database_words, word, out=self._words), out=out)
         distances: NDArray[np.integer] = (
             self._distances[0] if len(query) == 1 else np.sum(self._distances, axis=0, dtype=np.uint16)
         )
 
-        # The last query's radius is a good guess.
+        # The last query's radius is a good first guess.
         while not self._enough(distances, self._radius, k):
             self._radius += 1
         while self._radius > 0:
@@ -207,14 +220,19 @@ class _Search:
         places += self.numbers[: ends[-1]]
         keys = np.repeat(distances[chosen].astype(self.items.dtype) << self.place_bits, counts)
         keys |= self.items[places]
-        keys.sort()  # all differ: no stable sort is needed
+        keys.sort()  # all keys differ, so that no stable sort is needed
         return keys
 
 
 @dataclass(frozen=True)
 class _Near:
-    """The items nearest to one code, all up to the least distance within which there are k: their sort keys, in the order of their
-    ranking. With the labels of the queries that have this code."""
+    """The items nearest to one code, and the queries that have this code.
+
+    Attributes:
+        search: where the items come from.
+        keys: sort keys of all items within the least distance that holds k items, in the order of their ranking.
+        labels: label words of the queries.
+    """
 
     search: _Search
     keys: NDArray[np.unsignedinteger]
@@ -227,7 +245,7 @@ class _Near:
     def relevant(self, k: int) -> list[NDArray[np.bool_]]:
         """Returns for each query whether each of the first k items is relevant (k,)."""
         labels = self.search.database_labels.take(self.order(k), axis=0)
-        return [_shared(labels, own) for own in self.labels]
+        return [shared(labels, query) for query in self.labels]
 
     def histograms(self) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Returns for each query how many items there are at each distance (K + 1,): all, and the relevant ones."""
@@ -237,32 +255,16 @@ class _Near:
         return [(everything, np.bincount(distances[hits], minlength=levels)) for hits in self.relevant(len(distances))]
 
 
-def _grouped(
-    words: NDArray[np.unsignedinteger],
-) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64], NDArray[np.int64]]:
-    """Returns the different columns of words (W, n), an order (n,) that brings those alike together, in their own order, and the size
-    of each group."""
-    order = np.argsort(words[0], kind="stable") if len(words) == 1 else np.lexsort(words)
-    arranged = words[:, order]
-    first = np.concatenate([[True], (arranged[:, 1:] != arranged[:, :-1]).any(0)])
-    starts = np.flatnonzero(first)
-    return arranged[:, starts], order, np.diff(starts, append=len(order))
-
-
-def _shared(labels: NDArray[np.integer], own: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Returns whether items share a label with a query: labels (n,) and (), or (n, W) and (W,)."""
-    return np.asarray(labels == own) if labels.ndim == 1 else np.asarray((labels & own).any(-1))
-
-
 def _check(codes: Tensor, labels: Tensor, database_codes: Tensor, database_labels: Tensor) -> None:
     if len(codes) == 0 or len(database_codes) == 0:
         raise UserError(f"{len(codes)} queries and {len(database_codes)} items to search: both must be there")
     if codes.dim() != 2 or codes.shape[1:] != database_codes.shape[1:]:
         raise UserError(
-            f"codes of shapes {tuple(codes.shape)} and {tuple(database_codes.shape)} have no distance; encode both alike"
+            f"codes of shapes {tuple(codes.shape)} and {tuple(database_codes.shape)} have no distance;"
+            " encode queries and database in the same way"
         )
-    for what, one in (("queries", codes), ("database", database_codes)):
-        if not bool((one.abs() == 1).all()):
+    for what, checked in (("queries", codes), ("database", database_codes)):
+        if not bool((checked.abs() == 1).all()):
             raise UserError(f"the codes of the {what} are not all -1 or +1; use hash_codes")
     if (
         labels.shape[1:] != database_labels.shape[1:]
@@ -272,23 +274,6 @@ def _check(codes: Tensor, labels: Tensor, database_codes: Tensor, database_label
         raise UserError(
             f"labels of shapes {tuple(labels.shape)} and {tuple(database_labels.shape)} do not belong to these codes"
         )
-
-
-def _code_words(codes: Tensor) -> NDArray[np.unsignedinteger]:
-    """Returns codes (n, K) as words (W, n): of 32 bits if that is enough, else of 64."""
-    return _packed(codes.cpu().numpy() > 0, 4 if codes.shape[1] <= 32 else 8).T.copy()
-
-
-def _label_words(labels: Tensor) -> NDArray[np.integer]:
-    """Returns labels (N,) as they are, and of several zeros and ones (N, C) 64 in a word (N, W)."""
-    return labels.cpu().numpy() if labels.dim() == 1 else _packed(labels.cpu().numpy() > 0, 8)
-
-
-def _packed(bits: NDArray[np.bool_], octets: int) -> NDArray[np.unsignedinteger]:
-    packed = np.packbits(bits, axis=1)
-    padded = np.zeros((len(packed), -(-packed.shape[1] // octets) * octets), dtype=np.uint8)
-    padded[:, : packed.shape[1]] = packed
-    return padded.view(np.uint32 if octets == 4 else np.uint64)
 
 
 def _average_precision(relevant: NDArray[np.bool_]) -> float:

@@ -25,7 +25,7 @@ class Encoded:
 
 
 def save_codes(path: Path, parts: dict[Part, Encoded], source: dict[str, object]) -> None:
-    """Writes the parts, atomically, with what they follow from: hashes of model and data, what is seen of it, the protocol."""
+    """Writes the parts, atomically, with their source: hashes of model and data, the model's input, the protocol."""
     tensors = {
         f"{name}_{what}": getattr(part, what).cpu().contiguous()
         for name, part in parts.items()
@@ -38,7 +38,7 @@ def save_codes(path: Path, parts: dict[Part, Encoded], source: dict[str, object]
 
 
 def load_codes(path: Path, source: dict[str, object]) -> dict[Part, Encoded]:
-    """Reads the parts. Raises UserError if the file is damaged, or its codes follow from something else."""
+    """Reads the parts. Raises UserError if the file is damaged, or if its codes have another source."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             facts = json.loads(file.metadata()["creditflow"])
@@ -46,17 +46,15 @@ def load_codes(path: Path, source: dict[str, object]) -> dict[Part, Encoded]:
                 f"{name}_{what}": file.get_tensor(f"{name}_{what}") for name in PARTS for what in ("codes", "labels")
             }
             if not files.is_whole(facts) or any(
-                files.sha256(one.numpy().data) != facts["sha256"][name] for name, one in tensors.items()
+                files.sha256(tensor.numpy().data) != facts["sha256"][name] for name, tensor in tensors.items()
             ):
                 raise ValueError("its content is not what was written")
-            follows, parts = (
-                facts["source"],
-                {name: Encoded(tensors[f"{name}_codes"], tensors[f"{name}_labels"]) for name in PARTS},
-            )
+            written = facts["source"]
+            parts = {name: Encoded(tensors[f"{name}_codes"], tensors[f"{name}_labels"]) for name in PARTS}
     except (OSError, TypeError, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise UserError(f"{path} has no codes ({one_line(error)}); delete it and encode again") from error
-    if follows != source:
-        other = next(name for name in sorted({*follows, *source}) if follows.get(name) != source.get(name))
+    if written != source:
+        other = next(name for name in sorted({*written, *source}) if written.get(name) != source.get(name))
         raise UserError(f"{path} has codes of another {other}; encode again with encode.py")
     if any(part.codes.dtype != torch.int8 or len(part.codes) != len(part.labels) for part in parts.values()):
         raise UserError(f"{path} has codes and labels that do not belong together; delete it and encode again")

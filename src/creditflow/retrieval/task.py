@@ -1,4 +1,4 @@
-"""Training for retrieval."""
+"""The task of training for retrieval: its loss, and what is measured after an epoch."""
 
 from collections.abc import Mapping
 
@@ -14,16 +14,19 @@ from creditflow.training.task import Task
 
 
 class Retrieval(Task):
-    """The HyP2 loss; an image is classified as the nearest proxy says.
+    """Training with the HyP2 loss. An image gets the class of the nearest proxy.
 
-    After an epoch the test images, which are the queries, are searched for among the training images: that is quicker than in
-    the database.
+    After an epoch the test images, which are the queries, are searched for among the training images, which is quicker
+    than a search in the database.
     """
 
     def __init__(self, loss: HyP2, top: int, learning_rate: float | None) -> None:
-        """`top` is k of mAP@k; `learning_rate` is the proxies', None for that of the hash layer."""
+        """`top` is k of mAP@k; `learning_rate` is that of the proxies, None for that of the hash layer."""
         super().__init__()
         self.loss, self._top, self.learning_rate = loss, top, learning_rate
+
+    def n_outputs(self, data: Subset) -> int:
+        return self.loss.proxies.shape[1]
 
     def forward(self, outputs: Tensor, labels: Tensor) -> Tensor:
         value: Tensor = self.loss(outputs, labels)
@@ -34,5 +37,5 @@ class Retrieval(Task):
         return is_correct(self.loss.cosines(outputs.float()), labels)
 
     def measure(self, network: nn.Module, data: Subset, test: Subset) -> Mapping[str, float]:
-        found, searched = (encode(network, part) for part in (test, data))
-        return {"test_map": mean_average_precision(found, test.labels.cpu(), searched, data.labels.cpu(), self._top)}
+        queries, database = (encode(network, part) for part in (test, data))
+        return {"test_map": mean_average_precision(queries, test.labels.cpu(), database, data.labels.cpu(), self._top)}

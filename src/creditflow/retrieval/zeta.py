@@ -2,7 +2,8 @@
 
 from creditflow.core.errors import UserError
 
-#: Minimum distance d of the best known binary linear code of length K and dimension k = 1, 2, ..., 10 (Brouwer's and Grassl's tables).
+#: Minimum distance d of the best known binary linear code of length K and dimension k = 1, 2, ..., 10 (tables of
+#: Brouwer and of Grassl).
 _DISTANCES = {
     12: (12, 8, 6, 6, 4, 4, 4, 3, 2, 2),
     16: (16, 10, 8, 8, 8, 6, 6, 5, 4, 4),
@@ -15,10 +16,10 @@ _DISTANCES = {
 
 
 def zeta(bits: int, n_classes: int) -> float:
-    """Returns 1 - 2 d / K: the largest cosine between code words in {-1, +1}^K, packed as well as is known.
+    """Returns 1 - 2 d / K, the largest cosine between two code words in {-1, +1}^K of the best packing that is known.
 
-    There are 2^k of them, k = ceil(log2(n_classes)), as in the loss's own table (Xu et al., 2022). Raises UserError for a number
-    of bits or classes outside the table: give `zeta` yourself then.
+    There are 2^k code words with k = ceil(log2(n_classes)), as in the table of Xu et al. (2022). Raises UserError for a
+    number of bits or classes outside the table: give `zeta` yourself then.
     """
     dimension = (n_classes - 1).bit_length()
     if bits not in _DISTANCES:
@@ -27,6 +28,7 @@ def zeta(bits: int, n_classes: int) -> float:
         )
     if not 1 <= dimension <= len(_DISTANCES[bits]):
         raise UserError(
-            f"no margin is known for {n_classes} classes; there must be 2 to {2 ** len(_DISTANCES[bits])}, or set `zeta`"
+            f"no margin is known for {n_classes} classes;"
+            f" there must be 2 to {2 ** len(_DISTANCES[bits])}, or set `zeta`"
         )
     return 1 - 2 * _DISTANCES[bits][dimension - 1] / bits

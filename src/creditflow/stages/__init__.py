@@ -1,1 +1,4 @@
-"""What stage scripts share: their options, how they end, and the loading of what they measure. The only room that sees all the others."""
+"""What stage scripts have in common: their options, how they end, and the loading of what they measure.
+
+This is the only room that may import all others.
+"""

@@ -1,4 +1,4 @@
-"""What all stage scripts share: their common options, and how they end when something goes wrong."""
+"""What all stage scripts share: common options, types of arguments, and how a stage ends if something goes wrong."""
 
 import argparse
 import json
@@ -15,12 +15,12 @@ from creditflow.core.errors import UserError, one_line
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Ends in one line, without the usage: it would bury the line in a workflow's log."""
+        """Ends with one line. The usage is left out, as it would hide the line in the log of a workflow."""
         self.exit(2, f"error: {message}; `python {self.prog} --help` lists all options\n")
 
 
 def stage_parser(description: str | None) -> argparse.ArgumentParser:
-    """Returns a parser whose help shows the script's own docstring."""
+    """Returns a parser whose help begins with `description`, the docstring of the script."""
     return _Parser(prog=sys.argv[0], description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
 
 
@@ -34,25 +34,31 @@ def add_compute_options(parser: argparse.ArgumentParser, *, seed: bool = True) -
         parser.add_argument("--seed", type=natural, default=0, help="every random number of the job derives from it")
 
 
+def add_records_option(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that names the records: thousands of paths do not fit on a command line."""
+    parser.add_argument(
+        "--records-list", type=existing_file, required=True, help="text file with the path of one record on each line"
+    )
+
+
 def add_experiment_options(parser: argparse.ArgumentParser) -> None:
-    """Adds what names an experiment and where its records are."""
+    """Adds the options that name an experiment and the folder of its results."""
     parser.add_argument("--experiment", required=True, help="name of a file in the experiments folder")
     parser.add_argument(
         "--experiments", type=existing_file, default=Path("config/experiments"), help="folder of experiments"
     )
-    parser.add_argument("--schema", type=existing_file, default=Path("config/schema.yaml"), help="their schema")
     parser.add_argument(
         "--results", type=existing_file, default=Path("results"), help="folder that holds the experiment's records"
     )
 
 
 def positive(text: str) -> int:
-    """argparse type: an integer of at least 1."""
+    """Reads an integer of at least 1; a type for argparse."""
     return _at_least(text, 1)
 
 
 def natural(text: str) -> int:
-    """argparse type: an integer of at least 0."""
+    """Reads an integer of at least 0; a type for argparse."""
     return _at_least(text, 0)
 
 
@@ -67,17 +73,17 @@ def _at_least(text: str, minimum: int) -> int:
 
 
 def epsilon(text: str) -> float:
-    """argparse type: a perturbation size, finite and not negative."""
+    """Reads the size of a perturbation, finite and not negative; a type for argparse."""
     return _number(text, lambda number: 0 <= number < float("inf"), "a perturbation size (a finite number >= 0)")
 
 
 def positive_number(text: str) -> float:
-    """argparse type: a finite number above 0."""
+    """Reads a finite number above 0; a type for argparse."""
     return _number(text, lambda number: 0 < number < float("inf"), "a finite number above 0")
 
 
 def share(text: str) -> float:
-    """argparse type: a share, from 0 to 1."""
+    """Reads a share, from 0 to 1; a type for argparse."""
     return _number(text, lambda number: 0 <= number <= 1, "a share (0 to 1)")
 
 
@@ -92,7 +98,7 @@ def _number(text: str, fits: Callable[[float], bool], what: str) -> float:
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """argparse type: a JSON object such as {"steps": 5}."""
+    """Reads a JSON object such as {"steps": 5}; a type for argparse."""
     try:
         value = json.loads(text, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
@@ -107,7 +113,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def existing_file(text: str) -> Path:
-    """argparse type: a file or folder that exists."""
+    """Reads the path of a file or folder that exists; a type for argparse."""
     path = Path(text)
     if not path.exists():
         raise argparse.ArgumentTypeError(f"{text} does not exist")
@@ -115,22 +121,23 @@ def existing_file(text: str) -> Path:
 
 
 class _Terminated(BaseException):
-    """A scheduler wants the process to end; what is being written is taken back on the way out."""
+    """A scheduler wants the process to end. On the way out, files that are only half written are removed."""
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
-    signal.signal(number, signal.SIG_IGN)  # a second one would cut the ending short
+    signal.signal(number, signal.SIG_IGN)  # a second signal would interrupt the cleaning up
     raise _Terminated
 
 
-#: What Python, and torch on a CPU and a GPU, say of it.
+#: What the errors of Python, and of torch on a CPU and on a GPU, say about lack of memory.
 _OUT_OF_MEMORY = re.compile(r"MemoryError|out of memory|can't allocate memory")
 
 
 def run_stage(main: Callable[[], None]) -> None:
     """Runs a stage and ends the process.
 
-    A UserError, lack of memory or an OSError such as a full disk ends in one line and exit code 2, Ctrl-C in 130, SIGTERM in 143.
+    A UserError, lack of memory, or an OSError such as that of a full disk is told in one line, with exit code 2. The
+    exit code is 130 after Ctrl-C and 143 after SIGTERM.
     """
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -141,7 +148,8 @@ def run_stage(main: Callable[[], None]) -> None:
         if not _OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"):
             raise
         _end(
-            f"error: out of memory ({one_line(error)}); give the job more memory, run fewer at once, or lower its batch_size",
+            f"error: out of memory ({one_line(error)});"
+            " give the job more memory, run fewer at once, or lower its batch_size",
             2,
         )
     except OSError as error:
@@ -150,7 +158,7 @@ def run_stage(main: Callable[[], None]) -> None:
         _end("interrupted; run the same command again to go on", 130)
     except _Terminated:
         _end("stopped by SIGTERM; run the same command again to go on", 143)
-    # All files are closed; taking torch apart would cost as long as loading half of it.
+    # All files are closed. Python would now take torch apart, which costs half the time of loading it.
     sys.stdout.flush()
     os._exit(0)
 

@@ -1,22 +1,21 @@
-"""What the stages that measure a model share: their options, the model they look at, the record's keys and metrics."""
+"""What the stages that measure a model share: options, the measured model, and keys and metrics of the record.
+
+Stages that measure without an attack use this file, so it imports nothing of `creditflow.attacks`.
+"""
 
 import argparse
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from creditflow.attacks.judge import AttackResult, Helpers
-from creditflow.compute import randomness
 from creditflow.core.errors import UserError
 from creditflow.core.settings import parse
-from creditflow.data.inputs import InputSettings
 from creditflow.data.prepared import Subset, load_prepared
-from creditflow.feedback.apply import apply_rule, get_rule
+from creditflow.data.settings import InputSettings
 from creditflow.models.build import ImageClassifier
-from creditflow.models.storage import load_feedback, load_model, read_sidecar
+from creditflow.models.storage import load_model, read_sidecar
 from creditflow.records.record import Keys, Metric
 from creditflow.stages.command_line import existing_file, json_object, natural
 
@@ -69,10 +68,12 @@ def loaded(args: argparse.Namespace, device: torch.device) -> tuple[ImageClassif
     """
     inputs = parse(InputSettings, args.input, "--input")
     model, data = load_model(args.model), load_prepared(args.data, "test", args.classes, inputs)
-    ours, theirs = (model.spec.image_shape, model.spec.n_classes), (data.image_shape, len(data.class_names))
-    if ours != theirs:
-        what = f"{args.model} takes images {ours[0]} of {ours[1]} classes, the data has {theirs[0]} of {theirs[1]}"
-        raise UserError(f"{what}; check --data, --classes and --input")
+    shape, n_classes = data.image_shape, len(data.class_names)
+    if (model.spec.image_shape, model.spec.n_classes) != (shape, n_classes):
+        raise UserError(
+            f"{args.model} takes images {model.spec.image_shape} of {model.spec.n_classes} classes,"
+            f" the data has {shape} of {n_classes}; check --data, --classes and --input"
+        )
     return placed(model, device), read_sidecar(args.model), data.to(device)
 
 
@@ -81,51 +82,6 @@ def placed(model: Model, device: torch.device) -> Model:
     layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
     model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     return model
-
-
-def attacker_view(path: Path, model: ImageClassifier, gradient: str) -> nn.Module:
-    """Returns the model as the attacker differentiates it: plain, or with the feedback weights it was trained with."""
-    if gradient != "feedback":
-        return model
-    rule, state = load_feedback(path)
-    device = next(model.parameters()).device
-    # The model first: a rule that notes its weights takes a change of their layout for a step, and may draw anew.
-    return placed(apply_rule(placed(model, device), rule, state=state), device)
-
-
-def helpers(args: argparse.Namespace, model: ImageClassifier, gradient: str) -> Helpers:
-    """Returns what an attack may use beside the model: its surrogate, and views with other draws of its feedback weights.
-
-    Raises UserError if the surrogate takes other images or classes.
-    """
-    surrogate = None
-    if args.surrogate is not None:
-        surrogate = load_model(args.surrogate)
-        if (surrogate.spec.image_shape, surrogate.spec.n_classes) != (model.spec.image_shape, model.spec.n_classes):
-            raise UserError(f"--surrogate {args.surrogate} takes other images or classes than {args.model}")
-        surrogate = placed(surrogate, next(model.parameters()).device)
-    return Helpers(surrogate, _drawing_views(args, model) if gradient == "feedback" else None)
-
-
-def _drawing_views(args: argparse.Namespace, model: ImageClassifier) -> Callable[[int], Sequence[nn.Module]] | None:
-    """Returns n -> n views with independent draws, for a rule that draws its feedback weights anew during training."""
-    rule, _ = load_feedback(args.model)
-    if not get_rule(rule).redraws:
-        return None
-    device = next(model.parameters()).device
-    generator = randomness.generator("expectation", args.seed, device=device)
-
-    def views(n: int) -> Sequence[nn.Module]:
-        return [placed(apply_rule(model, rule, generator=generator), device).eval() for _ in range(n)]
-
-    return views
-
-
-def check_gradient(attack: str, uses_gradient: bool, gradient: str) -> None:
-    """Raises UserError for an attacker's gradient (exact, feedback or none) that does not fit the attack."""
-    if uses_gradient == (gradient == "none"):
-        fitting = "exact or feedback" if uses_gradient else "none"
-        raise UserError(f"--gradient {gradient} does not fit the attack {attack}; use {fitting}")
 
 
 def record_keys(
@@ -144,8 +100,16 @@ def record_keys(
     )
 
 
+def accuracy_metric(correct: Tensor) -> Metric:
+    """Returns the clean accuracy; `correct` is bool (N,)."""
+    return Metric("accuracy", None, float(correct.double().mean()), len(correct))
+
+
 def history_metrics(sidecar: dict[str, Any], n_images: int) -> list[Metric]:
-    """Returns what a model's training measured after each epoch, from its sidecar, and what was chosen for a population's member."""
+    """Returns what the model's training measured after each epoch, and what was chosen for a member of a population.
+
+    `n_images` is how many images a number of the history is measured on, where the sidecar does not say.
+    """
     counts = sidecar.get("measured_images", {})
     metrics = [
         Metric(
@@ -163,21 +127,4 @@ def history_metrics(sidecar: dict[str, Any], n_images: int) -> list[Metric]:
     if "learning_rate" in sidecar:
         metrics.append(Metric("learning_rate", None, sidecar["learning_rate"], 1))
         metrics.append(Metric("chosen_epoch", None, sidecar["epoch"], 1))
-    return metrics
-
-
-def attack_metrics(result: AttackResult, epsilons: Sequence[float]) -> list[Metric]:
-    """Returns robust accuracy at each epsilon, queries, and the median distance of attacks that measure one."""
-    n = len(result.clean_correct)
-    metrics = [
-        Metric("robust_accuracy", size, float(correct.double().mean()), n)
-        for size, correct in zip(epsilons, result.correct, strict=True)
-    ]
-    metrics.append(Metric("queries_per_image", None, result.queries_per_image, n))
-    if "zero_gradients" in result.checks:
-        metrics.append(Metric("zero_gradient_share", None, result.checks["zero_gradients"], n))
-    # Over all images, infinite where none was found: over the fooled alone, the more robust model could seem the weaker.
-    median = float(result.distance.double().median()) if result.distance is not None else float("inf")
-    if median < float("inf"):
-        metrics.append(Metric("median_distance", None, median, n))
     return metrics

@@ -1,21 +1,20 @@
-"""What the stages of retrieval share: their options, the data and the model they look at."""
+"""What the stages of retrieval share: their options, and the data and the model that they look at."""
 
 import argparse
-from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from creditflow.core.errors import UserError
 from creditflow.core.files import file_sha256
-from creditflow.core.settings import parse
-from creditflow.data.inputs import InputSettings
+from creditflow.core.settings import parse, plain
 from creditflow.data.prepared import Subset
+from creditflow.data.settings import InputSettings
 from creditflow.models.build import ImageClassifier
 from creditflow.models.storage import load_model, read_sidecar
 from creditflow.retrieval.protocol import Part, load_retrieval
-from creditflow.retrieval.settings import RetrievalSettings, parse_retrieval
-from creditflow.stages.command_line import json_object
+from creditflow.retrieval.settings import RetrievalSettings
+from creditflow.stages.command_line import existing_file, json_object
 from creditflow.stages.measuring import add_model_options, placed
 
 RETRIEVAL_HELP = (
@@ -29,6 +28,11 @@ def add_retrieval_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--retrieval", type=json_object, required=True, help=RETRIEVAL_HELP)
 
 
+def add_codes_option(parser: argparse.ArgumentParser) -> None:
+    """Adds the option for what encode.py wrote."""
+    parser.add_argument("--codes", type=existing_file, required=True, help="codes that encode.py wrote")
+
+
 def retrieval_model(
     args: argparse.Namespace, device: torch.device
 ) -> tuple[ImageClassifier, dict[str, Any], dict[Part, Subset], RetrievalSettings, dict[str, Any]]:
@@ -36,20 +40,20 @@ def retrieval_model(
 
     Raises UserError if model and data do not fit each other, or the model is not one for retrieval with these settings.
     """
-    settings, protocol, _ = parse_retrieval(args.retrieval, "--retrieval")
+    settings = parse(RetrievalSettings, args.retrieval, "--retrieval")
     inputs = parse(InputSettings, args.input, "--input")
     model, sidecar = load_model(args.model), read_sidecar(args.model)
-    parts = load_retrieval(args.data, protocol, args.classes, inputs)
+    parts = load_retrieval(args.data, settings.protocol, args.classes, inputs)
     shape = parts["query"].image_shape
     if (model.spec.image_shape, model.spec.n_classes) != (shape, settings.bits):
         raise UserError(
-            f"{args.model} takes images {model.spec.image_shape} and gives {model.spec.n_classes} numbers; the data has images {shape},"
-            f" and codes have {settings.bits} bits; check --data, --input and --retrieval"
+            f"{args.model} takes images {model.spec.image_shape} and gives {model.spec.n_classes} numbers;"
+            f" the data has images {shape}, and codes have {settings.bits} bits; check --data, --input and --retrieval"
         )
     source = {
         "model": sidecar["sha256"]["weights"],
         "data": file_sha256(args.data),
         "input": args.input,
-        "protocol": asdict(protocol) | {"classes": args.classes},
+        "protocol": plain(settings.protocol) | {"classes": args.classes},
     }
     return placed(model, device), sidecar, {name: part.to(device) for name, part in parts.items()}, settings, source

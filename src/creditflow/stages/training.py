@@ -1,7 +1,6 @@
-"""What the stages pretrain and finetune share: options, resume point, saving."""
+"""What the stages pretrain and finetune share: options, images, the model at its start, resume point, saving."""
 
 import argparse
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +8,18 @@ import torch
 
 from creditflow.compute.checkpoints import Resume
 from creditflow.compute.provenance import Stopwatch, provenance_of
+from creditflow.compute.randomness import Streams
 from creditflow.core import files
-from creditflow.core.settings import parse
-from creditflow.data.inputs import InputSettings
-from creditflow.data.prepared import Subset, load_prepared
-from creditflow.models.build import ImageClassifier
-from creditflow.models.storage import save_model
+from creditflow.core.errors import UserError
+from creditflow.core.settings import parse, plain
+from creditflow.data.prepared import load_prepared
+from creditflow.data.settings import InputSettings
+from creditflow.models.build import ImageClassifier, ModelSpec, build_model, replace_head
+from creditflow.models.storage import load_model, save_model
 from creditflow.stages.command_line import add_compute_options, existing_file, json_object, natural, stage_parser
-from creditflow.training.loop import TrainingSettings, train
-from creditflow.training.task import Task
+from creditflow.training.loop import train
+from creditflow.training.settings import TrainingSettings
+from creditflow.training.task import Task, TrainingData
 
 
 def training_parser(description: str | None) -> argparse.ArgumentParser:
@@ -37,42 +39,71 @@ def training_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def training_data(args: argparse.Namespace, device: torch.device) -> tuple[Subset, Subset]:
+def input_settings(args: argparse.Namespace) -> InputSettings:
+    """Returns what the option --input says. Raises UserError as `parse` does."""
+    return parse(InputSettings, args.input, "--input")
+
+
+def classification_data(args: argparse.Namespace, device: torch.device) -> TrainingData:
     """Returns training and test split, on the device. Raises UserError as `load_prepared` does."""
-    inputs = parse(InputSettings, args.input, "--input")
+    inputs = input_settings(args)
     train_split, test_split = (
         load_prepared(args.data, split, args.classes, inputs).to(device) for split in ("train", "test")
     )
-    return train_split, test_split
+    return TrainingData(train_split, test_split)
+
+
+def new_model(args: argparse.Namespace, stage: str, data: TrainingData, task: Task) -> ImageClassifier:
+    """Returns the network `--backbone` for this task and these images, from a random start. Raises UserError."""
+    images = data.train
+    spec = ModelSpec(args.backbone, images.image_shape, task.n_outputs(images), images.mean, images.std)
+    return build_model(spec, stage, args.seed)
+
+
+def pretrained_model(args: argparse.Namespace, stage: str, data: TrainingData, task: Task) -> ImageClassifier:
+    """Returns the model `--pretrained`, with a fresh head for this task.
+
+    Raises UserError if the file is not a model, or if the model takes images of another shape than those of `--data`.
+    """
+    pretrained, shape = load_model(args.pretrained), data.train.image_shape
+    if pretrained.spec.image_shape != shape:
+        raise UserError(f"{args.pretrained} takes images {pretrained.spec.image_shape}, {args.data} has {shape}")
+    return replace_head(pretrained, task.n_outputs(data.train), stage, args.seed)
 
 
 def train_stage(
     args: argparse.Namespace,
     model: ImageClassifier,
     rule: str,
-    data: Subset,
-    test: Subset,
+    data: TrainingData,
+    task: Task,
     identity: dict[str, Any],
     watch: Stopwatch,
-    task: Task | None = None,
 ) -> None:
-    """Trains with progress on the terminal and a resume point that fits only this very job, then saves the model.
+    """Trains with progress on the terminal and a resume point that fits this very job only, then saves the model.
 
-    `identity` says which job this is, beyond what the common options say. Raises UserError.
+    Args:
+        args: the options of `training_parser`.
+        model: the network, on the device of the data.
+        rule: id of the feedback rule.
+        data: training and test images.
+        task: what the model is trained for.
+        identity: what says which job this is, beside the common options; with the name of the stage under "stage".
+        watch: measures the job.
+
+    Raises:
+        UserError: as `train` does, and if another process works on the same file.
     """
     settings = parse(TrainingSettings, args.settings, "--settings")
     identity = identity | {
-        "settings": asdict(settings),
+        "spec": model.spec.to_json(),
+        "settings": plain(settings),
         "input": args.input,
         "classes": args.classes,
         "data": files.file_sha256(args.data),
         "seed": args.seed,
     }
     provenance = provenance_of(identity, watch.device)
-    # A resume point of other code, libraries, device or threads would give a model that no single code has trained. The code
-    # counts by its content (source_hash): a commit in the meantime that leaves it alone does no harm.
-    whole = [identity, provenance | {"git_commit": None}]
-    resume = Resume(args.checkpoint, files.fingerprint(whole)) if args.checkpoint else None
     rows: list[dict[str, float]] = []
 
     def on_epoch(row: dict[str, float]) -> None:
@@ -80,37 +111,43 @@ def train_stage(
         _print_row(row)
 
     with files.only_one_writer(args.checkpoint or args.output):
-        state, history = train(
-            model,
-            rule,
-            data,
-            test,
-            settings,
-            seed=args.seed,
-            stream=identity["stage"],
-            task=task,
-            resume=resume,
-            on_epoch=on_epoch,
-        )
-        run = watch.run_facts() | {"epochs_of_this_run": len(rows)}  # fewer than all where a killed run was resumed
-        save_model(
-            args.output,
-            model,
-            rule=rule,
-            feedback=state,
-            seed=args.seed,
-            settings=identity,
-            history=history,
-            measured_images=dict.fromkeys(("loss", "train_accuracy"), len(data.labels))
-            | dict.fromkeys(("update_angle", "feedback_cosine"), min(settings.angle_images, len(data.labels))),
-            provenance=provenance,
-            run=run,
-        )
+        streams, resume = Streams(identity["stage"], args.seed), _resume_point(args.checkpoint, identity, provenance)
+        state, history = train(model, rule, data, settings, streams, task=task, resume=resume, on_epoch=on_epoch)
+        facts = {
+            "seed": args.seed,
+            "settings": identity,
+            "history": history,
+            "measured_images": _measured_images(settings, len(data.train.labels)),
+            "provenance": provenance,
+            # If this run was resumed, it has trained for fewer epochs than the model.
+            "run": watch.run_facts() | {"epochs_of_this_run": len(rows)},
+        }
+        save_model(args.output, model, rule=rule, feedback=state, **facts)
         if args.checkpoint:
             args.checkpoint.unlink(missing_ok=True)
 
 
-#: How numbers of a history are shown on the terminal; shares in percent unless they are here.
+def _resume_point(path: Path | None, identity: dict[str, Any], provenance: dict[str, Any]) -> Resume | None:
+    """Returns the checkpoint of a job, which no other job will take for its own; None without a path."""
+    if path is None:
+        return None
+    # A checkpoint of other code, libraries, device or threads would give a model that no single version of the code has
+    # trained. The code is compared by its content (source_hash), so that a commit which changes nothing does no harm.
+    return Resume(path, files.fingerprint([identity, provenance | {"git_commit": None}]))
+
+
+def _measured_images(settings: TrainingSettings, n_images: int) -> dict[str, int]:
+    """Returns the number of training images behind each column of the history that is measured on them."""
+    on_probe = min(settings.angle_images, n_images)
+    return {
+        "loss": n_images,
+        "train_accuracy": n_images,
+        "update_angle": on_probe,
+        "feedback_cosine": on_probe,
+    }
+
+
+#: How the terminal shows the numbers of a history; what is not named here is a share and shown in percent.
 _PLAIN = {"epoch": "{:.0f}", "loss": "{:.4f}", "update_angle": "{:.1f}", "feedback_cosine": "{:.2f}"}
 
 

@@ -9,9 +9,9 @@ from creditflow.data.prepared import Subset
 
 @torch.no_grad()
 def correct_predictions(model: nn.Module, data: Subset) -> Tensor:
-    """Returns a bool (N,) tensor on the CPU: is the largest logit that of a label?
+    """Returns bool (N,) on the CPU: for each image, whether the largest logit is that of one of its labels.
 
-    The model is put in eval mode for this and gets its mode back.
+    The model is measured in eval mode and is afterwards in the mode that it was in before.
     """
     was_training = model.training
     model.eval()

@@ -1,6 +1,5 @@
-"""The training loop: Adam on two parameter groups, a history per epoch, a checkpoint per epoch."""
+"""The training loop: Adam with one rate for the head and one for the rest, a history, and a checkpoint per epoch."""
 
-import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,76 +9,27 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from creditflow.compute import randomness
 from creditflow.compute.checkpoints import Resume, load_checkpoint, save_checkpoint
 from creditflow.compute.device import no_denormals
+from creditflow.compute.randomness import Streams
 from creditflow.core import files
 from creditflow.core.errors import UserError
-from creditflow.data.inputs import Augmentation
 from creditflow.data.prepared import Subset
+from creditflow.data.settings import Augmentation
 from creditflow.feedback.apply import apply_rule, feedback_layers, feedback_state
-from creditflow.models.build import ImageClassifier
+from creditflow.models.build import ImageClassifier, body_parameters
 from creditflow.training.alignment import alignment
-from creditflow.training.task import Classification, Task
+from creditflow.training.settings import TrainingSettings
+from creditflow.training.task import Classification, Task, TrainingData
 
-#: Steps after which a loss that is no longer finite is noticed; reading a number each step would make a GPU wait.
+#: A loss that is no longer finite is noticed after this number of steps at the latest. A GPU would have to wait if a
+#: number was read in each step.
 _LOOK_EVERY = 50
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """Hyper-parameters of one training run.
-
-    Attributes:
-        epochs: passes over the training images.
-        batch_size: images per update; the last, smaller batch of an epoch counts too.
-        learning_rate: of everything but the head.
-        head_learning_rate: of the head; None means the same.
-        weight_decay: L2 term that Adam adds to the gradient, on all parameters.
-        beta1, beta2: Adam's averaging.
-        flip, pad: augmentation, see `Augmentation`.
-        precision: "float32", or "bfloat16" for autocast of the forward and backward pass; weights stay float32.
-        channels_last: memory format of images and convolutions.
-        compile: whether `torch.compile` fuses the passes.
-        angle_images: training images on which each epoch ends with a measurement of `alignment`; 0 for none.
-    """
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    head_learning_rate: float | None = None
-    weight_decay: float = 0.0
-    beta1: float = 0.9
-    beta2: float = 0.999
-    flip: bool = False
-    pad: int = 0
-    precision: str = "float32"
-    channels_last: bool = False
-    compile: bool = False
-    angle_images: int = 0
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError("epochs and batch_size must be at least 1")
-        head_rate = self.learning_rate if self.head_learning_rate is None else self.head_learning_rate
-        if not (0 < self.learning_rate < math.inf and 0 < head_rate < math.inf):
-            raise ValueError("learning rates must be positive and finite")
-        if not (0 <= self.weight_decay < math.inf and 0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
-            raise ValueError("weight_decay must be at least 0, beta1 and beta2 in [0, 1)")
-        if self.precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision must be 'float32' or 'bfloat16', not {self.precision!r}")
-        if self.pad < 0 or self.angle_images < 0:
-            raise ValueError("pad and angle_images must be at least 0")
-
-    @property
-    def augmentation(self) -> Augmentation:
-        """What happens to training images."""
-        return Augmentation(self.flip, self.pad)
 
 
 @dataclass
 class _Run:
-    """Everything that changes while a model trains, so that saving it is saving the run."""
+    """Everything that changes while a model trains: whoever saves this saves the run."""
 
     model: ImageClassifier
     task: Task
@@ -105,46 +55,47 @@ class _Run:
 def train(
     model: ImageClassifier,
     rule: str,
-    data: Subset,
-    test: Subset,
+    data: TrainingData,
     settings: TrainingSettings,
+    streams: Streams,
     *,
-    seed: int,
-    stream: str,
     task: Task | None = None,
     resume: Resume | None = None,
     on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
-    """Trains `model` in place, the error of the task's loss going down through the rule's feedback weights.
+    """Trains `model` in place. The error of the task's loss goes down through the feedback weights of the rule.
 
-    Data order and feedback draw from generators named by `stream` and `seed`. With `resume`, a checkpoint is written
-    after each epoch and picked up again; on the same CPU a resumed run ends bit for bit where an undisturbed one does.
+    With `resume`, a checkpoint is written after each epoch, and a later call goes on from it. On the same CPU a resumed
+    run ends bit for bit where an undisturbed run ends.
 
     Args:
-        model: on its device; data and test must be on the same one.
-        data, test: what is measured on test images goes into the history and influences nothing.
-        task: what it is trained for, classification unless given; parameters of its own are trained along, by their exact gradient.
-        on_epoch: called with each history row: epoch, loss, train_accuracy (running), what the task measures, and
-            `alignment`'s where the settings ask for it.
+        model: the network, on its device.
+        rule: id of a feedback rule.
+        data: training and test images, on the device of the model.
+        settings: the hyper-parameters.
+        streams: where the order of the images, the augmentation, dropout and the feedback get their random numbers.
+        task: what the network is trained for; classification if None. If the task has parameters, they are trained
+            along, by their exact gradient.
+        resume: the checkpoint; None for none.
+        on_epoch: called with each row of the history: epoch, loss, train_accuracy (running), what the task measures,
+            and what `alignment` measures where the settings ask for it.
 
     Returns:
-        The feedback state at the end, and the history.
+        The feedback state at the end, as `feedback_state` gives it, and the history.
 
     Raises:
-        UserError: a rule that is not there or does not fit the model; a loss that is no longer finite, with epoch, batch
-            and rate; an image file that cannot be read.
+        UserError: the rule does not exist or does not fit the model; the loss is no longer finite (the message names
+            epoch, batch and rate); an image file cannot be read.
     """
-    run = _start(model, task or Classification(), rule, settings, seed, stream, data.device, resume)
-    probe = torch.randperm(len(data.labels), generator=randomness.generator(stream, "probe", seed))[
-        : settings.angle_images
-    ]
+    run = _start(model, rule, data, settings, streams, task or Classification(), resume)
+    probe = torch.randperm(len(data.train.labels), generator=streams.generator("probe"))[: settings.angle_images]
     for epoch in range(len(run.history) + 1, settings.epochs + 1):
-        # Dropout draws from torch's global generator: seeded by epoch, a resumed run sees the same masks.
-        with randomness.global_seed(stream, "dropout", seed, epoch), no_denormals():
-            row = {"epoch": epoch} | _epoch(run, data, settings, epoch)
-        row |= run.task.measure(run.view, data, test)
+        # Dropout draws from the global generator, which is seeded for each epoch: a resumed run sees the same masks.
+        with streams.global_seed("dropout", epoch), no_denormals():
+            row = {"epoch": epoch} | _epoch(run, data.train, settings, epoch)
+        row |= run.task.measure(run.view, data.train, data.test)
         if len(probe):
-            row |= alignment(model, run.view, run.task, *data.batch(probe))
+            row |= alignment(model, run.view, run.task, *data.train.batch(probe))
         run.history.append(row)
         if resume is not None:
             save_checkpoint(resume.path, resume.identity, run.state())
@@ -154,44 +105,46 @@ def train(
 
 def _start(
     model: ImageClassifier,
-    task: Task,
     rule: str,
+    data: TrainingData,
     settings: TrainingSettings,
-    seed: int,
-    stream: str,
-    device: torch.device,
+    streams: Streams,
+    task: Task,
     resume: Resume | None,
 ) -> _Run:
+    """Returns the run at its beginning, or where its checkpoint left it."""
     saved = load_checkpoint(resume.path, resume.identity, files.warn) if resume is not None else None
-    feedback = randomness.generator(stream, "feedback", seed, device=device)
-    order = randomness.generator(stream, "order", seed)
-    changes = randomness.generator(stream, "augmentation", seed)
+    device = data.train.device
+    feedback = streams.generator("feedback", device)
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if saved is not None:
         model.load_state_dict(saved["model"])
         task.load_state_dict(saved["task"])
-        order.set_state(saved["order"])
-        changes.set_state(saved["changes"])
     view = apply_rule(model, rule, generator=feedback, state=saved["feedback"] if saved else None)
     task.to(device)
     run = _Run(
-        model,
-        task,
-        view,
-        _compiled(view) if settings.compile else view,
-        _optimizer(model, task, settings),
-        order,
-        changes,
+        model=model,
+        task=task,
+        view=view,
+        forward=_compiled(view) if settings.compile else view,
+        optimizer=_optimizer(model, task, settings),
+        order=streams.generator("order"),
+        changes=streams.generator("augmentation"),
     )
     if saved is not None:
+        run.order.set_state(saved["order"])
+        run.changes.set_state(saved["changes"])
         run.optimizer.load_state_dict(saved["optimizer"])
         run.history = saved["history"]
     return run
 
 
 def _compiled(view: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Returns the view with its passes fused, but for the layers of a rule: their backward is not the compiler's to derive."""
+    """Returns the view with its passes fused by `torch.compile`.
+
+    The layers that a rule was put on are left out: the compiler would replace their backward by one of its own.
+    """
     for _, layer in feedback_layers(view):
         layer.forward = torch.compiler.disable(layer.forward)
     compiled: Callable[[Tensor], Tensor] = torch.compile(view)
@@ -199,20 +152,21 @@ def _compiled(view: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def _optimizer(model: ImageClassifier, task: Task, settings: TrainingSettings) -> torch.optim.Optimizer:
-    head = list(model.head.parameters())
-    of_head = {id(parameter) for parameter in head}
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in of_head]
     head_rate = settings.learning_rate if settings.head_learning_rate is None else settings.head_learning_rate
-    groups = [{"params": rest, "lr": settings.learning_rate}, {"params": head, "lr": head_rate}]
-    if own := list(task.parameters()):
-        groups.append({"params": own, "lr": head_rate if task.learning_rate is None else task.learning_rate})
+    groups = [
+        {"params": body_parameters(model), "lr": settings.learning_rate},
+        {"params": list(model.head.parameters()), "lr": head_rate},
+    ]
+    if task_parameters := list(task.parameters()):
+        task_rate = head_rate if task.learning_rate is None else task.learning_rate
+        groups.append({"params": task_parameters, "lr": task_rate})
     betas = (settings.beta1, settings.beta2)
-    # Fused: one kernel for all parameters; for small networks a third of the step is saved.
+    # Fused means one kernel for all parameters. For small networks this saves a third of the step's time.
     return torch.optim.Adam(groups, betas=betas, weight_decay=settings.weight_decay, fused=True)
 
 
 def _epoch(run: _Run, data: Subset, settings: TrainingSettings, epoch: int) -> dict[str, float]:
-    """Returns mean loss and accuracy over the epoch's batches, as they were before each update.
+    """Trains for one epoch; returns the mean loss and the accuracy of its batches, each as it was before its update.
 
     Raises UserError if a loss is not finite.
     """
@@ -220,33 +174,27 @@ def _epoch(run: _Run, data: Subset, settings: TrainingSettings, epoch: int) -> d
     loss_sum = torch.zeros((), dtype=torch.float64, device=data.device)
     n_correct = torch.zeros((), dtype=torch.int64, device=data.device)
     parts = torch.randperm(len(data.labels), generator=run.order).split(settings.batch_size)
-    bad = torch.full((), len(parts), device=data.device)
-    title = f"epoch {epoch}/{settings.epochs}"
-    batches = tqdm(
-        data.batches(parts, settings.augmentation, run.changes),
-        title,
-        len(parts),
-        leave=False,
-        disable=not sys.stderr.isatty(),
-    )
-    for step, (images, labels) in enumerate(batches):
+    first_bad = torch.full((), len(parts), device=data.device)
+    batches = data.batches(parts, Augmentation(settings.flip, settings.pad), run.changes)
+    title, hidden = f"epoch {epoch}/{settings.epochs}", not sys.stderr.isatty()
+    for step, (images, labels) in enumerate(tqdm(batches, title, len(parts), leave=False, disable=hidden)):
         loss, outputs = _step(run, images, labels, settings)
-        # Summed on the device: reading a number each step would make a GPU wait.
+        # The sums stay on the device: reading a number in each step would make a GPU wait.
         loss_sum += loss * len(labels)
         n_correct += run.task.is_right(outputs, labels).sum()
-        bad = torch.where(loss.isfinite(), bad, bad.clamp(max=step))
+        first_bad = torch.where(loss.isfinite(), first_bad, first_bad.clamp(max=step))
         if step % _LOOK_EVERY == 0 or step == len(parts) - 1:
-            _check_finite(int(bad), len(parts), epoch, settings)
+            _check_finite(int(first_bad), len(parts), epoch, settings)
     return {"loss": float(loss_sum) / len(data.labels), "train_accuracy": int(n_correct) / len(data.labels)}
 
 
 def _step(run: _Run, images: Tensor, labels: Tensor, settings: TrainingSettings) -> tuple[Tensor, Tensor]:
-    """Updates the model; returns the loss and the outputs from before."""
+    """Updates the model with one batch; returns the loss and the outputs as they were before the update."""
     if settings.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
         outputs = run.forward(images)
-    # Outside autocast: half precision is for the network, not for its loss.
+    # The loss is computed outside autocast: half precision is for the network only.
     loss = run.task(outputs.float(), labels)
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -254,12 +202,14 @@ def _step(run: _Run, images: Tensor, labels: Tensor, settings: TrainingSettings)
     return loss.detach(), outputs.detach()
 
 
-def _check_finite(bad: int, n_batches: int, epoch: int, settings: TrainingSettings) -> None:
-    if bad < n_batches:
-        rate = f"{settings.learning_rate:g}" + (
-            "" if settings.head_learning_rate is None else f", head {settings.head_learning_rate:g}"
-        )
-        raise UserError(
-            f"the loss is no longer finite in epoch {epoch}, batch {bad + 1} of {n_batches}, at learning rate {rate}; lower it"
-            " (a checkpoint of the epoch before, if there was one, is kept)"
-        )
+def _check_finite(first_bad: int, n_batches: int, epoch: int, settings: TrainingSettings) -> None:
+    """Raises UserError if a batch, counted from 0, had a loss that is not finite; `n_batches` stands for none."""
+    if first_bad == n_batches:
+        return
+    rate = f"{settings.learning_rate:g}"
+    if settings.head_learning_rate is not None:
+        rate += f", head {settings.head_learning_rate:g}"
+    raise UserError(
+        f"the loss is no longer finite in epoch {epoch}, batch {first_bad + 1} of {n_batches}, at learning rate {rate};"
+        " lower it (a checkpoint of the epoch before, if there was one, is kept)"
+    )

@@ -1,13 +1,10 @@
-"""What a schema cannot say of an experiment: names, references between sections, what a worst case needs."""
+"""What the model of an experiment cannot say: names of plugins, and references between sections."""
 
-from collections.abc import Mapping
-from itertools import pairwise
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from creditflow.core import plugins
-from creditflow.core.errors import UserError
-from creditflow.core.plugins import suggestion
-from creditflow.retrieval.zeta import zeta
+from creditflow.core.errors import UserError, suggestion
 
 
 def check_keys(keys: Mapping[str, Any], where: str) -> None:
@@ -19,7 +16,6 @@ def check_keys(keys: Mapping[str, Any], where: str) -> None:
     else:
         _check_pretrain(keys, where)
     _check_retrieval(keys, where)
-    _check_attacks(keys, where)
     for rule in keys.get("nullspace", {}):
         if rule not in (known := plugins.names("update_rule")):
             raise UserError(f"{where}: nullspace: unknown rule {rule!r}{suggestion(rule, known)}")
@@ -37,8 +33,8 @@ def rule_kind(keys: Mapping[str, Any]) -> str:
 
 def trained_datasets(keys: Mapping[str, Any]) -> list[str]:
     """Returns the views that models are trained and measured on."""
-    found: list[str] = keys["population" if "population" in keys else "finetune"]["datasets"]
-    return found
+    datasets: list[str] = keys["population" if "population" in keys else "finetune"]["datasets"]
+    return datasets
 
 
 def networks(keys: Mapping[str, Any]) -> list[str]:
@@ -53,69 +49,63 @@ _TRAINING = ("backbones", "pretrain", "finetune")
 def _check_training(keys: Mapping[str, Any], where: str) -> None:
     if "population" in keys:
         if surplus := [section for section in (*_TRAINING, "retrieval") if section in keys]:
-            raise UserError(
-                f"{where}: a population is trained from a random start, for classification; take `{surplus[0]}` away"
-            )
+            problem = "a population is trained from a random start, for classification"
+            raise UserError(f"{where}: {problem}; take `{surplus[0]}` away")
     elif lacking := [section for section in _TRAINING if section not in keys]:
-        raise UserError(
-            f"{where}: '{lacking[0]}' is a required property (or `population`, for networks that are trained many at a time)"
-        )
+        alternative = "(or `population`, for networks that are trained many at a time)"
+        raise UserError(f"{where}: {lacking[0]} is missing {alternative}")
 
 
 def _check_population(keys: Mapping[str, Any], where: str) -> None:
     section = keys["population"]
-    for variant, its in section["variants"].items():
-        place = f"{where}: population.variants.{variant}"
-        if variant in plugins.names("backbone"):
+    for name, variant in section["variants"].items():
+        place = f"{where}: population.variants.{name}"
+        if name in plugins.names("backbone"):
             raise UserError(f"{place}: that is a backbone's name; choose another")
-        for dataset, of_rules in its["learning_rates"].items():
-            if dataset not in section["datasets"]:
-                known = section["datasets"]
-                raise UserError(
-                    f"{place}.learning_rates: {dataset!r} is not under `population.datasets`{suggestion(dataset, known)}"
-                )
-            for rule in of_rules:
-                if rule not in keys["rules"]:
-                    raise UserError(
-                        f"{place}.learning_rates.{dataset}: {rule!r} is not under `rules`{suggestion(rule, keys['rules'])}"
-                    )
-        for seed in its.get("seeds", []):
-            if seed not in keys["seeds"]:
-                raise UserError(f"{place}.seeds: {seed} is not under `seeds`")
-        for rule, seeds in its.get("rule_seeds", {}).items():
-            if rule not in keys["rules"] or rule == "bp":
-                raise UserError(f"{place}.rule_seeds: {rule!r} is not a rule that is compared with bp")
-            if surplus := set(seeds) - set(its.get("seeds", keys["seeds"])):
-                raise UserError(f"{place}.rule_seeds.{rule}: {min(surplus)} is not among the seeds of bp")
-        for own in (section["settings"], its.get("settings", {})):
-            for dataset in own.get("datasets", {}):
-                if dataset not in section["datasets"]:
-                    known = section["datasets"]
-                    raise UserError(
-                        f"{place}: settings.datasets: {dataset!r} is not under `population.datasets`{suggestion(dataset, known)}"
-                    )
-            for rule in [rule for one in (own, *own.get("datasets", {}).values()) for rule in one.get("rules", {})]:
-                if rule not in keys["rules"]:
-                    raise UserError(
-                        f"{place}: settings.rules: {rule!r} is not under `rules`{suggestion(rule, keys['rules'])}"
-                    )
-        settings = section["settings"] | its.get("settings", {})
-        if lacking := [key for key in ("epochs", "batch_size", "hidden") if key not in settings]:
-            raise UserError(f"{place}: {lacking[0]} is missing, here and under population.settings")
-        rates = [rates for of_rules in its["learning_rates"].values() for rates in of_rules.values()]
-        if settings.get("select") == "last" and max(map(len, rates)) > 1:
-            raise UserError(
-                f"{place}: select: last chooses nothing, but there are several learning rates; give one, or select by accuracy"
-            )
-        nothing_held_out = (
-            settings.get("validation_images") == 0 and settings.get("select_on", "validation") == "validation"
-        )
-        if nothing_held_out and settings.get("select") != "last":
-            raise UserError(
-                f"{place}: validation_images is 0, but something is to be selected; hold images out, or say select: last"
-            )
+        _check_learning_rates(variant, keys, place)
+        _check_seeds(variant, keys, place)
+        for settings in (section["settings"], variant.get("settings", {})):
+            _check_parts(settings, keys, place)
+        select = variant.get("settings", {}).get("select", section["settings"].get("select"))
+        rates = [rates for of_rules in variant["learning_rates"].values() for rates in of_rules.values()]
+        if select == "last" and max(map(len, rates)) > 1:
+            problem = "select: last chooses nothing, but there are several learning rates"
+            raise UserError(f"{place}: {problem}; give one, or select by accuracy")
     if keys["gradients"] != ["exact"]:
         raise UserError(f"{where}: gradients: the attacker differentiates a population's networks exactly; say [exact]")
+
+
+def _check_learning_rates(variant: Mapping[str, Any], keys: Mapping[str, Any], place: str) -> None:
+    for dataset, of_rules in variant["learning_rates"].items():
+        check_listed(dataset, keys["population"]["datasets"], "population.datasets", f"{place}.learning_rates")
+        for rule in of_rules:
+            check_listed(rule, keys["rules"], "rules", f"{place}.learning_rates.{dataset}")
+
+
+def _check_seeds(variant: Mapping[str, Any], keys: Mapping[str, Any], place: str) -> None:
+    for seed in variant.get("seeds", []):
+        if seed not in keys["seeds"]:
+            raise UserError(f"{place}.seeds: {seed} is not under `seeds`")
+    for rule, seeds in variant.get("rule_seeds", {}).items():
+        if rule not in keys["rules"] or rule == "bp":
+            raise UserError(f"{place}.rule_seeds: {rule!r} is not a rule that is compared with bp")
+        if surplus := set(seeds) - set(variant.get("seeds", keys["seeds"])):
+            raise UserError(f"{place}.rule_seeds.{rule}: {min(surplus)} is not among the seeds of bp")
+
+
+def _check_parts(settings: Mapping[str, Any], keys: Mapping[str, Any], place: str) -> None:
+    """Checks the names of datasets and rules for which settings of a population differ."""
+    for dataset in settings.get("datasets", {}):
+        check_listed(dataset, keys["population"]["datasets"], "population.datasets", f"{place}: settings.datasets")
+    for part in (settings, *settings.get("datasets", {}).values()):
+        for rule in part.get("rules", {}):
+            check_listed(rule, keys["rules"], "rules", f"{place}: settings.rules")
+
+
+def check_listed(name: str, known: Iterable[Any], section: str, place: str) -> None:
+    """Raises UserError, with the nearest name, unless a name is among those that are known from another section."""
+    if name not in known:
+        raise UserError(f"{place}: {name!r} is not under `{section}`{suggestion(str(name), list(map(str, known)))}")
 
 
 def _check_retrieval(keys: Mapping[str, Any], where: str) -> None:
@@ -124,33 +114,15 @@ def _check_retrieval(keys: Mapping[str, Any], where: str) -> None:
     datasets = keys["finetune"]["datasets"]
     for section in ("protocols", "tops"):
         for name in keys["retrieval"].get(section, {}):
-            if name not in datasets:
-                raise UserError(
-                    f"{where}: retrieval.{section}: {name!r} is not under `finetune.datasets`{suggestion(name, datasets)}"
-                )
+            check_listed(name, datasets, "finetune.datasets", f"{where}: retrieval.{section}")
     if lacking := [name for name in datasets if name not in keys["retrieval"]["protocols"]]:
         raise UserError(f"{where}: retrieval.protocols: {lacking[0]} has no protocol")
-    for name, protocol in keys["retrieval"]["protocols"].items():
-        _check_protocol(protocol, f"{where}: retrieval.protocols.{name}")
-    if "zeta" not in keys["retrieval"].get("loss", {}):
-        try:
-            zeta(keys["retrieval"]["bits"], 2)
-        except UserError as error:
-            raise UserError(f"{where}: retrieval.bits: {error}") from None
     if "audit" in keys:
         raise UserError(f"{where}: audit: it compares accuracies, which retrieval has none of; take it away")
 
 
-def _check_protocol(protocol: Mapping[str, Any], where: str) -> None:
-    counts = [name for name in ("query", "train") if name in protocol]
-    if protocol["kind"] == "lists" and (counts or "query_from" in protocol):
-        raise UserError(f"{where}: lists draw nothing; take {', '.join([*counts, 'query_from'][:1])} away")
-    if protocol["kind"] != "lists" and len(counts) < 2:
-        raise UserError(f"{where}: say how many images to draw: query and train")
-
-
 def _check_names(keys: Mapping[str, Any], where: str) -> None:
-    """Checks every id against the plugins, and every reference between sections."""
+    """Checks every id against the plugins, and every reference to `datasets`."""
     used = {
         "backbones": ("backbone", keys.get("backbones", [])),
         "rules": (rule_kind(keys), keys["rules"]),
@@ -159,29 +131,30 @@ def _check_names(keys: Mapping[str, Any], where: str) -> None:
         "figures": ("figure", keys["figures"]),
         "datasets": ("dataset", [view["source"] for view in keys["datasets"].values()]),
     }
-    for section, (kind, ids) in used.items():
-        for name in ids:
-            try:
-                plugins.check(kind, name)
-            except UserError as error:
-                raise UserError(f"{where}: {section}: {error}") from None
+    for section, (kind, names) in used.items():
+        _check_plugins(kind, names, f"{where}: {section}")
+    overrides = keys.get("finetune", {}).get("overrides", {})
     mentioned = {
         "pretrain.dataset": [keys["pretrain"]["dataset"]] if "dataset" in keys.get("pretrain", {}) else [],
-        "finetune.overrides": list(keys.get("finetune", {}).get("overrides", {})),
+        "finetune.overrides": list(overrides),
         "population.datasets" if "population" in keys else "finetune.datasets": trained_datasets(keys),
     }
     for section, names in mentioned.items():
         for name in names:
-            if name not in keys["datasets"]:
-                raise UserError(
-                    f"{where}: {section}: {name!r} is not under `datasets`{suggestion(name, sorted(keys['datasets']))}"
-                )
+            check_listed(name, sorted(keys["datasets"]), "datasets", f"{where}: {section}")
     # Overrides may be another experiment's, of whose datasets this one takes a part.
-    for name in {} if "extends" in keys else keys.get("finetune", {}).get("overrides", {}):
+    for name in {} if "extends" in keys else overrides:
         if name not in trained_datasets(keys):
-            raise UserError(
-                f"{where}: finetune.overrides: {name!r} is not under `finetune.datasets`, so nothing is fine-tuned on it"
-            )
+            problem = f"{name!r} is not under `finetune.datasets`, so nothing is fine-tuned on it"
+            raise UserError(f"{where}: finetune.overrides: {problem}")
+
+
+def _check_plugins(kind: str, names: Iterable[str], place: str) -> None:
+    for name in names:
+        try:
+            plugins.check(kind, name)
+        except UserError as error:
+            raise UserError(f"{place}: {error}") from None
 
 
 #: The ways to begin, and what else each needs.
@@ -200,148 +173,25 @@ def _check_pretrain(keys: Mapping[str, Any], where: str) -> None:
             raise UserError(f"{where}: pretrain: {needed} is missing")
     if "files" in pretrain and chosen != ["weights"]:
         raise UserError(f"{where}: pretrain: `files` are local copies of `weights`; name the weights, too")
-    for section, named in (
-        ("pretrain.files", pretrain.get("files", {})),
-        ("input.backbones", keys.get("input", {}).get("backbones", {})),
-    ):
-        for backbone in named:
-            try:
-                plugins.check("backbone", backbone)
-            except UserError as error:
-                raise UserError(f"{where}: {section}: {error}") from None
+    _check_plugins("backbone", pretrain.get("files", {}), f"{where}: pretrain.files")
+    _check_plugins("backbone", keys.get("input", {}).get("backbones", {}), f"{where}: input.backbones")
 
 
 def input_of(keys: Mapping[str, Any], backbone: str) -> dict[str, Any]:
     """Returns what a backbone sees of the images: the experiment's `input`, and what differs for it."""
     common = {key: value for key, value in keys.get("input", {}).items() if key != "backbones"}
-    own: dict[str, Any] = keys.get("input", {}).get("backbones", {}).get(backbone, {})
-    return common | own
+    different: dict[str, Any] = keys.get("input", {}).get("backbones", {}).get(backbone, {})
+    return common | different
 
 
-def check_lender(keys: Mapping[str, Any], experiments: Mapping[str, Mapping[str, Any]], where: str) -> None:
-    """Checks that the experiment whose pretrained models this one uses makes them. Raises UserError."""
-    name = keys.get("pretrain", {}).get("experiment")
-    if name is None:
-        return
-    if name not in experiments:
-        raise UserError(
-            f"{where}: pretrain.experiment: unknown experiment {name!r}{suggestion(name, sorted(experiments))}"
-        )
-    lender = experiments[name]
+def check_lender(keys: Mapping[str, Any], name: str, lender: Mapping[str, Any], where: str) -> None:
+    """Checks that the experiment `name`, whose pretrained models this one uses, makes them. Raises UserError."""
     if not {"dataset", "weights"} & lender.get("pretrain", {}).keys():
-        raise UserError(f"{where}: pretrain.experiment: {name!r} does not pretrain models itself")
+        raise UserError(f"{where}: {name!r} does not pretrain models itself")
     for backbone in keys["backbones"]:
         if input_of(lender, backbone) != input_of(keys, backbone):
-            raise UserError(
-                f"{where}: pretrain.experiment: {backbone} has another `input` in {name!r}; give both the same"
-            )
+            raise UserError(f"{where}: {backbone} has another `input` in {name!r}; give both the same")
     for key in ("backbones", "seeds"):
-        lacking = [str(one) for one in keys[key] if one not in lender[key]]
+        lacking = [str(value) for value in keys[key] if value not in lender[key]]
         if lacking and not (key == "seeds" and "weights" in lender["pretrain"]):
-            raise UserError(f"{where}: pretrain.experiment: {name!r} has no {key} {', '.join(lacking)}")
-
-
-def _check_attacks(keys: Mapping[str, Any], where: str) -> None:
-    """Checks what the schema cannot say of attacks and the audit."""
-    for attack, its in keys["attacks"].items():
-        place = f"{where}: attacks.{attack}"
-        if any(later <= earlier for earlier, later in pairwise(its["epsilons"])):
-            raise UserError(f"{place}.epsilons: {its['epsilons']} must rise")
-        everything = {key: keys[key] for key in ("rules", "gradients", "seeds")}
-        for key, known in (everything | {"datasets": trained_datasets(keys), "backbones": networks(keys)}).items():
-            for name in its.get(key, []):
-                if name not in known:
-                    raise UserError(
-                        f"{place}.{key}: {name!r} is not under `{key}`{suggestion(str(name), list(map(str, known)))}"
-                    )
-        if "retrieval" in keys:
-            continue
-        _check_labels(attack, keys, place)
-        if plugins.declared("attack", attack, "uses_surrogate", False):
-            _check_surrogates(its, keys, place)
-    audited = [
-        name
-        for kind in ("table", "figure")
-        for name in keys[f"{kind}s"]
-        if plugins.declared(kind, name, "source", "summary") == "audit"
-    ]
-    if audited and "audit" not in keys:
-        raise UserError(f"{where}: {audited[0]} shows the audit; add `audit`")
-    if "audit" in keys:
-        _check_audit(keys, keys["audit"], f"{where}: audit")
-
-
-def _check_surrogates(its: Mapping[str, Any], keys: Mapping[str, Any], place: str) -> None:
-    if "bp" not in keys["rules"]:
-        raise UserError(f"{place}: transfers from the model that `bp` trained; add `bp` to `rules`")
-    for name, variant in keys.get("population", {}).get("variants", {}).items():
-        for dataset, rates in variant.get("learning_rates", {}).items():
-            met = name in its.get("backbones", [name]) and dataset in its.get("datasets", [dataset])
-            if met and "bp" not in rates:
-                raise UserError(
-                    f"{place}: transfers from the model that `bp` trained, which {name} has no learning rates for on {dataset}"
-                )
-
-
-def _check_labels(attack: str, keys: Mapping[str, Any], place: str) -> None:
-    if plugins.declared("attack", attack, "multi_label", False):
-        return
-    for dataset in keys["attacks"][attack].get("datasets", trained_datasets(keys)):
-        source = keys["datasets"][dataset]["source"]
-        if plugins.declared("dataset", source, "multi_label", False):
-            raise UserError(
-                f"{place}: images of {dataset} may have several labels, which this attack does not know; leave it out of `datasets`"
-            )
-
-
-def _check_audit(keys: Mapping[str, Any], audit: Mapping[str, Any], where: str) -> None:
-    if "bp" not in keys["rules"]:
-        raise UserError(f"{where}: rules are compared with `bp`; add it to `rules`")
-    claim = audit["claim"]
-    if claim not in audit["attacks"]:
-        raise UserError(f"{where}.claim: {claim!r} is not under `audit.attacks`")
-    for attack in audit["attacks"]:
-        if attack not in keys["attacks"]:
-            raise UserError(
-                f"{where}.attacks: {attack!r} is not under `attacks`{suggestion(attack, sorted(keys['attacks']))}"
-            )
-        if plugins.declared("attack", attack, "norm") != plugins.declared("attack", claim, "norm"):
-            raise UserError(f"{where}.attacks: {attack} bounds another norm than {claim}; a worst case needs one norm")
-        _check_audited(attack, keys, audit, f"{where}.attacks: {attack}")
-    if not plugins.declared("attack", claim, "uses_gradient") or "rules" in keys["attacks"][claim]:
-        raise UserError(f"{where}.claim: {claim} must use a gradient and attack every rule")
-    exact = [
-        name
-        for name in audit["attacks"]
-        if plugins.declared("attack", name, "uses_gradient") and "exact" in _gradients(keys, name)
-    ]
-    if not exact:
-        raise UserError(f"{where}.attacks: none uses the exact gradient, without which a hidden one cannot be told")
-
-
-def _check_audited(attack: str, keys: Mapping[str, Any], audit: Mapping[str, Any], where: str) -> None:
-    its = keys["attacks"][attack]
-    met = set(its.get("rules", keys["rules"]))
-    only_feedback = plugins.declared("attack", attack, "uses_gradient") and _gradients(keys, attack) == ["feedback"]
-    # An attack through feedback weights may be for some rules only, as BP's feedback weights are its own.
-    if met != set(keys["rules"]) and ("bp" in met or not only_feedback):
-        raise UserError(f"{where} does not attack every rule, so that worst cases would not compare")
-    for key in ("datasets", "backbones"):
-        if its.get(key) != keys["attacks"][audit["claim"]].get(key):
-            raise UserError(
-                f"{where} and {audit['claim']} have different `{key}`, so that worst cases would not compare"
-            )
-    if set(its.get("seeds", keys["seeds"])) != set(keys["seeds"]):
-        raise UserError(f"{where} leaves out seeds, so that worst cases would not compare")
-    variants = keys.get("population", {}).get("variants", {}).values()
-    fewest = min(len(one.get("rule_seeds", {}).get("bp", one.get("seeds", keys["seeds"]))) for one in [*variants, {}])
-    if plugins.declared("attack", attack, "uses_surrogate", False) and fewest == 1:
-        raise UserError(f"{where} needs a second seed, for a BP model that is not the one it attacks")
-    for epsilon in audit["epsilons"]:
-        if epsilon not in its["epsilons"]:
-            raise UserError(f"{where} has no epsilon {epsilon}; it has {its['epsilons']}")
-
-
-def _gradients(keys: Mapping[str, Any], attack: str) -> list[str]:
-    found: list[str] = keys["attacks"][attack].get("gradients", keys["gradients"])
-    return found
+            raise UserError(f"{where}: {name!r} has no {key} {', '.join(lacking)}")

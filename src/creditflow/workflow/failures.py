@@ -1,4 +1,4 @@
-"""Why jobs failed, in one line each, from what Snakemake, SLURM and the jobs themselves wrote. Imports nothing heavy."""
+"""Why jobs failed, one line each, from what Snakemake, SLURM and the jobs wrote. It imports nothing heavy."""
 
 import re
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from pathlib import Path
 _BLOCK = re.compile(r"^Error in (?:local)?rule (\w+)[^\n]*:\n(.*?)(?=^\[|^Error in |\Z)", re.MULTILINE | re.DOTALL)
 _LOGS = re.compile(r"^\s+log: ([^\n]*?)(?: \(check|$)", re.MULTILINE)
 
-#: What SLURM writes into its job log or answers to Snakemake, and what to do about it; the first that is found counts.
+#: What SLURM writes into its job log or answers to Snakemake, and what to do about it. The first that matches counts.
 _ADVICE = (
     (
         r"invalid partition specified: (\S+)",
@@ -29,15 +29,18 @@ _ADVICE = (
     ),
 )
 
-_SILENT = "ended without a word, as a process killed for lack of memory does; raise its mem_mb in the profile, or run fewer jobs at once"
+_SILENT = (
+    "ended without a word, as a process killed for lack of memory does; raise its mem_mb in the profile, or run fewer"
+    " jobs at once"
+)
 
 
 def explain_failures(snakemake_log: str) -> list[str]:
-    """Returns one line for each job that failed, from the text of Snakemake's log; of a job's attempts the last counts."""
+    """Returns one line for each job that failed, from the text of Snakemake's log. A job's last attempt counts."""
     reasons = {}
     for rule, body in _BLOCK.findall(snakemake_log):
-        found = _LOGS.search(body)
-        logs = [Path(path) for path in found[1].split(", ")] if found else []
+        named = _LOGS.search(body)
+        logs = [Path(path) for path in named[1].split(", ")] if named else []
         reasons[rule, *logs[:1]] = _reason(body, logs)
     return [f"error: {' '.join(map(str, job))}: {reason}" for job, reason in reasons.items()]
 
@@ -45,14 +48,13 @@ def explain_failures(snakemake_log: str) -> list[str]:
 def _reason(body: str, logs: Iterable[Path]) -> str:
     written = [log.read_text(errors="replace") for log in logs if log.is_file()]
     lines = [line for text in written[:1] for line in text.splitlines()]
-    own = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    if own:
-        return own[-1]
-    said = "\n".join([body, *written])
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    if errors:
+        return errors[-1]
+    everything = "\n".join([body, *written])
     for pattern, advice in _ADVICE:
-        found = re.search(pattern, said)
-        if found:
-            return advice.format(*found.groups())
+        if match := re.search(pattern, everything):
+            return advice.format(*match.groups())
     if any(line.startswith("Traceback") for line in lines):
         return f"{lines[-1]} (a defect of creditflow: please report it, with its log)"
     return _SILENT

@@ -41,7 +41,7 @@ def check_slurm(status_command: str | None) -> None:
 
 
 def bind_into_containers(paths: Iterable[str]) -> None:
-    """Makes folders of the host visible, read-only, in the containers of all jobs; those that do not exist are left out."""
+    """Makes those of the host's folders that exist visible, read-only, in the containers of all jobs."""
     there = [str(path.resolve()) for path in map(Path, paths) if path.exists()]
     before = os.environ.get("APPTAINER_BIND")
     os.environ["APPTAINER_BIND"] = ",".join([*([before] if before else []), *(f"{path}:{path}:ro" for path in there)])

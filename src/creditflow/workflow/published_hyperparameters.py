@@ -1,16 +1,16 @@
-"""Published hyper-parameters as data: files of `config/hyperparameters`, a row for each rule, which variants of a population take over."""
+"""Published hyper-parameters: files of `config/hyperparameters`, whose rows variants of a population take over."""
 
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from creditflow.core.errors import UserError
+from creditflow.core.errors import UserError, suggestion
 from creditflow.core.merging import merged
-from creditflow.core.plugins import suggestion
+from creditflow.workflow.layout import CLONE
 
-FOLDER = Path("config/hyperparameters")
+#: Where the files lie, wherever Snakemake runs.
+FOLDER = CLONE / "config/hyperparameters"
 
 _OPTIMIZER = ("beta1", "beta2", "stability")
 _FEEDBACK = ("feedback_learning_rate", "feedback_beta1", "feedback_beta2", "feedback_stability")
@@ -19,10 +19,25 @@ _FEEDBACK = ("feedback_learning_rate", "feedback_beta1", "feedback_beta2", "feed
 _WITHOUT_FEEDBACK = ("bp", "dfa_targets")
 
 
-def with_published(variant: Mapping[str, Any], rules: Sequence[str], where: str) -> dict[str, Any]:
-    """Returns a variant with settings and learning rates in place of its `hyperparameters`; what it says itself comes first.
+def fill_in(keys: dict[str, Any], where: str) -> dict[str, Any]:
+    """Returns an experiment's keys with published hyper-parameters in the place of their names.
 
-    Each of these is {file, table, row, dataset, variant}: the rows of that table whose dataset is `row`, for the experiment's `dataset`.
+    Raises UserError as `with_published` does.
+    """
+    filled = {
+        name: {"hyperparameters": None}
+        | with_published(variant, keys["rules"], f"{where}: population.variants.{name}.hyperparameters")
+        for name, variant in keys.get("population", {}).get("variants", {}).items()
+        if "hyperparameters" in variant
+    }
+    return merged(keys, {"population": {"variants": filled}}) if filled else keys
+
+
+def with_published(variant: Mapping[str, Any], rules: Sequence[str], where: str) -> dict[str, Any]:
+    """Returns a variant with settings and learning rates in place of its `hyperparameters`.
+
+    What the variant says itself counts more than the published values. Each entry of `hyperparameters` names a table
+    of a file, and in it the rows whose dataset is `row`; they are used for the experiment's `dataset`.
 
     Raises UserError for a file or rows that are not there, and for a row in which something is missing or no number.
     """
@@ -42,7 +57,8 @@ def with_published(variant: Mapping[str, Any], rules: Sequence[str], where: str)
 def _of_dataset(
     chosen: Mapping[str, str], rules: Sequence[str], where: str
 ) -> tuple[dict[str, Any], dict[str, list[float]]]:
-    """Returns settings and learning rates by rule. A rate is the row's over its step size, as the authors' code divides it."""
+    """Returns settings and learning rates by rule. A rate is the row's over its step size, as the authors' code
+    divides it."""
     rows = _rows(chosen, where)
     of_rules: dict[str, Any] = {}
     rates: dict[str, list[float]] = {}

@@ -1,53 +1,29 @@
-"""SDHA (Lu et al., ICMR 2021), non-targeted: the code is to leave the codes of relevant training images, the near ones above all.
+"""SDHA (Lu et al., ICMR 2021), non-targeted: the code is to leave the codes of relevant training images.
 
-The paper's own code is not public; this follows the re-implementation in SAAT (Yuan et al., 2023). With q = tanh(alpha f(x')) and the
-codes r of training images that share a label, it descends
+The paper's own code is not public. This follows the re-implementation in SAAT (Yuan et al., 2023). With q = tanh(alpha
+f(x')) and the codes r of training images that share a label, it descends
 
     mean over pixels of (x' - x)^2 - (weight / K) mean_r w(q, r) d(q, r),
     d(q, r) = sum_k 0.5 |q_k - r_k| s_k + 1 - s_k,  s_k = sigmoid(slope q_k r_k),
     w(q, r) = (Hamming distance of sign q and r, + 1e-8)^-power, through which no gradient runs.
 
-A bit that has flipped has no gradient left, so that the budget goes to the others. Adam's step is about `rate` whatever the gradient:
-in T iterations no pixel moves further than about T rate, however large epsilon is.
+A bit that has flipped has no gradient left, so that the budget goes to the others. Adam's step is about `rate` whatever
+the gradient is. So in T iterations no pixel moves further than about T rate, however large epsilon is.
 """
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from creditflow.attacks.hash_attack import HashAttack, HashProblem, project, sharpness
+from creditflow.attacks.hashing.settings.sdha import Settings
 from creditflow.retrieval.codes import hash_codes
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Budget and weights. The paper that attacks with it says 5 iterations; SAAT has 1,500 at epsilon 8/255.
-
-    Attributes:
-        iterations: number of steps.
-        rate: Adam's, in pixels.
-        slope: of the gate s.
-        power: of the weight of near codes.
-        weight: of the distance, divided by K.
-    """
-
-    iterations: int = 5
-    rate: float = 0.01
-    slope: float = 5.0
-    power: float = 0.5
-    weight: float = 25.0
-
-    def __post_init__(self) -> None:
-        if self.iterations < 1 or not (self.rate > 0 and self.slope > 0 and self.weight > 0):
-            raise ValueError("iterations must be at least 1, and rate, slope and weight positive")
 
 
 def loss(outputs: Tensor, x: Tensor, problem: HashProblem, alpha: float, settings: Settings) -> Tensor:
     """Returns the loss (N,) for outputs (N, K) at images x.
 
-    As r_k is 1 or -1, the sum over r of w d is, for each bit, one term for either times the weight of the codes that have it: two
-    products of matrices instead of a tensor of N x M x K.
+    As r_k is 1 or -1, the sum over r of w d has two terms for each bit: d for r_k = 1 times the weight of the codes
+    that have it, and the same for -1. These are two matrix products instead of a tensor of N x M x K.
     """
     q = torch.tanh(alpha * outputs)
     codes, bits = problem.train_codes.to(q.dtype), q.shape[1]
@@ -58,8 +34,8 @@ def loss(outputs: Tensor, x: Tensor, problem: HashProblem, alpha: float, setting
     down = weights @ (codes < 0).to(q.dtype)
     # Without a relevant training image the clean code stands for their codes.
     alone = (problem.relevant.sum(1, keepdim=True) == 0).to(q.dtype)
-    own = ((hash_codes(q.detach()) != problem.codes).sum(1, keepdim=True) + 1e-8) ** -settings.power
-    up, down = (part + alone * own * (problem.codes == sign) for part, sign in ((up, 1), (down, -1)))
+    weight = ((hash_codes(q.detach()) != problem.codes).sum(1, keepdim=True) + 1e-8) ** -settings.power
+    up, down = (part + alone * weight * (problem.codes == sign) for part, sign in ((up, 1), (down, -1)))
     far = (up * _distance(q, 1.0, settings.slope) + down * _distance(q, -1.0, settings.slope)).sum(1)
     return (x - problem.images).square().flatten(1).mean(1) - settings.weight / bits * far
 
@@ -70,16 +46,16 @@ def _distance(q: Tensor, bit: float, slope: float) -> Tensor:
 
 
 def propose(problem: HashProblem, epsilon: float, settings: Settings) -> Tensor:
-    """Descends the loss with Adam from the images themselves."""
+    """Descends the loss with Adam and begins at the images themselves."""
     x = problem.images.clone()
     adam = torch.optim.Adam([x], lr=settings.rate)
     for iteration in range(settings.iterations):
         alpha = sharpness(iteration, settings.iterations)
-        x.grad = problem.gradient_of(lambda outputs, at, alpha=alpha: loss(outputs, at, problem, alpha, settings), x)  # type: ignore[misc]
+        x.grad = problem.gradient_of(lambda outputs, at, alpha=alpha: loss(outputs, at, problem, alpha, settings), x)
         adam.step()
         with torch.no_grad():
             x.copy_(project(x, problem.images, epsilon))
     return x.detach()
 
 
-ATTACK = HashAttack(norm="linf", uses_gradient=True, settings=Settings, propose=propose)
+ATTACK = HashAttack(norm="linf", uses_gradient=True, propose=propose)

@@ -1,4 +1,4 @@
-"""Sign-gradient ascent of a problem's own loss, within the ball and the range of pixels."""
+"""Sign-gradient ascent of a problem's loss, within the epsilon ball and the range of pixels."""
 
 import torch
 from torch import Tensor
@@ -7,9 +7,9 @@ from creditflow.attacks.attack import Problem
 
 
 def ascend(problem: Problem, epsilon: float, *, steps: int, step: float, random_start: bool, lowest: float) -> Tensor:
-    """Returns x_n, with x_{i+1} = clip(x_i + step sign(dL/dx)): at most epsilon from the image, in [lowest, 1].
+    """Returns x_n, with x_{i+1} = clip(x_i + step sign(dL/dx)), at most epsilon from the image and within [lowest, 1].
 
-    Where the gradient is exactly zero, so is its sign: such an image stays at its start.
+    Where the gradient is exactly zero, its sign is zero, too: such an image stays where the attack began.
     """
     images = problem.images
     low, high = (images - epsilon).clamp(min=lowest), (images + epsilon).clamp(max=1)

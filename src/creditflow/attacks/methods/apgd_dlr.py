@@ -1,11 +1,14 @@
-"""APGD on the difference of logits ratio (Croce and Hein, 2020), which does not vanish where the softmax saturates; L-infinity."""
+"""APGD on the difference of logits ratio (Croce and Hein, 2020); L-infinity.
+
+The gradient of this loss does not vanish where the softmax saturates.
+"""
 
 from collections.abc import Sequence
 
 from pyautoattack.autopgd_base import APGDAttack
 
 from creditflow.attacks.attack import Attack, Candidates, Problem
-from creditflow.attacks.methods.apgd_ce import Settings
+from creditflow.attacks.methods.settings.apgd_dlr import Settings
 from creditflow.attacks.pyautoattack_adapter import fixed_epsilon, need_classes
 from creditflow.data.labels import logits_ratio
 
@@ -22,4 +25,4 @@ def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> 
     return fixed_epsilon(make, problem, epsilons)
 
 
-ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose, loss=logits_ratio)
+ATTACK = Attack(norm="linf", uses_gradient=True, propose=propose, loss=logits_ratio)

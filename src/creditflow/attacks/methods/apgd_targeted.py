@@ -1,25 +1,15 @@
-"""APGD on the targeted difference of logits ratio (Croce and Hein, 2020), one target class after the other; L-infinity."""
+"""APGD on the targeted difference of logits ratio (Croce and Hein, 2020); L-infinity.
+
+It aims at one target class after the other.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pyautoattack.autopgd_base import APGDAttack_targeted
 
 from creditflow.attacks.attack import Attack, Candidates, Problem
+from creditflow.attacks.methods.settings.apgd_targeted import Settings
 from creditflow.attacks.pyautoattack_adapter import fixed_epsilon, need_classes
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Steps per target, restarts, and how many of the likeliest other classes are targets; AutoAttack's own are 100, 1, 9."""
-
-    steps: int = 100
-    restarts: int = 1
-    targets: int = 9
-
-    def __post_init__(self) -> None:
-        if min(self.steps, self.restarts, self.targets) < 1:
-            raise ValueError("steps, restarts and targets must be at least 1")
 
 
 def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> Candidates:
@@ -42,4 +32,4 @@ def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> 
     return fixed_epsilon(make, problem, epsilons)
 
 
-ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose, loss=None)
+ATTACK = Attack(norm="linf", uses_gradient=True, propose=propose, loss=None)

@@ -1,7 +1,6 @@
 """Boundary Attack (Brendel et al., 2018): a random walk along the decision boundary, towards the image; L2."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from unittest.mock import patch
 
 import eagerpy as ep
@@ -11,17 +10,7 @@ from foolbox.attacks import boundary_attack
 
 from creditflow.attacks.attack import Attack, Candidates, Problem
 from creditflow.attacks.foolbox_adapter import smallest_l2
-
-
-@dataclass(frozen=True)
-class Settings:
-    """steps: of the walk, about one query each; foolbox's default is 25,000."""
-
-    steps: int = 25000
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, not {self.steps}")
+from creditflow.attacks.methods.settings.boundary import Settings
 
 
 def draw_proposals(
@@ -34,10 +23,10 @@ def draw_proposals(
     spherical_steps: ep.Tensor,
     source_steps: ep.Tensor,
 ) -> tuple[ep.Tensor, ep.Tensor]:
-    """Returns proposals nearer to the originals, and on the sphere around them: foolbox's function of this name, with a
-    direction for each image.
+    """Returns proposals that are nearer to the originals, and proposals on the sphere around them.
 
-    foolbox draws one direction for the whole batch, so that what an image meets depends on its neighbours.
+    This is foolbox's function of the same name, with a direction for each image. foolbox draws one direction for the
+    whole batch, so that the outcome for an image depends on its neighbours.
     """
     x, away = originals.raw.flatten(1), unnormalized_source_directions.raw.flatten(1)
     unit, norms = source_directions.raw.flatten(1), source_norms.raw[:, None]
@@ -59,4 +48,4 @@ def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> 
         return smallest_l2(foolbox.attacks.BoundaryAttack(steps=settings.steps), problem, epsilons)
 
 
-ATTACK = Attack(norm="l2", uses_gradient=False, settings=Settings, propose=propose, uses_pool=True, multi_label=True)
+ATTACK = Attack(norm="l2", uses_gradient=False, propose=propose, uses_pool=True, multi_label=True)

@@ -1,10 +1,9 @@
-"""One-pixel attack (Su et al., 2019): differential evolution over the places and values of a few pixels, by scores alone; L0.
+"""One-pixel attack (Su et al., 2019): differential evolution over a few pixels, by scores alone; L0.
 
-Its epsilon is the number of pixels.
+Its epsilon is the number of pixels; their places and values are searched for.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,30 +12,19 @@ from scipy.optimize import differential_evolution
 from torch import Tensor
 
 from creditflow.attacks.attack import Attack, Candidates, Problem
+from creditflow.attacks.methods.settings.few_pixel import Settings
 from creditflow.core.errors import UserError
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Generations, and members of the population; Su et al. take 100 and 400."""
-
-    generations: int = 100
-    population: int = 400
-
-    def __post_init__(self) -> None:
-        if self.generations < 1 or self.population < 5:
-            raise ValueError("generations must be at least 1, population at least 5")
-
-
 def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> Candidates:
-    """Needs the model's scores, no gradient; each image is searched by itself, and no more once it is misclassified."""
+    """Needs scores and no gradient. Each image has a search of its own, which ends once it is misclassified."""
     for epsilon in epsilons:
         if epsilon != int(epsilon):
             raise UserError(f"attack few_pixel: epsilon is a number of pixels, not {epsilon}")
-    found = [
+    proposed = [
         [_search(problem, index, int(pixels), settings) for index in range(len(problem.labels))] for pixels in epsilons
     ]
-    return Candidates([torch.stack(images) for images in found])
+    return Candidates([torch.stack(images) for images in proposed])
 
 
 def _search(problem: Problem, index: int, pixels: int, settings: Settings) -> Tensor:
@@ -67,7 +55,10 @@ def _search(problem: Problem, index: int, pixels: int, settings: Settings) -> Te
 
 
 def painted(image: Tensor, members: NDArray[np.float64]) -> Tensor:
-    """Returns copies (P, C, H, W) of an image with pixels set: each member (P, k (2 + C)) names k rows, columns and values."""
+    """Returns copies (P, C, H, W) of an image with k pixels set.
+
+    Each of the members (P, k (2 + C)) holds k times a row, a column and C values.
+    """
     channels, height, width = image.shape
     genes = torch.as_tensor(members, dtype=image.dtype, device=image.device).reshape(len(members), -1, 2 + channels)
     rows, columns = genes[..., 0].long().clamp(0, height - 1), genes[..., 1].long().clamp(0, width - 1)
@@ -88,7 +79,7 @@ def _seed() -> int:
 
 @torch.no_grad()
 def _margins(problem: Problem, images: Tensor, label: int) -> Tensor:
-    """True logit less the largest other one; an image is misclassified where it is negative."""
+    """Returns the label's logit minus the largest other one (N,); it is negative for a misclassified image."""
     logits = problem.model(images)
     others = logits.clone()
     others[:, label] = -torch.inf
@@ -96,4 +87,4 @@ def _margins(problem: Problem, images: Tensor, label: int) -> Tensor:
     return margins
 
 
-ATTACK = Attack(norm="l0", uses_gradient=False, settings=Settings, propose=propose)
+ATTACK = Attack(norm="l0", uses_gradient=False, propose=propose)

@@ -1,19 +1,12 @@
 """FGSM (Goodfellow et al., 2015): x + epsilon sign(grad), one step, L-infinity."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import foolbox
 
 from creditflow.attacks.attack import Attack, Candidates, Problem
 from creditflow.attacks.foolbox_adapter import TargetsLoss, fixed_epsilon
-
-
-@dataclass(frozen=True)
-class Settings:
-    """random_start: begin at a uniformly random point of the epsilon ball."""
-
-    random_start: bool = False
+from creditflow.attacks.methods.settings.fgsm import Settings
 
 
 class _LinfFGSM(TargetsLoss, foolbox.attacks.LinfFastGradientAttack):
@@ -21,7 +14,7 @@ class _LinfFGSM(TargetsLoss, foolbox.attacks.LinfFastGradientAttack):
 
 
 def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> Candidates:
-    """Ascends the cross-entropy of the true label: without random start all epsilons share one gradient."""
+    """Ascends the cross-entropy of the true label. Without random start all epsilons share one gradient."""
     if settings.random_start:
         return fixed_epsilon(_LinfFGSM(random_start=True), problem, epsilons)
     images = problem.images
@@ -29,4 +22,4 @@ def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> 
     return Candidates([(images + (epsilon * direction).clamp(-epsilon, epsilon)).clamp(0, 1) for epsilon in epsilons])
 
 
-ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose, multi_label=True)
+ATTACK = Attack(norm="linf", uses_gradient=True, propose=propose, multi_label=True)

@@ -9,9 +9,11 @@ from creditflow.data.labels import squared_error
 
 
 def propose(problem: Problem, epsilons: Sequence[float], settings: NoSettings) -> Candidates:
-    """One step of epsilon up sum_c (p_c - y_c)^2."""
-    found = [ascend(problem, epsilon, steps=1, step=epsilon, random_start=False, lowest=-1.0) for epsilon in epsilons]
-    return Candidates(found, lowest=-1.0)
+    """Takes one step of epsilon that ascends sum_c (p_c - y_c)^2."""
+    proposed = [
+        ascend(problem, epsilon, steps=1, step=epsilon, random_start=False, lowest=-1.0) for epsilon in epsilons
+    ]
+    return Candidates(proposed, lowest=-1.0)
 
 
-ATTACK = Attack(norm="linf", uses_gradient=True, settings=NoSettings, propose=propose, loss=squared_error)
+ATTACK = Attack(norm="linf", uses_gradient=True, propose=propose, loss=squared_error)

@@ -1,7 +1,6 @@
-"""HopSkipJump (Chen et al., 2020): gradient direction estimated at the decision boundary from decisions; L2."""
+"""HopSkipJump (Chen et al., 2020): estimates the gradient's direction at the decision boundary from decisions; L2."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import eagerpy as ep
@@ -9,19 +8,7 @@ import foolbox
 
 from creditflow.attacks.attack import Attack, Candidates, Problem
 from creditflow.attacks.foolbox_adapter import smallest_l2
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Iterations and queries: iteration t spends min(initial_evaluations sqrt(t + 1), max_evaluations) on its direction."""
-
-    steps: int = 64
-    initial_evaluations: int = 100
-    max_evaluations: int = 10000
-
-    def __post_init__(self) -> None:
-        if min(self.steps, self.initial_evaluations, self.max_evaluations) < 1:
-            raise ValueError("steps, initial_evaluations and max_evaluations must be at least 1")
+from creditflow.attacks.methods.settings.hopskipjump import Settings
 
 
 class _PerImage(foolbox.attacks.HopSkipJumpAttack):
@@ -47,4 +34,4 @@ def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> 
     return smallest_l2(attack, problem, epsilons)
 
 
-ATTACK = Attack(norm="l2", uses_gradient=False, settings=Settings, propose=propose, uses_pool=True, multi_label=True)
+ATTACK = Attack(norm="l2", uses_gradient=False, propose=propose, uses_pool=True, multi_label=True)

@@ -1,7 +1,6 @@
 """TPGD (Zhang et al., 2019, the inner step of TRADES): PGD on KL(p(x) || p(x')), which needs no label; L-infinity."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import eagerpy as ep
 import foolbox
@@ -10,24 +9,7 @@ from torch.nn import functional as F
 
 from creditflow.attacks.attack import Attack, Candidates, Problem
 from creditflow.attacks.foolbox_adapter import fixed_epsilon
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Steps, step size in units of epsilon, and the standard deviation of the noise that the walk begins with.
-
-    KL is flat at the image itself, so it has to begin beside it.
-    """
-
-    steps: int = 10
-    relative_step: float = 0.25
-    start_noise: float = 0.001
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, not {self.steps}")
-        if not (self.relative_step > 0 and self.start_noise > 0):
-            raise ValueError("relative_step and start_noise must be positive")
+from creditflow.attacks.methods.settings.tpgd import Settings
 
 
 class _Divergence(foolbox.attacks.LinfPGD):
@@ -50,8 +32,8 @@ class _Divergence(foolbox.attacks.LinfPGD):
 
 
 def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> Candidates:
-    """Ascends the divergence from the clean prediction; labels play no part."""
+    """Ascends the divergence from the clean prediction. Labels play no part."""
     return fixed_epsilon(_Divergence(settings, problem.logits.log_softmax(1)), problem, epsilons)
 
 
-ATTACK = Attack(norm="linf", uses_gradient=True, settings=Settings, propose=propose, loss=None)
+ATTACK = Attack(norm="linf", uses_gradient=True, propose=propose, loss=None)

@@ -1,21 +1,20 @@
-"""Transfer: PGD on another model, its twin fine-tuned with backpropagation, whose images are then shown to this one; L-infinity."""
+"""Transfer: PGD on another model, whose images are then shown to this one; L-infinity.
+
+The other model, the surrogate, is this model's twin that backpropagation fine-tuned.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from creditflow.attacks.attack import Attack, Candidates, Problem
 from creditflow.attacks.methods import pgd
-
-
-@dataclass(frozen=True)
-class Settings(pgd.Settings):
-    """As PGD's."""
+from creditflow.attacks.methods.settings.transfer import Settings
 
 
 def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> Candidates:
-    """Ascends the surrogate's cross-entropy of the true label; the model itself is not asked."""
+    """Ascends the surrogate's cross-entropy of the true label. The model itself is not asked."""
     assert problem.surrogate is not None
     return pgd.propose(replace(problem, model=problem.surrogate), epsilons, settings)
 
 
-ATTACK = Attack(norm="linf", uses_gradient=False, settings=Settings, propose=propose, uses_surrogate=True)
+ATTACK = Attack(norm="linf", uses_gradient=False, propose=propose, uses_surrogate=True)

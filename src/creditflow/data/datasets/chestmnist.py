@@ -1,7 +1,7 @@
-"""ChestMNIST (MedMNIST v2; Wang et al., 2017): 78,468 + 22,433 grey images of 28x28 pixels with any number of 14 findings.
+"""ChestMNIST (MedMNIST v2; Wang et al., 2017): 78,468 + 22,433 grey images of 28x28 pixels, any number of 14 findings.
 
-More than half of the images have none. Our reading for top-1 accuracy: a fifteenth label, "no finding", is theirs, so that each image has
-a label to be predicted. The 11,219 validation images are left aside.
+More than half of the images have no finding. Our reading for top-1 accuracy: they get a fifteenth label, "no finding",
+so that there is a label to predict for each image. The 11,219 validation images are left out.
 """
 
 from pathlib import Path

@@ -1,6 +1,7 @@
-"""MS-COCO 2014 (Lin et al., 2014): 82,081 + 40,137 photographs with any of 80 kinds of objects; an image has all its kinds as labels.
+"""MS-COCO 2014 (Lin et al., 2014): 82,081 + 40,137 photographs with any of 80 kinds of objects.
 
-train2014 trains and val2014 tests; images without an annotated object are left out.
+The labels of an image are all kinds of objects in it. Training images are train2014, test images val2014; images
+without an annotated object are left out.
 """
 
 import json
@@ -111,6 +112,20 @@ def _read(raw: Path) -> dict[str, Split]:
 
 def _split(folder: Path, part: str) -> Split:
     path = folder / f"annotations/instances_{part}.json"
+    kinds, names, objects = _annotations(path)
+    label = {identity: index for index, identity in enumerate(kinds)}
+    position = {image: index for index, image in enumerate(sorted({image for image, _ in objects}))}
+    labels = np.zeros((len(position), len(label)), dtype=np.uint8)
+    try:
+        for image, identity in objects:
+            labels[position[image], label[identity]] = 1
+        return ImageFiles(folder, [f"{part}/{names[image]}" for image in position]), labels
+    except KeyError as error:
+        raise UserError(f"{path} annotates an image or category {error} that it does not have; get it again") from error
+
+
+def _annotations(path: Path) -> tuple[list[int], dict[int, str], set[tuple[int, int]]]:
+    """Returns the ids of the 80 categories in order, file names by image id, and (image, category) of all objects."""
     try:
         content = json.loads(path.read_bytes(), object_hook=_without_outlines)
         kinds = sorted((category["id"], category["name"]) for category in content["categories"])
@@ -124,21 +139,13 @@ def _split(folder: Path, part: str) -> Split:
         raise UserError(f"{path} has {len(kinds)} categories that are not the 80 of 2014; get it again")
     if not all(isinstance(name, str) for name in names.values()):
         raise UserError(f"{path} has images without a file name; get it again")
-    label = {identity: index for index, (identity, _) in enumerate(kinds)}
-    position = {image: index for index, image in enumerate(sorted({image for image, _ in objects}))}
-    labels = np.zeros((len(position), len(label)), dtype=np.uint8)
-    try:
-        for image, identity in objects:
-            labels[position[image], label[identity]] = 1
-        return ImageFiles(folder, [f"{part}/{names[image]}" for image in position]), labels
-    except KeyError as error:
-        raise UserError(f"{path} annotates an image or category {error} that it does not have; get it again") from error
+    return [identity for identity, _ in kinds], names, objects
 
 
-def _without_outlines(found: dict[str, Any]) -> dict[str, Any]:
-    """Drops what makes up nine tenths of the file, as soon as it is read."""
-    found.pop("segmentation", None)
-    return found
+def _without_outlines(entry: dict[str, Any]) -> dict[str, Any]:
+    """Drops the outlines of objects, nine tenths of the file, as soon as they are read."""
+    entry.pop("segmentation", None)
+    return entry
 
 
 DATASET = Dataset(

@@ -1,7 +1,7 @@
 """ImageNet, ILSVRC 2012 (Russakovsky et al., 2015): 1,281,167 + 50,000 photographs, 1,000 classes.
 
-The training images train, the validation images test. Labels are numbered in the order of the WordNet ids, as torchvision's
-weights have them.
+The validation images are the test images here. Labels are numbered in the order of the WordNet ids, as in torchvision's
+weights.
 """
 
 import re
@@ -44,7 +44,8 @@ def _wnids(folder: Path) -> list[str]:
     )
     if len(wnids) != _N_CLASSES:
         raise UserError(
-            f"{folder / 'train'} has {len(wnids)} folders that are called like n01440764, not {_N_CLASSES}; unpack all classes"
+            f"{folder / 'train'} has {len(wnids)} folders that are called like n01440764, not {_N_CLASSES};"
+            " unpack all classes"
         )
     return wnids
 
@@ -68,7 +69,8 @@ def _flat(folder: Path, wnids: list[str]) -> Split:
     ]
     if wrong:
         raise UserError(
-            f"{folder / 'val'}: {wrong[0]} is not one of the {len(truth)} images ILSVRC2012_val_00000001.JPEG ...; unpack it again"
+            f"{folder / 'val'}: {wrong[0]} is not one of the {len(truth)} images ILSVRC2012_val_00000001.JPEG ...;"
+            " unpack it again"
         )
     chosen = [int(match[1]) - 1 for match in numbers if match]
     return ImageFiles(folder, [f"val/{name}" for name in names]), truth[chosen]
@@ -76,12 +78,12 @@ def _flat(folder: Path, wnids: list[str]) -> Split:
 
 def _images(folder: Path) -> list[str]:
     try:
-        found = sorted(path.name for path in folder.iterdir() if path.name.lower().endswith(_ENDINGS))
+        names = sorted(path.name for path in folder.iterdir() if path.name.lower().endswith(_ENDINGS))
     except OSError as error:
         raise UserError(f"{folder} cannot be read ({one_line(error)}); unpack the images again") from error
-    if not found:
+    if not names:
         raise UserError(f"{folder} has no images; unpack it again")
-    return found
+    return names
 
 
 def _truth(folder: Path, wnids: list[str]) -> NDArray[np.int64]:
@@ -90,14 +92,14 @@ def _truth(folder: Path, wnids: list[str]) -> NDArray[np.int64]:
     truth = kit / "ILSVRC2012_validation_ground_truth.txt"
     if not (kit / "meta.mat").exists() or not truth.exists():
         raise UserError(
-            f"{folder / 'val'} has no folders of classes, and {kit} no meta.mat and {truth.name}, which say what class an image has;"
-            f" get {_KIT}.tar.gz from https://image-net.org and unpack it in {folder}"
+            f"{folder / 'val'} has no folders of classes, and {kit} no meta.mat and {truth.name}, which say what"
+            f" class an image has; get {_KIT}.tar.gz from https://image-net.org and unpack it in {folder}"
         )
     (synsets,) = read_mat(kit / "meta.mat", ["synsets"])
     try:
         numbers = {synset["WNID"]: int(synset["ILSVRC2012_ID"].item()) for synset in synsets}
         label = {numbers[wnid]: index for index, wnid in enumerate(wnids)}
-        return np.array([label[int(word)] for word in truth.read_text().split()], dtype=np.int64)
+        return np.array([label[int(word)] for word in truth.read_text(encoding="utf-8").split()], dtype=np.int64)
     except (AttributeError, ValueError, IndexError, KeyError, OverflowError, TypeError) as error:
         why = f"{type(error).__name__}: {one_line(error)}"
         raise UserError(f"{kit} is not the development kit of these classes ({why}); get it again") from error

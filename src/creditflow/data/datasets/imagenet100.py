@@ -1,7 +1,8 @@
-"""ImageNet-100 of the hashing literature (Cao et al., 2017): 100 classes, 13,000 images train (130 of each), 5,000 test.
+"""ImageNet-100 of the hashing literature (Cao et al., 2017): 100 classes, 13,000 (130 of each class) + 5,000
+photographs.
 
-Training images are of ILSVRC 2012's training images, test images of its validation images; lists say which. For
-retrieval, database.txt lists what is searched: more training images of these classes.
+Training images come from ILSVRC 2012's training images, and test images from its validation images; lists say which.
+For retrieval, database.txt lists the images that are searched: more training images of these classes.
 """
 
 from pathlib import Path, PurePosixPath
@@ -20,7 +21,8 @@ _UNPACKED = ("train/{0}/{1}", "val/{1}", "val/{0}/{1}")
 _FOLDER = UserFolder(
     "imagenet100",
     ("train.txt", "test.txt"),
-    "https://github.com/thuml/HashNet (the lists in pytorch/data/imagenet) and https://image-net.org (the images of ILSVRC2012)",
+    "https://github.com/thuml/HashNet (the lists in pytorch/data/imagenet) and https://image-net.org"
+    " (the images of ILSVRC2012)",
 )
 
 
@@ -49,15 +51,15 @@ def _list(path: Path) -> tuple[list[str], NDArray[np.int64]]:
 
 
 def _wnids(names: list[str], labels: NDArray[np.int64]) -> list[str]:
-    """Returns the WordNet id of each label: training images begin with it."""
-    found = {
+    """Returns the WordNet id of each label: the file names of training images begin with it."""
+    wnids = {
         label: PurePosixPath(name).name.partition("_")[0] for name, label in zip(names, labels.tolist(), strict=True)
     }
-    return [found.get(label, f"class {label}") for label in range(_N_CLASSES)]
+    return [wnids.get(label, f"class {label}") for label in range(_N_CLASSES)]
 
 
 def _files(folder: Path, listed: list[str], wnids: list[str]) -> ImageFiles:
-    """Returns the images as listed, or where ILSVRC 2012 has them when it is unpacked."""
+    """Returns the images at their listed paths, or at those of ILSVRC 2012 when it is unpacked."""
     pairs = zip(listed, wnids, strict=True)
     spellings = ((name, [form.format(wnid, PurePosixPath(name).name) for form in _UNPACKED]) for name, wnid in pairs)
     return ImageFiles(folder, [locate(folder, name, others) for name, others in spellings])

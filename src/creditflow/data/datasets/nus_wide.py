@@ -1,7 +1,7 @@
-"""NUS-WIDE-21 (Chua et al., 2009): photographs with any of the 21 most frequent concepts; an image has all its concepts as labels.
+"""NUS-WIDE-21 (Chua et al., 2009): photographs with any of the 21 most frequent concepts.
 
-Splits are lists: usually 10,500 images train (500 of each concept) and 2,100 test (100 of each); for
-retrieval, database.txt lists what is searched.
+The labels of an image are all its concepts. Lists say which images a split has: usually 10,500 (500 of each concept) +
+2,100 (100 of each). For retrieval, database.txt lists the images that are searched.
 """
 
 from pathlib import Path
@@ -31,7 +31,10 @@ def _read(raw: Path) -> dict[str, Split]:
 
 
 def _class_names(raw: Path) -> tuple[str, ...]:
-    """The lists do not say which concept a column is; a file concepts.txt beside them, a name a line, may."""
+    """Returns the concepts' names from a file concepts.txt beside the lists, one name a line; without it, numbers.
+
+    The lists themselves do not say which concept a column is.
+    """
     path = _FOLDER.located(raw) / "concepts.txt"
     if not path.exists():
         return tuple(f"concept {number}" for number in range(1, _N_CONCEPTS + 1))

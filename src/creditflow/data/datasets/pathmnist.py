@@ -1,6 +1,6 @@
-"""PathMNIST (MedMNIST v2; Kather et al., 2019): 89,996 + 7,180 colour images of 28x28 pixels, nine tissues of the colon.
+"""PathMNIST (MedMNIST v2; Kather et al., 2019): 89,996 + 7,180 colour images of 28x28 pixels, nine kinds of tissue.
 
-The 10,004 validation images are left aside.
+The tissue is of the human colon. The 10,004 validation images are left out.
 """
 
 from pathlib import Path
@@ -17,7 +17,8 @@ def _read(folder: Path) -> dict[str, Split]:
     for split, (images, labels) in read_medmnist(path, (28, 28, 3), 1).items():
         if labels.min(initial=0) < 0 or labels.max(initial=0) > 8:
             raise UserError(
-                f"{path}: labels must lie in 0..8, not {labels.min()}..{labels.max()}; delete its folder and fetch again"
+                f"{path}: labels must lie in 0..8, not {labels.min()}..{labels.max()};"
+                " delete its folder and fetch again"
             )
         splits[split] = images, labels[:, 0]
     return splits

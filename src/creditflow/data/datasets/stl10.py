@@ -1,6 +1,6 @@
 """STL-10 (Coates, Lee and Ng, 2011): 5,000 + 8,000 colour images of 96x96 pixels, ten classes.
 
-The 100,000 images without labels, 90% of the archive, are left aside.
+The 100,000 images without labels, 90% of the archive, are left out.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ def _split(contents: dict[str, bytes], split: str, archive: Path) -> Split:
     pixels, labels = (np.frombuffer(contents.pop(f"{_INSIDE}/{split}_{part}.bin"), dtype=np.uint8) for part in "Xy")
     if pixels.size != labels.size * np.prod(_SHAPE) or labels.min(initial=1) < 1 or labels.max(initial=1) > _N_CLASSES:
         raise UserError(f"{archive}: its {split} images or labels are not STL-10's; delete its folder and fetch again")
-    # The archive has the columns of an image one after the other; its labels begin with 1.
+    # The archive has the pixels of an image column by column, and its labels begin with 1.
     return pixels.reshape(-1, *_SHAPE).transpose(0, 1, 3, 2), labels.astype(np.int64) - 1
 
 

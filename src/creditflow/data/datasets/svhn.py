@@ -1,6 +1,6 @@
 """SVHN, cropped digits (Netzer et al., 2011): 73,257 + 26,032 colour images of 32x32 pixels, the ten digits.
 
-The 531,131 easier images called "extra" are left aside.
+The 531,131 easier images that are called "extra" are left out.
 """
 
 from pathlib import Path
@@ -22,14 +22,15 @@ def _split(path: Path) -> Split:
     right_kinds = images.dtype == np.uint8 and labels.dtype.kind in "iu"
     if not right_kinds or images.shape[:-1] != (32, 32, 3) or labels.shape != (images.shape[-1], 1):
         raise UserError(
-            f"{path}: X of shape {images.shape} and y of shape {labels.shape} are not SVHN's; delete its folder and fetch again"
+            f"{path}: X of shape {images.shape} and y of shape {labels.shape} are not SVHN's;"
+            " delete its folder and fetch again"
         )
     labels = labels[:, 0].astype(np.int64)
     if labels.min(initial=1) < 1 or labels.max(initial=1) > 10:
         raise UserError(
             f"{path}: labels must lie in 1..10, not {labels.min()}..{labels.max()}; delete its folder and fetch again"
         )
-    return images.transpose(3, 2, 0, 1), labels % 10  # 10 stands for the digit 0
+    return images.transpose(3, 2, 0, 1), labels % 10  # the label of the digit 0 is 10
 
 
 DATASET = Dataset(

@@ -1,4 +1,4 @@
-"""CIFAR's Python archives: pickles in a tar, read without letting them do what pickles can do."""
+"""CIFAR's Python archives: pickles in a tar archive, read so that they cannot run code, as pickles otherwise can."""
 
 import io
 import pickle
@@ -17,7 +17,12 @@ _SHAPE = (3, 32, 32)
 
 
 def read_splits(archive: Path, splits: Mapping[str, Sequence[str]], label_key: bytes) -> dict[str, Split]:
-    """Reads splits that consist of batches, which are members of the archive; `label_key` is where a batch has its labels.
+    """Reads splits that consist of batches.
+
+    Args:
+        archive: a .tar.gz file.
+        splits: for each split the members of the archive that are its batches.
+        label_key: the key under which a batch has its labels.
 
     Raises UserError if a member is missing, damaged, or something else than a batch.
     """
@@ -40,8 +45,8 @@ def _join(archive: Path, names: Sequence[str], contents: dict[str, bytes], label
 
 
 def _batch(content: bytes, label_key: bytes, origin: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    found = _unpickle(content, origin)
-    data, labels = found.get(b"data"), found.get(label_key)
+    batch = _unpickle(content, origin)
+    data, labels = batch.get(b"data"), batch.get(label_key)
     if not isinstance(data, _Array) or not isinstance(labels, list) or not all(type(label) is int for label in labels):
         raise _not_a_batch(origin, f"it has no array 'data' or no list of numbers {label_key.decode()!r}")
     images = data.values
@@ -56,16 +61,16 @@ def _not_a_batch(origin: str, why: str) -> UserError:
 
 def _unpickle(content: bytes, origin: str) -> dict[Any, Any]:
     try:
-        found = _Unpickler(io.BytesIO(content), encoding="bytes").load()
-    except Exception as error:  # whatever a damaged pickle leads to
+        value = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+    except Exception as error:  # a damaged pickle can lead to any error
         raise _not_a_batch(origin, one_line(error)) from error
-    if not isinstance(found, dict):
-        raise _not_a_batch(origin, f"it is a {type(found).__name__}")
-    return found
+    if not isinstance(value, dict):
+        raise _not_a_batch(origin, f"it is a {type(value).__name__}")
+    return value
 
 
 class _Array:
-    """What a pickle says of a NumPy array of bytes; NumPy itself is kept out of it."""
+    """A NumPy array of bytes, as a pickle describes it. The pickle gets no access to NumPy itself."""
 
     values: NDArray[np.uint8] = np.empty(0, np.uint8)
 
@@ -75,7 +80,7 @@ class _Array:
 
 
 class _Type:
-    """What a pickle says of an array's element type: nothing but unsigned bytes."""
+    """The type of an array's elements, as a pickle describes it. Only unsigned bytes are admitted."""
 
     def __init__(self, name: str | bytes, *_: object) -> None:
         if name not in ("u1", b"u1"):
@@ -95,8 +100,8 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-class _Unpickler(pickle._Unpickler):  # the one in C takes any amount of memory that a few damaged bytes ask for
-    """Admits lists, dicts, numbers, text and arrays of bytes; anything else that a pickle names is refused."""
+class _Unpickler(pickle._Unpickler):  # the unpickler in C takes any amount of memory that a few damaged bytes ask for
+    """Admits lists, dicts, numbers, text and arrays of bytes, and refuses anything else that a pickle names."""
 
     _admitted: ClassVar[dict[tuple[str, str], Any]] = {
         ("numpy.core.multiarray", "_reconstruct"): _array,

@@ -1,4 +1,4 @@
-"""Lists of images as the literature on hashing passes them on: each line a path and zeros and ones, one per label."""
+"""Lists of images as in the literature on hashing: each line has a path, and a zero or one for each label."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -10,52 +10,56 @@ from creditflow.core.errors import UserError, one_line
 
 
 def read_list(path: Path, n_labels: int) -> tuple[list[str], NDArray[np.uint8]]:
-    """Reads a list "path l1 ... lK": the paths as they are written, and labels (N, K).
+    """Reads a list of lines "path l1 ... lK". Returns the paths as they are written, and the labels (N, K).
 
-    Raises UserError with the number of the line that is something else.
+    Raises UserError, with the number of the line, if a line is something else.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({one_line(error)}); get it again") from error
-    names, labels = [], []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        name, *row = line.rsplit(maxsplit=n_labels)
-        if len(row) != n_labels or not set(row) <= {"0", "1"}:
-            raise UserError(
-                f"{path}, line {number}: not a path and {n_labels} labels that are 0 or 1; is this the list of another dataset?"
-            )
-        if ".." in PurePosixPath(name).parts:
-            raise UserError(
-                f"{path}, line {number}: the path points out of the dataset's folder; write it without '..'"
-            )
-        names.append(name.strip())
-        labels.append([word == "1" for word in row])
-    if not names:
+    rows = [_row(line, n_labels, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    if not rows:
         raise UserError(f"{path} is empty; get it again")
-    return names, np.array(labels, dtype=np.uint8)
+    names, labels = zip(*rows, strict=True)
+    return list(names), np.array(labels, dtype=np.uint8)
+
+
+def _row(line: str, n_labels: int, where: str) -> tuple[str, list[bool]]:
+    name, *labels = line.rsplit(maxsplit=n_labels)
+    if len(labels) != n_labels or not set(labels) <= {"0", "1"}:
+        raise UserError(
+            f"{where}: not a path and {n_labels} labels that are 0 or 1; is this the list of another dataset?"
+        )
+    if ".." in PurePosixPath(name).parts:
+        raise UserError(f"{where}: the path points out of the dataset's folder; write it without '..'")
+    return name.strip(), [label == "1" for label in labels]
 
 
 def lists_in(folder: Path) -> list[str]:
-    """Returns the splits that a folder has lists of: train and test, and, for retrieval, database where it is there."""
+    """Returns the splits that a folder lists: train and test, and, for retrieval, database if its list is there."""
     return ["train", "test", *(["database"] if (folder / "database.txt").is_file() else [])]
 
 
 def check_disjoint(listed: Mapping[str, Sequence[str]], folder: Path) -> None:
-    """Raises UserError if a test image is also in another list of a folder: training images may be in the database, queries not."""
-    for other in listed.keys() - {"test"}:
-        if both := sorted(set(listed["test"]) & set(listed[other])):
+    """Raises UserError if a test image is also in another list of a folder.
+
+    Training images may be in the database; test images are the queries, and may not.
+    """
+    for split in listed.keys() - {"test"}:
+        if common := sorted(set(listed["test"]) & set(listed[split])):
             raise UserError(
-                f"{folder}: {len(both)} images are in {other}.txt and in test.txt, for example {both[0]}; get the right lists"
+                f"{folder}: {len(common)} images are in {split}.txt and in test.txt, for example {common[0]};"
+                " get the right lists"
             )
 
 
 def locate(folder: Path, listed: str, others: Sequence[str] = ()) -> str:
-    """Returns the path below `folder` of an image: as listed, without leading folders (of the list's author), or one of `others`.
+    """Returns the path of an image below `folder`.
 
-    As listed, if it is nowhere: that it is missing is found out when it is read.
+    It is the first path at which there is a file: the path as listed, the same without its first folders (which may be
+        those
+    of the list's author), or one of `others`. If there is no file, it is the path as listed; reading it will then fail.
     """
     spellings = [*_endings(listed), *others]
     return next((name for name in spellings if (folder / name).is_file()), spellings[0])

@@ -15,9 +15,10 @@ ADDRESS = "https://zenodo.org/records/10519652/files"
 def read_medmnist(
     path: Path, image_shape: tuple[int, ...], n_columns: int
 ) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-    """Returns images uint8 (N, C, H, W) and labels int64 (N, columns) of the training and the test split; the validation split is left.
+    """Returns images uint8 (N, C, H, W) and labels int64 (N, columns) of the training and the test split.
 
-    `image_shape` is that of one stored image, (28, 28) or (28, 28, 3). Raises UserError if the file is damaged or holds something else.
+    `image_shape` is the shape of one stored image, (28, 28) or (28, 28, 3). The validation split is left out.
+    Raises UserError if the file is damaged or holds something else.
     """
     try:
         with np.load(path, allow_pickle=False) as content:
@@ -26,7 +27,6 @@ def read_medmnist(
         raise UserError(
             f"{path} is truncated or corrupt, or lacks a split ({one_line(error)}); delete it and get it again"
         ) from error
-    found = {}
     for split, (images, labels) in splits.items():
         right = images.dtype == np.uint8 and images.shape[1:] == image_shape and labels.dtype.kind in "iu"
         if not right or labels.shape != (len(images), n_columns):
@@ -34,6 +34,8 @@ def read_medmnist(
                 f"{path}: {split} images of shape {images.shape} and labels of shape {labels.shape} are not MedMNIST's;"
                 " delete its folder and fetch again"
             )
-        stacked = images[:, np.newaxis] if len(image_shape) == 2 else images.transpose(0, 3, 1, 2)
-        found[split] = np.ascontiguousarray(stacked), labels.astype(np.int64)
-    return found
+    return {split: (_channels_first(images), labels.astype(np.int64)) for split, (images, labels) in splits.items()}
+
+
+def _channels_first(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(images[:, np.newaxis] if images.ndim == 3 else images.transpose(0, 3, 1, 2))

@@ -1,7 +1,7 @@
 """brSF: batchwise random-magnitude sign-concordant feedback (Liao et al., 2016): frSF with M redrawn as W changes.
 
-M is redrawn after each parameter update, as the sign-symmetry paper defines it; not at each forward pass, which
-would give an evaluation or an attack other magnitudes every time it looks.
+M is drawn again after each parameter update, as the sign-symmetry paper defines it. It is not drawn again in each
+forward pass: an evaluation or an attack would then meet other magnitudes in each pass.
 """
 
 import torch
@@ -20,10 +20,21 @@ def draw(weight: Tensor, generator: torch.Generator | None) -> State:
 
 
 def redraw(weight: Tensor, state: State) -> State:
-    """Draws M number `updates` into the place of the one before."""
+    """Draws the M that belongs to the next number of updates, into the memory of the M before."""
     updates = state["updates"] + 1
     fill_uniform(state["magnitude"], xavier_bound(weight), int(state["seed"]), int(updates))
     return state | {"updates": updates}
 
 
-RULE = Rule(feedback_weight=sign_concordant, initial_state=draw, after_update=redraw, redraws=True, elementwise=True)
+RULE = Rule(
+    feedback_weight=sign_concordant,
+    initial_state=draw,
+    after_update=redraw,
+    redraws=True,
+    elementwise=True,
+    title="brSF",
+    order=40,
+    color="#009E73",
+    marker="D",
+    transported_bits=1,
+)

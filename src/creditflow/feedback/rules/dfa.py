@@ -1,14 +1,16 @@
-"""DFA: direct feedback alignment (Nokland, 2016): each layer's input is told the output's error through a fixed random B.
+"""DFA: direct feedback alignment (Nokland, 2016): the error at the output reaches each layer through a fixed random B.
 
-With e = dL/dlogits of shape (N, K), as the running backward pass gives it at the output of the view:
+Let e = dL/dlogits, of shape (N, K), be the error that the running backward pass gives at the output of the view.
 
-- Linear, B of shape (K, inputs): the input's gradient is e B. An input of more than two dimensions, such as
+- Linear: B has the shape (K, inputs), and the gradient of the input is e B. An input of more than two dimensions, such
+as
   (N, positions, inputs), gets e B at each position.
-- Conv2d, B of shape (K, input channels, height, width): e stands at each place of the layer's output map and goes down
-  through the transposed convolution with B, as in BioTorch. Groups do not divide it: all K errors reach each channel.
+- Conv2d: B has the shape (K, input channels, height, width). A map that holds e at each position of the output goes
+down
+  through the transposed convolution with B, as in BioTorch. Groups do not divide B: all K errors reach each channel.
 
-So delta_{l-1} = (e B_l) * f'(a_{l-1}), where other layers in between (activations, pooling, normalisation) keep their exact
-backward, and dW_l = delta_l^T h_{l-1} keeps its form. B is xavier-uniform with the fans of its own shape.
+So delta_{l-1} = (e B_l) * f'(a_{l-1}). The layers in between (activations, pooling, normalisation) keep their exact
+backward, and dW_l = delta_l^T h_{l-1} keeps its form. B is xavier-uniform, with the fans of the shape of B.
 """
 
 import torch
@@ -18,8 +20,17 @@ from creditflow.feedback.rule import Rule, State, xavier_uniform
 
 
 def draw(weight: Tensor, generator: torch.Generator | None) -> State:
-    """Draws B once; `weight` has its shape."""
+    """Draws B once; `weight` has the shape of B."""
     return {"feedback_weight": xavier_uniform(weight, generator)}
 
 
-RULE = Rule(feedback_weight=lambda weight, state: state["feedback_weight"], initial_state=draw, direct=True)
+RULE = Rule(
+    feedback_weight=lambda weight, state: state["feedback_weight"],
+    initial_state=draw,
+    direct=True,
+    title="DFA",
+    order=60,
+    color="#E69F00",
+    marker="P",
+    transported_bits=0,
+)

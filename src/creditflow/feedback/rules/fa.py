@@ -1,4 +1,4 @@
-"""FA: feedback alignment (Lillicrap et al., 2016), a fixed random V that knows nothing of W."""
+"""FA: feedback alignment (Lillicrap et al., 2016), a fixed random V that does not depend on W."""
 
 import torch
 from torch import Tensor
@@ -7,8 +7,16 @@ from creditflow.feedback.rule import Rule, State, xavier_uniform
 
 
 def draw(weight: Tensor, generator: torch.Generator | None) -> State:
-    """Draws V once, xavier-uniform, signs included."""
+    """Draws V once, xavier-uniform, with random signs."""
     return {"feedback_weight": xavier_uniform(weight, generator)}
 
 
-RULE = Rule(feedback_weight=lambda weight, state: state["feedback_weight"], initial_state=draw)
+RULE = Rule(
+    feedback_weight=lambda weight, state: state["feedback_weight"],
+    initial_state=draw,
+    title="FA",
+    order=50,
+    color="#CC79A7",
+    marker="v",
+    transported_bits=0,
+)

@@ -2,4 +2,13 @@
 
 from creditflow.feedback.rule import Rule, random_magnitude, sign_concordant
 
-RULE = Rule(feedback_weight=sign_concordant, initial_state=random_magnitude, elementwise=True)
+RULE = Rule(
+    feedback_weight=sign_concordant,
+    initial_state=random_magnitude,
+    elementwise=True,
+    title="frSF",
+    order=30,
+    color="#D55E00",
+    marker="^",
+    transported_bits=1,
+)

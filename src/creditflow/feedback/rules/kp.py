@@ -1,8 +1,8 @@
-"""KP (Kolen and Pollack, 1994): V takes every step that W takes, and what differs between them decays.
+"""KP (Kolen and Pollack, 1994): V takes every step that W takes, and the difference between them decays.
 
-Their rule is dW = -r g - lambda W, dV = -r g - lambda V with the same g, so that V - W shrinks by 1 - lambda with each step. Seen from
-outside, whatever the optimiser does to W, V does the same, and D = V - W decays: D is all there is to remember. (W's own decay is
-the optimiser's business.)
+Their rule is dW = -r g - lambda W and dV = -r g - lambda V with the same g, so that each step multiplies V - W by 1 -
+lambda. In other words, V does whatever the optimiser does to W, and D = V - W decays. So the rule remembers D only. The
+decay of W is up to the optimiser.
 """
 
 import torch
@@ -10,17 +10,17 @@ from torch import Tensor
 
 from creditflow.feedback.rule import Rule, State, xavier_uniform
 
-#: lambda: after 1,000 updates a third of the difference is left. Without any decay V would never come nearer to W.
+#: lambda. After 1,000 updates a third of the difference is left. Without a decay V would never come closer to W.
 DECAY = 1e-3
 
 
 def draw(weight: Tensor, generator: torch.Generator | None) -> State:
-    """Draws V once as FA does, and keeps its difference to W."""
+    """Draws V once, as FA does, and returns its difference from W."""
     return {"difference": xavier_uniform(weight, generator) - weight}
 
 
 def shrink(weight: Tensor, state: State) -> State:
-    """Takes the decay of one step."""
+    """Applies the decay of one step."""
     return {"difference": state["difference"].mul_(1 - DECAY)}
 
 
@@ -29,4 +29,14 @@ def feedback_weight(weight: Tensor, state: State, out: Tensor | None = None) -> 
     return torch.add(weight, state["difference"], out=out)
 
 
-RULE = Rule(feedback_weight=feedback_weight, initial_state=draw, after_update=shrink, elementwise=True)
+RULE = Rule(
+    feedback_weight=feedback_weight,
+    initial_state=draw,
+    after_update=shrink,
+    elementwise=True,
+    title="KP",
+    order=80,
+    color="#009E73",
+    marker=">",
+    transported_bits=0,
+)

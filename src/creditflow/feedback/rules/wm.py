@@ -1,9 +1,10 @@
-"""WM: weight mirroring (Akrout et al., 2019). V learns W from noise that is sent through the layer after each update of W.
+"""WM: weight mirroring (Akrout et al., 2019): after each update of W, V learns W from noise sent through the layer.
 
-A mirror step draws noise x of zero mean and unit variance for the layer's inputs, lets the layer answer y = W x, and moves V towards y x^T,
-whose expectation is W: V <- (1 - rho) V + rho y x^T, a mean over a few x. The authors answer with the activation that follows the
-layer, y = f(W x + b), which a rule for single layers does not know; a linear answer has the same expectation but for a factor.
-A convolution's kernel is mirrored as a matrix, one patch of noise at a time.
+A mirror step draws noise x of zero mean and unit variance as the input of the layer and lets the layer answer y = W x.
+The expectation of y x^T is W, and V moves towards it: V <- (1 - rho) V + rho y x^T, with a mean over a few x. The
+authors answer with the activation that follows the layer, y = f(W x + b). A rule for single layers does not know this
+activation; the linear answer has the same expectation but for a factor. The kernel of a convolution is mirrored as a
+matrix, which answers one patch of noise at a time.
 """
 
 import math
@@ -14,12 +15,12 @@ from torch import Tensor
 from creditflow.feedback.draws import fill_uniform
 from creditflow.feedback.rule import Rule, State, xavier_uniform
 
-#: rho, and the noise samples of one mirror step: V remembers about SAMPLES / RATE of them.
+#: rho, and the number of noise samples in a mirror step. V remembers about SAMPLES / RATE samples.
 RATE, SAMPLES = 0.02, 32
 
 
 def draw(weight: Tensor, generator: torch.Generator | None) -> State:
-    """Draws the first V as FA does, and the seed that all noise follows from."""
+    """Draws the first V, as FA does, and the seed from which all noise follows."""
     first = xavier_uniform(weight, generator)
     assert generator is not None
     seed = torch.randint(2**62, (), generator=generator, device=generator.device)
@@ -27,7 +28,7 @@ def draw(weight: Tensor, generator: torch.Generator | None) -> State:
 
 
 def mirror(weight: Tensor, state: State) -> State:
-    """Takes mirror step number `updates`."""
+    """Takes the mirror step that belongs to the next number of updates."""
     updates = state["updates"] + 1
     matrix = weight.flatten(1)
     noise = torch.empty(SAMPLES, matrix.shape[1], device=weight.device)
@@ -42,4 +43,13 @@ def mirror(weight: Tensor, state: State) -> State:
     }
 
 
-RULE = Rule(feedback_weight=lambda weight, state: state["feedback_weight"], initial_state=draw, after_update=mirror)
+RULE = Rule(
+    feedback_weight=lambda weight, state: state["feedback_weight"],
+    initial_state=draw,
+    after_update=mirror,
+    title="WM",
+    order=70,
+    color="#0072B2",
+    marker="<",
+    transported_bits=0,
+)

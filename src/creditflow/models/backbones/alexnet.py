@@ -1,4 +1,4 @@
-"""AlexNet (Krizhevsky, 2014), torchvision's definition; features are what its last layer takes."""
+"""AlexNet (Krizhevsky, 2014), as torchvision defines it. The features are the inputs of its last layer."""
 
 from creditflow.models.torchvision_models import TorchvisionModel
 

@@ -6,14 +6,15 @@ from creditflow.core.errors import UserError
 
 
 def build(image_shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
-    """Returns the layers up to the 84 features; 28x28 images are padded to the original 32x32 by the first layer.
+    """Returns the layers up to the 84 features. The first layer pads images of 28x28 pixels to the original 32x32.
 
     Raises UserError for other image sizes.
     """
     channels, height, width = image_shape
     if (height, width) not in ((28, 28), (32, 32)):
         raise UserError(f"backbone lenet5 takes 28x28 or 32x32 images, not {height}x{width}; use small_cnn")
-    # ReLU is monotonic: after pooling it gives the same numbers and gradients as before, for a quarter of the work.
+    # ReLU is monotonic. So it gives the same numbers and gradients after pooling as before it, for a quarter of the
+    # work.
     features = nn.Sequential(
         nn.Conv2d(channels, 6, 5, padding=(32 - height) // 2),
         nn.MaxPool2d(2),

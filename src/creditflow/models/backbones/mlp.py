@@ -1,5 +1,7 @@
-"""A multilayer perceptron: flattened pixels and hidden layers, after convolutional ones if there are any. What a population of networks is
-saved as."""
+"""A multilayer perceptron: convolutional layers if any, then flattened pixels or maps, and hidden layers.
+
+The networks of a population are saved as models with this backbone.
+"""
 
 from collections.abc import Sequence
 
@@ -16,10 +18,17 @@ def build(
     activation: str = "relu",
     convolutions: Sequence[int] = (),
 ) -> tuple[nn.Module, int]:
-    """Returns the layers up to the last hidden one, and its width.
+    """Returns the layers up to the last hidden one, and the width of the last hidden layer.
 
-    `convolutions` are output channels: 5x5 pixels, the activation, the greatest of 3x3 by steps of 2. Raises UserError for an unknown
-    activation.
+    Args:
+        image_shape: (channels, height, width).
+        hidden: widths of the hidden layers.
+        activation: "relu", "tanh" or "linear", after each layer.
+        convolutions: output channels of the convolutional layers. Each is a convolution of 5x5 pixels, the activation,
+            and max pooling of 3x3 pixels in steps of 2.
+
+    Raises:
+        UserError: the activation is unknown.
     """
     if activation not in _ACTIVATIONS:
         raise UserError(f"unknown activation {activation!r}; choose from: {', '.join(sorted(_ACTIVATIONS))}")

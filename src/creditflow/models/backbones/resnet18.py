@@ -1,4 +1,4 @@
-"""ResNet-18 (He et al., 2016), torchvision's definition; features are what its last layer takes."""
+"""ResNet-18 (He et al., 2016), as torchvision defines it. The features are the inputs of its last layer."""
 
 from creditflow.models.torchvision_models import TorchvisionModel
 

@@ -1,4 +1,7 @@
-"""VGG-16 (Simonyan and Zisserman, 2015), without batch normalisation, torchvision's definition; features are what its last layer takes."""
+"""VGG-16 (Simonyan and Zisserman, 2015) without batch normalisation, as torchvision defines it.
+
+The features are the inputs of its last layer.
+"""
 
 from creditflow.models.torchvision_models import TorchvisionModel
 

@@ -1,4 +1,7 @@
-"""Backpropagation: d_l = (W_{l+1}^T d_{l+1}) * f'(z_l), written out; autograd's where there are convolutions."""
+"""Backpropagation: d_l = (W_{l+1}^T d_{l+1}) * f'(z_l), written out.
+
+Where there are convolutions, autograd computes it.
+"""
 
 from torch import Tensor
 from torch.func import grad
@@ -22,8 +25,8 @@ def step(
 
 
 def _differentiated(network: Network, loss: Loss, parameters: Parameters, batch: Batch) -> Update:
-    def mean_loss(of: Parameters) -> tuple[Tensor, Tensor]:
-        logits = forward(network, of, batch.images).logits
+    def mean_loss(current: Parameters) -> tuple[Tensor, Tensor]:
+        logits = forward(network, current, batch.images).logits
         return loss.value(logits, batch.targets).mean(), logits
 
     directions, logits = grad(mean_loss, has_aux=True)(parameters)
@@ -31,5 +34,13 @@ def _differentiated(network: Network, loss: Loss, parameters: Parameters, batch:
 
 
 RULE = UpdateRule(
-    name="BP", settings=NoSettings, step=step, dropout=True, convolutional=True, connected=("uu",), plastic=("uu",)
+    title="BP",
+    order=10,
+    color="#000000",
+    marker="o",
+    step=step,
+    convolutional=True,
+    dropout=True,
+    connected=("uu",),
+    plastic=("uu",),
 )

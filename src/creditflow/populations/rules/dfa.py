@@ -1,4 +1,4 @@
-"""Direct feedback alignment (Nokland, 2016): the output error reaches each hidden layer through a fixed random matrix."""
+"""Direct feedback alignment (Nokland, 2016): the output error reaches hidden layers through fixed random matrices."""
 
 import math
 
@@ -12,7 +12,7 @@ from creditflow.populations.rules._backward import update
 
 
 def init(network: Network, settings: NoSettings, generator: torch.Generator) -> Parameters:
-    """Draws for each hidden layer a matrix (C, n_l), U(+-sqrt(6 / n_l))."""
+    """Draws a matrix (C, n_l) for each hidden layer, U(+-sqrt(6 / n_l))."""
     widths = network.widths
     return {
         f"feedback{layer}": uniform((widths[-1], widths[layer]), math.sqrt(6 / widths[layer]), generator)
@@ -28,5 +28,13 @@ def step(
 
 
 RULE = UpdateRule(
-    name="DFA", settings=NoSettings, init=init, step=step, dropout=True, connected=("uu", "dd"), plastic=("uu",)
+    title="DFA",
+    order=60,
+    color="#E69F00",
+    marker="P",
+    init=init,
+    step=step,
+    dropout=True,
+    connected=("uu", "dd"),
+    plastic=("uu",),
 )

@@ -1,23 +1,16 @@
-"""DFA as the target-propagation paper has it: DDTP-linear's targets through matrices that stay as they were drawn, one loss gradient away.
+"""DFA as the target-propagation paper has it: DDTP-linear's targets with feedback matrices that do not learn.
 
-Beside the rule `dfa` it has Xavier normal feedback, no bias in the last hidden layer, and the scale 2 / B of local losses, for which the
-published hyper-parameters of Adam were found.
+The output's target lies one loss gradient away from the output. Unlike the rule `dfa`, feedback is Xavier normal, the
+last hidden layer has no bias, and directions have the scale 2 / B of local losses. The published hyper-parameters of
+Adam were found with that scale.
 """
-
-from dataclasses import dataclass
 
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters, forward
 from creditflow.populations.rule import Batch, Update, UpdateRule
 from creditflow.populations.rules._targets import Clean, update, without_last_hidden_bias
 from creditflow.populations.rules.ddtp_linear import init, targets
-
-
-@dataclass(frozen=True)
-class Settings:
-    """last_hidden_bias: whether the last hidden layer's forward bias learns."""
-
-    last_hidden_bias: bool = False
+from creditflow.populations.rules.settings.dfa_targets import Settings
 
 
 def step(
@@ -29,5 +22,13 @@ def step(
 
 
 RULE = UpdateRule(
-    name="DFA", settings=Settings, init=init, step=step, convolutional=True, connected=("uu", "dd"), plastic=("uu",)
+    title="DFA",
+    order=110,
+    color="#E69F00",
+    marker="P",
+    init=init,
+    step=step,
+    convolutional=True,
+    connected=("uu", "dd"),
+    plastic=("uu",),
 )

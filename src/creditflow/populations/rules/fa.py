@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from creditflow.core.settings import NoSettings
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters
 from creditflow.populations.rule import Batch, Update, UpdateRule
@@ -19,8 +18,10 @@ def step(
 
 
 RULE = UpdateRule(
-    name="FA",
-    settings=NoSettings,
+    title="FA",
+    order=50,
+    color="#CC79A7",
+    marker="v",
     init=init_like_weights,
     step=step,
     dropout=True,

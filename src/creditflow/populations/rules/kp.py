@@ -1,7 +1,8 @@
 """Kolen and Pollack (1994): the feedback matrix takes the same steps as the forward one.
 
-dW_l = -r d_l h_{l-1}^T and dB_l likewise; with the same decay lambda of both, W_l - B_l shrinks as (1 - lambda)^t whatever the data
-(`shrinkage` of the optimiser; without any, the difference stays what it was, and only weights that grow around it align).
+The steps are dW_l = -r d_l h_{l-1}^T, and the same for B_l. If both decay with the same lambda (`shrinkage` of the
+optimiser), their difference W_l - B_l shrinks as (1 - lambda)^t, whatever the data are. Without decay the difference
+stays as it was; then the two align only where weights grow large beside it.
 """
 
 from creditflow.core.settings import NoSettings
@@ -15,18 +16,20 @@ from creditflow.populations.rules._backward import init_like_weights
 def step(
     network: Network, loss: Loss, settings: NoSettings, parameters: Parameters, feedback: Parameters, batch: Batch
 ) -> Update:
-    """Returns feedback alignment's update, and the same for the feedback matrices."""
-    found = fa.step(network, loss, settings, parameters, feedback, batch)
-    same = {name: found.directions[name.replace("feedback", "weight")] for name in feedback}
-    return Update(found.directions | same, found.logits)
+    """Returns feedback alignment's update, with the same directions for the feedback matrices."""
+    aligned = fa.step(network, loss, settings, parameters, feedback, batch)
+    same = {name: aligned.directions[name.replace("feedback", "weight")] for name in feedback}
+    return Update(aligned.directions | same, aligned.logits)
 
 
 RULE = UpdateRule(
-    name="KP",
-    settings=NoSettings,
+    title="KP",
+    order=80,
+    color="#009E73",
+    marker=">",
     init=init_like_weights,
     step=step,
     dropout=True,
-    plastic=("uu", "dd"),
     connected=("uu", "dd"),
+    plastic=("uu", "dd"),
 )

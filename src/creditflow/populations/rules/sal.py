@@ -1,75 +1,36 @@
-"""SAL, self-assembling learning (Liao, Ziyin, Gan et al., 2024): four plastic pathways between an ascending and a descending stream.
+"""SAL, self-assembling learning (Liao, Ziyin, Gan et al., 2024): four plastic pathways between an ascending and a
+descending stream.
 
-Hidden layers are k = 1 .. n - 1, the output is n. With u_k the descending activity of layer k (e_k units), the pathways are W_k (up),
-Wb_k (e_k, e_{k+1}, down), V_k (e_k, d_k, up to down) and Vb_k (d_k, e_k, down to up); Vb_n is the identity. Then
+Hidden layers are k = 1 .. n - 1, the output is n. With u_k the descending activity of layer k (e_k units), the pathways
+are W_k (up), Wb_k (e_k, e_{k+1}, down), V_k (e_k, d_k, up to down) and Vb_k (d_k, e_k, down to up); Vb_n is the
+identity. Then
 
     u_n = -dF/dz_n,  u_k = D_k Wb_k u_{k+1},                                     (2)
     dW_k = Vb_k u_k h_{k-1}^T,  dV_k = u_k h_k^T,  dWb_k = V_k h_k u_{k+1}^T,  dVb_k = h_k u_k^T,   (5) to (8)
 
-means over the batch, each with its own rate, less a decay: `shrinkage` of the optimiser (outside the rate, as in the equations) or
-`weight_decay` (inside it, as in the paper's pseudo-code). docs/methods.md lists where the paper contradicts itself.
+where each is a mean over the batch with its own learning rate, minus a decay. The decay is either `shrinkage` of the
+optimiser (outside the rate, as in the equations) or `weight_decay` (inside it, as in the paper's pseudo-code).
+docs/methods.md lists where the paper contradicts itself.
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from creditflow.core.errors import UserError
-from creditflow.core.plugins import suggestion
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters, forward
 from creditflow.populations.rule import Batch, Update, UpdateRule
+from creditflow.populations.rules.settings.sal import Settings
 from creditflow.populations.spectra import effective_rank_of, singular_values
-
-PATHWAYS = ("w", "v", "w_bar", "v_bar")
-_DOWNSTREAM = ("identity", "relu_jacobian", "relu", "tanh")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """SAL's own choices.
-
-    Attributes:
-        downstream: units e_k of the descending stream at each hidden layer; as many as ascending ones if absent.
-        downstream_activation: D_k: "identity", the paper's default; "relu_jacobian", which opens where V_k h_k > 0; "relu" and "tanh" of
-            Wb_k u_{k+1}.
-        rate_v, rate_w_bar, rate_v_bar: rates of these pathways in units of W's, the learning rate.
-        plastic: pathways that learn; W always does.
-        v_bar_learns_from: "post", h_k as in equation 8, or "pre", z_k as in the paper's pseudo-code and its equation 11.
-        scale: standard deviation of the initial V, Wb and Vb in units of 1 / sqrt(n_in).
-    """
-
-    downstream: list[int] | tuple[int, ...] | None = None
-    downstream_activation: str = "identity"
-    rate_v: float = 1.0
-    rate_w_bar: float = 1.0
-    rate_v_bar: float = 1.0
-    plastic: list[str] | tuple[str, ...] = PATHWAYS
-    v_bar_learns_from: str = "post"
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.downstream is not None and any(not isinstance(width, int) or width < 1 for width in self.downstream):
-            raise ValueError("downstream must be widths of at least 1, one for each hidden layer")
-        if self.downstream_activation not in _DOWNSTREAM:
-            raise ValueError(
-                f"downstream_activation must be one of {', '.join(_DOWNSTREAM)}, not {self.downstream_activation!r}"
-            )
-        if not all(0 <= rate < math.inf for rate in (self.rate_v, self.rate_w_bar, self.rate_v_bar, self.scale)):
-            raise ValueError("rates and scale must be at least 0 and finite")
-        for name in self.plastic:
-            if name not in PATHWAYS:
-                raise ValueError(f"plastic: unknown pathway {name!r}{suggestion(str(name), list(PATHWAYS))}")
-        if "w" not in self.plastic:
-            raise ValueError("plastic: w must be among them, or nothing is learned")
-        if self.v_bar_learns_from not in ("post", "pre"):
-            raise ValueError(f"v_bar_learns_from must be 'post' or 'pre', not {self.v_bar_learns_from!r}")
 
 
 def widths(network: Network, settings: Settings) -> list[int]:
-    """Returns e_1 .. e_n. Raises UserError if there are not as many as hidden layers."""
+    """Returns the widths e_1 .. e_n of the descending stream.
+
+    Raises UserError unless there is one for each hidden layer.
+    """
     hidden = list(network.widths[1:-1])
     chosen = hidden if settings.downstream is None else list(settings.downstream)
     if len(chosen) != len(hidden):
@@ -78,12 +39,12 @@ def widths(network: Network, settings: Settings) -> list[int]:
 
 
 def warnings(network: Network, settings: Settings) -> list[str]:
-    """Returns what the theory says against these widths."""
+    """Returns objections of the theory to these widths."""
     pairs = zip(network.widths[1:-1], widths(network, settings), strict=False)
     narrow = [(layer, up, down) for layer, (up, down) in enumerate(pairs, 1) if down < up]
     return [
-        f"hidden layer {layer}: {down} descending units for {up} ascending ones, so that H = Vb Vb^T has rank {down} at most;"
-        " Theorem 1 needs e >= d (an overparametrised downstream pathway)"
+        f"hidden layer {layer}: {down} descending units for {up} ascending ones,"
+        f" so that H = Vb Vb^T has rank {down} at most; Theorem 1 needs e >= d (an overparametrised downstream pathway)"
         for layer, up, down in narrow
     ]
 
@@ -107,9 +68,9 @@ def step(
     network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch
 ) -> Update:
     """Returns the update of all plastic pathways, as directions to descend."""
-    found = forward(network, parameters, batch.images, batch.masks)
-    n, hidden = network.n_layers, found.inputs
-    down = {n: -loss.slope(found.logits, batch.targets) / len(batch.images)}
+    activity = forward(network, parameters, batch.images, batch.masks)
+    n, hidden = network.n_layers, activity.inputs
+    down = {n: -loss.slope(activity.logits, batch.targets) / len(batch.images)}
     seen = {k: hidden[k] @ feedback[f"v{k}"].T for k in range(1, n)}  # V_k h_k
     for k in range(n - 1, 0, -1):
         down[k] = _activity(settings.downstream_activation, down[k + 1] @ feedback[f"w_bar{k}"].T, seen[k])
@@ -119,14 +80,14 @@ def step(
         directions[f"weight{k}"] = -(taught.T @ hidden[k - 1])
         directions[f"bias{k}"] = -taught.sum(0)
     for k in range(1, n):
-        learned = found.pre[k - 1] if settings.v_bar_learns_from == "pre" else hidden[k]
+        learned = activity.pre[k - 1] if settings.v_bar_learns_from == "pre" else hidden[k]
         if "v" in settings.plastic:
             directions[f"v{k}"] = -settings.rate_v * (down[k].T @ hidden[k])
         if "w_bar" in settings.plastic:
             directions[f"w_bar{k}"] = -settings.rate_w_bar * (seen[k].T @ down[k + 1])
         if "v_bar" in settings.plastic:
             directions[f"v_bar{k}"] = -settings.rate_v_bar * (learned.T @ down[k])
-    return Update(directions, found.logits)
+    return Update(directions, activity.logits)
 
 
 def _activity(kind: str, received: Tensor, seen: Tensor) -> Tensor:
@@ -137,16 +98,18 @@ def _activity(kind: str, received: Tensor, seen: Tensor) -> Tensor:
 
 
 def measure(network: Network, settings: Settings, parameters: Parameters, feedback: Parameters) -> dict[str, Tensor]:
-    """Returns means over hidden layers: the cosine of Vb_k^T and V_k (Lemma 1 makes it 1), and of H_k = Vb_k Vb_k^T the effective rank
-    and the mean and largest eigenvalue, by which it multiplies the learning rate."""
+    """Returns means over hidden layers.
+
+    They are the cosine of Vb_k^T and V_k, which becomes 1 by Lemma 1, and of H_k = Vb_k Vb_k^T the effective rank and
+    the mean and the largest eigenvalue. H_k multiplies the learning rate by its eigenvalues.
+    """
     layers = range(1, network.n_layers)
     cosines = [
         torch.cosine_similarity(feedback[f"v_bar{k}"].T.flatten(), feedback[f"v{k}"].flatten(), dim=0) for k in layers
     ]
     spectra = [singular_values(feedback[f"v_bar{k}"]).square() for k in layers]
-    units = torch.tensor(
-        [len(feedback[f"v_bar{k}"]) for k in layers]
-    )  # of which those beyond the descending width have eigenvalue 0
+    # H has as many eigenvalues as there are ascending units; those beyond the descending width are 0.
+    units = torch.tensor([len(feedback[f"v_bar{k}"]) for k in layers])
     return {
         "v_cosine": torch.stack(cosines).mean(),
         "effective_rank": torch.stack([effective_rank_of(values) for values in spectra]).mean(),
@@ -156,12 +119,14 @@ def measure(network: Network, settings: Settings, parameters: Parameters, feedba
 
 
 RULE = UpdateRule(
-    name="SAL",
-    settings=Settings,
+    title="SAL",
+    order=90,
+    color="#D55E00",
+    marker="*",
     init=init,
     step=step,
-    warnings=warnings,
     measure=measure,
-    plastic=("uu", "dd", "ud", "du"),
+    warnings=warnings,
     connected=("uu", "dd", "ud", "du"),
+    plastic=("uu", "dd", "ud", "du"),
 )

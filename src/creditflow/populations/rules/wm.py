@@ -1,42 +1,22 @@
-"""Weight mirroring (Akrout et al., 2019): between training steps, noise x goes into each layer alone, and the feedback matrix learns
-B_l += r_B y x^T from the response y = f(W_l x + b_l). As E[y x^T] = s^2 diag(E f') W_l for noise of variance s^2, B_l turns to W_l's
-direction. It needs a decay of its own, or it would grow for ever.
-"""
+"""Weight mirroring (Akrout et al., 2019): between training steps, feedback matrices learn from noise.
 
-from dataclasses import dataclass
+The noise x is sent into each layer by itself. From the response y = f(W_l x + b_l) the feedback matrix learns
+B_l += r_B y x^T. For noise of variance s^2, E[y x^T] = s^2 diag(E f') W_l, so that B_l turns to the direction of W_l.
+B_l needs its own decay, or it would grow for ever.
+"""
 
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters
 from creditflow.populations.rule import Batch, UpdateRule
 from creditflow.populations.rules import fa
 from creditflow.populations.rules._backward import init_like_weights
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The mirror phase.
-
-    Attributes:
-        noise: x ~ noise (U[0, 1] - 1/2); 0.1 in the authors' code.
-        rate: of the feedback matrices, in units of the learning rate.
-        decay: of the feedback matrices, in units of their rate, times the noise's variance: 1 lets them become W_l.
-        initial_steps: mirror steps before training.
-    """
-
-    noise: float = 0.1
-    rate: float = 100.0
-    decay: float = 1.0
-    initial_steps: int = 200
-
-    def __post_init__(self) -> None:
-        if not (self.noise > 0 and self.rate > 0 and self.decay >= 0 and self.initial_steps >= 0):
-            raise ValueError("noise and rate must be positive, decay and initial_steps at least 0")
+from creditflow.populations.rules.settings.wm import Settings
 
 
 def feedback_step(
     network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch
 ) -> Parameters:
-    """Returns -r_B (y x^T / B - decay s^2 B_l), each layer with noise of its own."""
+    """Returns -r_B (y x^T / B - decay s^2 B_l), with separate noise for each layer."""
     variance, directions = settings.noise**2 / 12, {}
     for name in feedback:
         layer = int(name.removeprefix("feedback"))
@@ -48,15 +28,17 @@ def feedback_step(
 
 
 RULE = UpdateRule(
-    name="WM",
-    settings=Settings,
+    title="WM",
+    order=70,
+    color="#0072B2",
+    marker="<",
     init=init_like_weights,
     step=fa.step,
     feedback_step=feedback_step,
-    follows=True,
+    feedback_step_after_each_step=True,
+    initial_feedback_steps=lambda settings: settings.initial_steps,
+    noise_widths=lambda network, settings: network.widths[1:-1],
     dropout=True,
-    noise=lambda network, settings: network.widths[1:-1],
-    initial_steps=lambda settings: settings.initial_steps,
-    plastic=("uu", "dd"),
     connected=("uu", "dd"),
+    plastic=("uu", "dd"),
 )

@@ -7,8 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from creditflow.reporting.figure import Figure, only, rule_style
-from creditflow.reporting.names import display, rule_order
+from creditflow.reporting.figure import Figure, only
+from creditflow.reporting.figures.settings._curves import CurvesSettings
+from creditflow.reporting.names import display
+from creditflow.reporting.rules import rule_order, rule_style
 from creditflow.reporting.table import footnote, hash_attacks, white_box
 
 _TITLES = {
@@ -21,7 +23,13 @@ _SHORT_TITLES = {"exact": "exact gradient", "feedback": "feedback gradient", "no
 
 @dataclass(frozen=True)
 class Curves:
-    """What such a figure shows: rows of the summary, in words for messages, and on the axis."""
+    """What such a figure shows.
+
+    Attributes:
+        select: summary -> the rows that it shows.
+        what: what these rows are, for messages.
+        axis: the label of the vertical axis.
+    """
 
     select: Callable[[pd.DataFrame], pd.DataFrame]
     what: str
@@ -32,28 +40,21 @@ ACCURACY = Curves(white_box, "FGSM or PGD", "robust accuracy (%)")
 PRECISION = Curves(hash_attacks, "attacks on retrieval", "mAP (%)")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """dataset: all, if left out. backbone: the figure's own, or the only one, if left out."""
-
-    dataset: str | None = None
-    backbone: str | None = None
-
-
 def white_box_figure(name: str, backbone: str, *, or_the_only_one: bool = False, curves: Curves = ACCURACY) -> Figure:
-    """Returns the figure `name` of one backbone, or, where an experiment has no other and that is allowed, of the only one.
+    """Returns the figure `name` of one backbone.
 
-    Rows are attacks, columns attacker gradients, for each dataset.
+    Its rows are attacks; its columns are attackers' gradients, for each dataset. With `or_the_only_one`, the figure
+    shows the only backbone of an experiment that does not have this one.
     """
 
-    def draw(summary: pd.DataFrame, settings: Settings) -> Canvas:
+    def draw(summary: pd.DataFrame, settings: CurvesSettings) -> Canvas:
         rows = curves.select(summary)
         if settings.dataset is not None or rows.empty:
             rows = only(rows, "dataset", settings.dataset, name, curves.what)
-        its_own = None if or_the_only_one and backbone not in set(rows.backbone) else backbone
-        return _draw(only(rows, "backbone", settings.backbone or its_own, name, curves.what), curves.axis)
+        usual = None if or_the_only_one and backbone not in set(rows.backbone) else backbone
+        return _draw(only(rows, "backbone", settings.backbone or usual, name, curves.what), curves.axis)
 
-    return Figure(settings=Settings, draw=draw)
+    return Figure(draw=draw)
 
 
 def _draw(rows: pd.DataFrame, axis: str) -> Canvas:
@@ -61,9 +62,9 @@ def _draw(rows: pd.DataFrame, axis: str) -> Canvas:
     attacks, rules = sorted(set(rows.attack)), rule_order(set(rows.rule))
     columns = sorted(set(zip(rows.dataset, rows.gradient, strict=True)))
     datasets = list(dict.fromkeys(dataset for dataset, _ in columns))
-    one = len(datasets) == 1
+    one_dataset = len(datasets) == 1
     canvas = Canvas(
-        figsize=(0.8 + (3.6 if one else 2.5) * len(columns), 0.9 + 2.5 * len(attacks)), layout="constrained"
+        figsize=(0.8 + (3.6 if one_dataset else 2.5) * len(columns), 0.9 + 2.5 * len(attacks)), layout="constrained"
     )
     grid = canvas.subplots(len(attacks), len(columns), sharex=True, sharey=True, squeeze=False)
     for attack, line in zip(attacks, grid, strict=True):
@@ -72,9 +73,11 @@ def _draw(rows: pd.DataFrame, axis: str) -> Canvas:
             _panel(axes, rows[chosen], epsilons, rules)
         line[0].set_ylabel(f"{display(attack)}\n{axis}")
     for (dataset, gradient), top, bottom in zip(columns, grid[0], grid[-1], strict=True):
-        top.set_title(_TITLES[gradient] if one else f"{display(dataset)}\n{_SHORT_TITLES[gradient]}", fontsize=10)
-        bottom.set_xlabel("epsilon (L-infinity, pixels in [0, 1])" if one else "epsilon (L-infinity)")
-        if not one:
+        top.set_title(
+            _TITLES[gradient] if one_dataset else f"{display(dataset)}\n{_SHORT_TITLES[gradient]}", fontsize=10
+        )
+        bottom.set_xlabel("epsilon (L-infinity, pixels in [0, 1])" if one_dataset else "epsilon (L-infinity)")
+        if not one_dataset:
             bottom.tick_params("x", labelrotation=45)
     canvas.legend(*grid[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(rules), frameon=False)
     canvas.supxlabel(f"{_place(rows, datasets)}. {footnote(rows).replace('intervals', 'bands')}", fontsize=7)

@@ -1,5 +1,5 @@
-"""The robustness audit. One panel per epsilon, one line per rule: robust accuracy under single attacks, and, with its 95%
-interval, under the worst of all attacks for each image. The dashed line is BP's worst case. Where a claim rests on
+"""The robustness audit. One panel per epsilon, one line per rule: robust accuracy under single attacks, and, with its
+95% interval, under the worst of all attacks for each image. The dashed line is BP's worst case. Where a claim rests on
 PGD through the feedback weights, the way from its mark to the black one is what that attack did not see."""
 
 from math import isnan, nan
@@ -12,7 +12,8 @@ from matplotlib.figure import Figure as Canvas
 
 from creditflow.core.settings import NoSettings
 from creditflow.reporting.figure import Figure
-from creditflow.reporting.names import display, rule_order, span
+from creditflow.reporting.names import display, span
+from creditflow.reporting.rules import rule_order
 
 #: Attacks in the order of the legend: colour and marker (Okabe and Ito's palette).
 _MARKS = {
@@ -47,10 +48,8 @@ def draw(audit: pd.DataFrame, settings: NoSettings) -> Canvas:
         label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     canvas.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3, frameon=False, fontsize=8)
-    canvas.supxlabel(
-        f"n = {span(audit.n_images)} images x {span(audit.n_seeds)} seeds; 95% two-way bootstrap over images and seeds.",
-        fontsize=7,
-    )
+    sample = f"n = {span(audit.n_images)} images x {span(audit.n_seeds)} seeds"
+    canvas.supxlabel(f"{sample}; 95% two-way bootstrap over images and seeds.", fontsize=7)
     return canvas
 
 
@@ -95,4 +94,4 @@ def _line(axes: Axes, row: dict[Any, Any], place: int) -> None:
         )
 
 
-FIGURE = Figure(settings=NoSettings, draw=draw, source="audit")
+FIGURE = Figure(draw=draw, source="audit")

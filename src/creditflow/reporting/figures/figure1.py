@@ -1,9 +1,8 @@
-"""How precisely a rule's update reduces the error, and how much its feedback path knows of the weights: the sign-symmetry
-paper's Figure 1, measured. Left, the angle between the rule's update and the loss gradient, over all parameters below the head,
-after each epoch; at 90 degrees the two have nothing to do with each other. Right, the last epoch's angle against the cosine
-between feedback weights and weights: 1 for BP; layers whose error comes by another way, as in DFA, count as 0."""
-
-from dataclasses import dataclass
+"""How precisely a rule's update reduces the error, and how much its feedback path knows of the weights: the
+sign-symmetry paper's Figure 1, measured. Left, the angle between the rule's update and the loss gradient, over all
+parameters below the head, after each epoch; at 90 degrees the two have nothing to do with each other. Right, the last
+epoch's angle against the cosine between feedback weights and weights: 1 for BP; layers whose error comes by another
+way, as in DFA, count as 0."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -11,8 +10,10 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
 from creditflow.core.errors import UserError
-from creditflow.reporting.figure import Figure, only, rule_style
-from creditflow.reporting.names import display, rule_order, transported_bits
+from creditflow.reporting.figure import Figure, only
+from creditflow.reporting.figures.settings.figure1 import Settings
+from creditflow.reporting.names import display
+from creditflow.reporting.rules import rule_order, rule_style, transported_bits
 
 _METRICS = ("update_angle", "feedback_cosine")
 
@@ -22,21 +23,13 @@ _LABEL_STEP, _LABEL_TOP = 6.5, 96.0
 _BITS = "Bits: what the feedback path is told of each weight, 32 for all of it, 1 for its sign."
 
 
-@dataclass(frozen=True)
-class Settings:
-    """dataset, backbone: which ones to show; may be left out where there is only one."""
-
-    dataset: str | None = None
-    backbone: str | None = None
-
-
 def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
     """Returns the figure: the angle over the epochs, and at the end, against the cosine."""
     rows = records[records.metric.isin(_METRICS) & (records.attack == "clean") & records.epoch.notna()]
     if set(rows.metric) != set(_METRICS):
         raise UserError(
-            "figure1: no record of update angles and feedback cosines, which fine-tuned networks have; set `angle_images` in"
-            " `finetune.settings` and run the experiment again"
+            "figure1: no record of update angles and feedback cosines, which fine-tuned networks have;"
+            " set `angle_images` in `finetune.settings` and run the experiment again"
         )
     for column, wanted in (("dataset", settings.dataset), ("backbone", settings.backbone)):
         rows = only(rows, column, wanted, "figure1", "update angles")
@@ -148,4 +141,4 @@ def _decorate(left: Axes, right: Axes) -> None:
     right.set_xticks([0, 0.25, 0.5, 0.75, 1])
 
 
-FIGURE = Figure(settings=Settings, draw=draw, source="records")
+FIGURE = Figure(draw=draw, source="records")

@@ -1,8 +1,7 @@
-"""Accuracy on natural images against accuracy under attack, a point for each way to train a network (the PEPITA paper's Figure 2A).
-On the line x = y nothing is lost to the attack. The same networks on the left, under the attack that a claim of robustness rests on,
-and on the right in the worst case over the attacks of the audit at this epsilon."""
+"""Accuracy on natural images against accuracy under attack, a point for each way to train a network (the PEPITA paper's
+Figure 2A). On the line x = y nothing is lost to the attack. The same networks on the left, under the attack that a
+claim of robustness rests on, and on the right in the worst case over the attacks of the audit at this epsilon."""
 
-from dataclasses import dataclass
 from textwrap import fill
 
 import pandas as pd
@@ -10,30 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from creditflow.core.errors import UserError
-from creditflow.reporting.figure import Figure, only, rule_style
-from creditflow.reporting.names import display, rule_order, span
-
-
-@dataclass(frozen=True)
-class Settings:
-    """dataset, epsilon: which ones to show; may be left out where there is only one."""
-
-    dataset: str | None = None
-    epsilon: float | None = None
+from creditflow.reporting.figure import Figure, only
+from creditflow.reporting.figures.settings.pepita_figure2a import Settings
+from creditflow.reporting.names import display, span
+from creditflow.reporting.rules import rule_order, rule_style
 
 
 def draw(audit: pd.DataFrame, settings: Settings) -> Canvas:
     """Returns two panels with a point per network and rule."""
     rows = only(audit, "dataset", settings.dataset, "pepita_figure2a", "the audit")
-    epsilons = sorted(set(rows.epsilon))
-    if settings.epsilon is None and len(epsilons) > 1:
-        raise UserError(
-            f"pepita_figure2a: choose one epsilon of {', '.join(f'{one:g}' for one in epsilons)} in the figure's settings"
-        )
-    epsilon = epsilons[0] if settings.epsilon is None else settings.epsilon
-    rows = rows[rows.epsilon == epsilon]
-    if rows.empty:
-        raise UserError(f"pepita_figure2a: the audit has no epsilon {epsilon}; it has {epsilons}")
+    rows = _at_one_epsilon(rows, settings.epsilon)
     rules = rule_order(set(rows.rule))
     canvas = Canvas(figsize=(8.6, 4.2), layout="constrained")
     panels = canvas.subplots(1, 2, sharex=True, sharey=True)
@@ -47,13 +32,25 @@ def draw(audit: pd.DataFrame, settings: Settings) -> Canvas:
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("accuracy on natural images (%)")
         axes.set_ylim(-3, 103)
-    panels[0].set_ylabel(f"accuracy under attack (%), epsilon {epsilon:g}")
+    panels[0].set_ylabel(f"accuracy under attack (%), epsilon {rows.epsilon.iloc[0]:g}")
     panels[0].set_xlim(100 * min(0.9, float(rows.clean.min())) - 3, 103)
     canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(rules), frameon=False)
     n = f"n = {span(rows.n_images)} images x {span(rows.n_seeds)} seeds"
     legend = fill("; ".join(f"{number} {display(name)}" for name, number in numbers.items()), 150)
     canvas.supxlabel(f"{display(rows.dataset.iloc[0])}, {n}.\n{legend}", fontsize=7)
     return canvas
+
+
+def _at_one_epsilon(rows: pd.DataFrame, wanted: float | None) -> pd.DataFrame:
+    epsilons = sorted(set(rows.epsilon))
+    if wanted is None and len(epsilons) > 1:
+        choices = ", ".join(f"{epsilon:g}" for epsilon in epsilons)
+        raise UserError(f"pepita_figure2a: choose one epsilon of {choices} in the figure's settings")
+    epsilon = epsilons[0] if wanted is None else wanted
+    chosen = rows[rows.epsilon == epsilon]
+    if chosen.empty:
+        raise UserError(f"pepita_figure2a: the audit has no epsilon {epsilon}; it has {epsilons}")
+    return chosen
 
 
 def _points(
@@ -73,4 +70,4 @@ def _points(
         )
 
 
-FIGURE = Figure(settings=Settings, draw=draw, source="audit")
+FIGURE = Figure(draw=draw, source="audit")

@@ -1,24 +1,17 @@
-"""Accuracy on natural (full lines) and adversarial (dashed) test images after each epoch of training (the PEPITA paper's
-Figure 2B, which doubles the epochs to see whether anything still changes). Bands from the least to the greatest of the seeds."""
-
-from dataclasses import dataclass
+"""Accuracy on natural (full lines) and adversarial (dashed) test images after each epoch of training (the PEPITA
+paper's Figure 2B, which doubles the epochs to see whether anything still changes). Bands from the least to the greatest
+of the seeds."""
 
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
 from creditflow.core.errors import UserError
-from creditflow.reporting.figure import Figure, only, rule_style
-from creditflow.reporting.names import display, rule_order
+from creditflow.reporting.figure import Figure, only
+from creditflow.reporting.figures.settings.pepita_figure2b import Settings
+from creditflow.reporting.names import display
+from creditflow.reporting.rules import rule_order, rule_style
 
 _LINES = {"test_accuracy": "-", "test_adversarial_accuracy": "--"}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """dataset, variant: which ones to show; may be left out where there is only one with curves."""
-
-    dataset: str | None = None
-    variant: str | None = None
 
 
 def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
@@ -51,4 +44,4 @@ def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
     return canvas
 
 
-FIGURE = Figure(settings=Settings, draw=draw, source="records")
+FIGURE = Figure(draw=draw, source="records")

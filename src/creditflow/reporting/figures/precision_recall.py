@@ -1,25 +1,17 @@
-"""How well codes retrieve, before any attack. Left, precision against recall of all items within a Hamming radius that grows from 0 to the
-length of the codes; a query that finds nothing has precision 0. Right, precision among the first items of the ranking. Means over
-queries and seeds."""
-
-from dataclasses import dataclass
+"""How well codes retrieve, before any attack. Left, precision against recall of all items within a Hamming radius that
+grows from 0 to the length of the codes; a query that finds nothing has precision 0. Right, precision among the first
+items of the ranking. Means over queries and seeds."""
 
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
 from creditflow.core.errors import UserError
-from creditflow.reporting.figure import Figure, only, rule_style
-from creditflow.reporting.names import display, rule_order
+from creditflow.reporting.figure import Figure, only
+from creditflow.reporting.figures.settings.precision_recall import Settings
+from creditflow.reporting.names import display
+from creditflow.reporting.rules import rule_order, rule_style
 
 _METRICS = ("precision_at", "radius_precision", "radius_recall")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """dataset, backbone: which ones to show; may be left out where there is only one."""
-
-    dataset: str | None = None
-    backbone: str | None = None
 
 
 def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
@@ -51,4 +43,4 @@ def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
     return canvas
 
 
-FIGURE = Figure(settings=Settings, draw=draw, source="records")
+FIGURE = Figure(draw=draw, source="records")

@@ -1,7 +1,7 @@
-"""Some queries and the first ten images found for each: by the clean query, and by the query attacked through the exact gradient and
-through the feedback weights. Framed in green is what shares a label with the query, in orange what does not."""
+"""Some queries and the first ten images found for each: by the clean query, and by the query attacked through the exact
+gradient and through the feedback weights. Framed in green is what shares a label with the query, in orange what does
+not."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -10,35 +10,20 @@ from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
 from creditflow.reporting.figure import Figure
+from creditflow.reporting.figures.settings.retrieved import Settings
 from creditflow.reporting.names import display
 
 _GREEN, _ORANGE = "#009E73", "#D55E00"  # of the palette that colour-blind readers can tell apart
-
-
-@dataclass(frozen=True)
-class Settings:
-    """dataset, backbone, rule, attack: which model and attack to show; frSF and the first of all else if left out. queries: how many of the
-    four that a record has."""
-
-    dataset: str | None = None
-    backbone: str | None = None
-    rule: str | None = None
-    attack: str | None = None
-    queries: int = 3
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.queries <= 4:
-            raise ValueError(f"queries must be 1 to 4, not {self.queries}")
 
 
 def draw(gallery: pd.DataFrame, settings: Settings) -> Canvas:
     """Returns the figure; rows are clean and attacked queries, columns the query and what is found."""
     first = gallery.iloc[0]
     n = min(settings.queries, len(first.clean_query))
-    found = first.clean_found.shape[1]
+    n_retrieved = first.clean_found.shape[1]
     lines = 1 + len(gallery)
-    canvas = Canvas(figsize=(1.6 + 0.62 * (found + 1), 0.7 + 0.72 * n * lines), layout="constrained")
-    grid = canvas.subplots(n * lines, found + 1, squeeze=False)
+    canvas = Canvas(figsize=(1.6 + 0.62 * (n_retrieved + 1), 0.7 + 0.72 * n * lines), layout="constrained")
+    grid = canvas.subplots(n * lines, n_retrieved + 1, squeeze=False)
     for query in range(n):
         parts = [("clean", first)] + [("attacked", row) for _, row in gallery.iterrows()]
         for (kind, row), axes in zip(parts, grid[query * lines :], strict=False):
@@ -68,4 +53,4 @@ def _picture(axes: Axes, pixels: NDArray[Any], frame: str, width: float) -> None
         spine.set(visible=True, color=frame, linewidth=width)
 
 
-FIGURE = Figure(settings=Settings, draw=draw, source="gallery")
+FIGURE = Figure(draw=draw, source="gallery")

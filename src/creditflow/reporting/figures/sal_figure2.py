@@ -1,7 +1,6 @@
-"""Test accuracy of SAL against the width of its descending stream, a line for each activation of that stream (the SAL paper's Figure 2).
-Bands are 95% intervals over images and seeds; the ascending stream keeps its width."""
+"""Test accuracy of SAL against the width of its descending stream, a line for each activation of that stream (the SAL
+paper's Figure 2). Bands are 95% intervals over images and seeds; the ascending stream keeps its width."""
 
-from dataclasses import dataclass, field
 from itertools import chain, cycle, repeat
 
 import pandas as pd
@@ -10,29 +9,16 @@ from matplotlib.figure import Figure as Canvas
 
 from creditflow.core.errors import UserError
 from creditflow.reporting.figure import Figure
+from creditflow.reporting.figures.settings.sal_figure2 import Settings
 from creditflow.reporting.names import display
 from creditflow.reporting.table import footnote
 
 _COLORS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """lines: for each label the variants by descending width, such as {tanh: {100: tanh_100, 200: tanh_200}}.
-    dataset: the one to show; all that these variants were trained on if left out."""
-
-    lines: dict[str, dict[str, str]] = field(default_factory=dict)
-    dataset: str | None = None
-    rule: str = "sal"
-
-
 def draw(summary: pd.DataFrame, settings: Settings) -> Canvas:
     """Returns a panel per dataset."""
     variants = [variant for line in settings.lines.values() for variant in line.values()]
-    if not variants:
-        raise UserError(
-            "sal_figure2: give `lines` in the figure's settings: labels, and for each the variants by width"
-        )
     rows = summary[(summary.attack == "clean") & (summary.rule == settings.rule)]
     shown = rows[
         rows.backbone.isin(variants) & rows.dataset.isin([settings.dataset] if settings.dataset else set(rows.dataset))
@@ -51,25 +37,24 @@ def draw(summary: pd.DataFrame, settings: Settings) -> Canvas:
     return canvas
 
 
-def _panel(axes: Axes, rows: pd.DataFrame, lines: dict[str, dict[str, str]]) -> None:
+def _panel(axes: Axes, rows: pd.DataFrame, lines: dict[str, dict[int, str]]) -> None:
     # Each line is thinner than the one below it, so that lines that coincide are all seen.
     for (label, variants), color, thickness in zip(
         lines.items(), cycle(_COLORS), chain((3.2, 2.4, 1.8, 1.3, 1.0), repeat(0.8)), strict=False
     ):
-        points = [(int(width), _row(rows, variant)) for width, variant in variants.items()]
-        points.sort(key=lambda point: point[0])
-        widths, found = [width for width, _ in points], pd.concat([row for _, row in points])
+        widths = sorted(variants)
+        points = pd.concat([_row(rows, variants[width]) for width in widths])
         axes.plot(
             widths,
-            100 * found.value,
+            100 * points.value,
             color=color,
             linewidth=thickness,
             marker="o",
             markersize=2 * thickness + 1,
             label=label,
         )
-        axes.fill_between(widths, 100 * found.low, 100 * found.high, color=color, alpha=0.15, linewidth=0)
-    ticks = sorted({int(width) for variants in lines.values() for width in variants})
+        axes.fill_between(widths, 100 * points.low, 100 * points.high, color=color, alpha=0.15, linewidth=0)
+    ticks = sorted({width for variants in lines.values() for width in variants})
     axes.set_xscale("log")
     axes.set_xticks(ticks, labels=map(str, ticks))
     axes.set_xticks([], minor=True)
@@ -79,12 +64,12 @@ def _panel(axes: Axes, rows: pd.DataFrame, lines: dict[str, dict[str, str]]) -> 
 
 
 def _row(rows: pd.DataFrame, variant: str) -> pd.DataFrame:
-    found = rows[rows.backbone == variant]
-    if len(found) != 1:
+    row = rows[rows.backbone == variant]
+    if len(row) != 1:
         raise UserError(
             f"sal_figure2: no record of variant {variant!r}; found: {', '.join(sorted(set(rows.backbone)))}"
         )
-    return found
+    return row
 
 
-FIGURE = Figure(settings=Settings, draw=draw)
+FIGURE = Figure(draw=draw)

@@ -1,7 +1,6 @@
-"""H = Vb Vb^T, SAL's matrix learning rate, and W W^T of one hidden layer before and after training, and their spectra (the SAL paper's
-Figure 3). One network: the first seed with the learning rate that was chosen, at its best epoch."""
+"""H = Vb Vb^T, SAL's matrix learning rate, and W W^T of one hidden layer before and after training, and their spectra
+(the SAL paper's Figure 3). One network: the first seed with the learning rate that was chosen, at its best epoch."""
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -10,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
+from creditflow.core import plugins
 from creditflow.core.errors import UserError
 from creditflow.core.settings import parse
 from creditflow.populations.rule import get_update_rule
@@ -17,24 +17,10 @@ from creditflow.populations.selection import chosen_rate
 from creditflow.populations.spectra import effective_rank_of, singular_values
 from creditflow.populations.start import draw_start
 from creditflow.reporting.figure import Figure
+from creditflow.reporting.figures.settings.sal_figure3 import Settings
 from creditflow.reporting.names import display
 
 _TITLES = {"v_bar": r"$\bar{V}\bar{V}^T$", "weight": "$WW^T$"}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """variants: {label: variant} of the one to show. rule, dataset: SAL and the first if left out. layer: hidden layer 1, 2, ..., the last
-    if left out."""
-
-    variants: dict[str, str] = field(default_factory=dict)
-    rule: str = "sal"
-    dataset: str | None = None
-    layer: int | None = None
-
-    def __post_init__(self) -> None:
-        if len(self.variants) != 1 or (self.layer is not None and self.layer < 1):
-            raise ValueError("variants must name one population, and layer must be at least 1")
 
 
 def draw(members: pd.DataFrame, settings: Settings) -> Canvas:
@@ -44,9 +30,9 @@ def draw(members: pd.DataFrame, settings: Settings) -> Canvas:
     layer = settings.layer or n_hidden
     if layer > n_hidden:
         raise UserError(f"sal_figure3: {member.backbone} has {n_hidden} hidden layers, no layer {layer}")
-    found = matrices(member, layer)
+    shown = matrices(member, layer)
     canvas = Canvas(figsize=(7.4, 4.6), layout="constrained")
-    for row, (name, (before, after)) in zip(canvas.subplots(2, 3), found.items(), strict=True):
+    for row, (name, (before, after)) in zip(canvas.subplots(2, 3), shown.items(), strict=True):
         for axes, matrix, when in zip(row, (before, after), ("before", "after"), strict=False):
             _heat(axes, matrix @ matrix.T, f"{_TITLES[name]} {when}")
         _spectrum(row[2], {"before": before, "after": after}, _TITLES[name])
@@ -72,9 +58,11 @@ def _rank(matrix: Tensor) -> float:
 
 def matrices(member: Any, layer: int) -> dict[str, tuple[Tensor, Tensor]]:
     """Returns Vb (d, e) and W (d, d below) of a hidden layer before and after training, in float64."""
-    rule, settings = get_update_rule(member.rule), member.saved.training
-    own = parse(rule.settings, settings.rule, "settings of the rule")
-    parameters, feedback = draw_start(rule, own, member.saved.network, settings, member.seed)
+    training = member.saved.training
+    rule_settings = parse(plugins.settings_class("update_rule", member.rule), training.rule, "settings of the rule")
+    parameters, feedback = draw_start(
+        get_update_rule(member.rule), rule_settings, member.saved.network, training, member.seed
+    )
     before = {"v_bar": feedback[f"v_bar{layer}"], "weight": parameters[f"weight{layer}"]}
     after = {"v_bar": member.saved.feedback[f"v_bar{layer}"], "weight": member.saved.parameters[f"weight{layer}"]}
     return {name: (before[name], after[name][member["index"]].double()) for name in before}
@@ -95,8 +83,8 @@ def _heat(axes: Axes, matrix: Tensor, title: str) -> None:
     axes.figure.colorbar(image, ax=axes, shrink=0.8).ax.tick_params(labelsize=6)
 
 
-def _spectrum(axes: Axes, of: dict[str, Tensor], title: str) -> None:
-    for (when, matrix), style in zip(of.items(), (("#999999", "--"), ("#D55E00", "-")), strict=True):
+def _spectrum(axes: Axes, matrices_by_time: dict[str, Tensor], title: str) -> None:
+    for (when, matrix), style in zip(matrices_by_time.items(), (("#999999", "--"), ("#D55E00", "-")), strict=True):
         values = singular_values(matrix).square()
         shares = values / values[0]
         label = f"{when}, effective rank {_rank(matrix):.1f}"
@@ -109,4 +97,4 @@ def _spectrum(axes: Axes, of: dict[str, Tensor], title: str) -> None:
     axes.legend(fontsize=6)
 
 
-FIGURE = Figure(settings=Settings, draw=draw, source="populations")
+FIGURE = Figure(draw=draw, source="populations")

@@ -1,41 +1,29 @@
-"""Accuracy on held-out images after each epoch, with only some of SAL's pathways plastic (the SAL paper's Figure 4). "Linear" is a linear
-network trained with backpropagation. Bands from the least to the greatest of the seeds."""
-
-from dataclasses import dataclass, field
+"""Accuracy on held-out images after each epoch, with only some of SAL's pathways plastic (the SAL paper's Figure 4).
+"Linear" is a linear network trained with backpropagation. Bands from the least to the greatest of the seeds."""
 
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
 from creditflow.core.errors import UserError
 from creditflow.reporting.figure import Figure, only
+from creditflow.reporting.figures.settings.sal_figure4 import Settings
 from creditflow.reporting.names import display
 
 _COLORS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#8B5A2B")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """lines: for each label a variant and a rule, such as {all: mlp_200 sal}. dataset: if there are several. metric: what is shown."""
-
-    lines: dict[str, str] = field(default_factory=dict)
-    dataset: str | None = None
-    metric: str = "validation_accuracy"
 
 
 def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
     """Returns one panel, a line for each label."""
     rows = records[(records.metric == settings.metric) & records.epoch.notna()]
     rows = only(rows, "dataset", settings.dataset, "sal_figure4", settings.metric)
-    if not settings.lines:
-        raise UserError("sal_figure4: give `lines` in the figure's settings: labels, and for each a variant and a rule")
     canvas = Canvas(figsize=(6.4, 4), layout="constrained")
     axes = canvas.subplots()
     for index, (label, place) in enumerate(settings.lines.items()):
         variant, _, rule = place.partition(" ")
-        its = rows[(rows.backbone == variant) & (rows.rule == rule)]
-        if its.empty:
+        chosen = rows[(rows.backbone == variant) & (rows.rule == rule)]
+        if chosen.empty:
             raise UserError(f"sal_figure4: no record of {place!r}; name a variant and a rule, such as 'mlp_200 sal'")
-        curve = its.groupby("epoch").value.agg(["mean", "min", "max"])
+        curve = chosen.groupby("epoch").value.agg(["mean", "min", "max"])
         color, line = _COLORS[index % len(_COLORS)], "-" if index < len(_COLORS) else "--"
         # Each line is thinner than the one below it, so that lines that coincide are all seen.
         thickness = max(4 * 0.75**index, 0.9)
@@ -50,4 +38,4 @@ def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
     return canvas
 
 
-FIGURE = Figure(settings=Settings, draw=draw, source="records")
+FIGURE = Figure(draw=draw, source="records")

@@ -1,6 +1,6 @@
-"""Share of a hidden layer's update that leaves the output as it is, to first order, on a toy regression with two outputs (the
-target-propagation paper's Figure 2): 0 for exact Gauss-Newton targets. Bars: mean over steps and seeds; lines: a standard deviation over
-steps; points: the seeds."""
+"""Share of a hidden layer's update that leaves the output as it is, to first order, on a toy regression with two
+outputs (the target-propagation paper's Figure 2): 0 for exact Gauss-Newton targets. Bars: mean over steps and seeds;
+lines: a standard deviation over steps; points: the seeds."""
 
 import numpy as np
 import pandas as pd
@@ -8,8 +8,9 @@ from matplotlib.figure import Figure as Canvas
 
 from creditflow.core.errors import UserError
 from creditflow.core.settings import NoSettings
-from creditflow.reporting.figure import Figure, rule_style
-from creditflow.reporting.names import display, rule_order
+from creditflow.reporting.figure import Figure
+from creditflow.reporting.names import display
+from creditflow.reporting.rules import rule_order, rule_style
 
 
 def draw(records: pd.DataFrame, settings: NoSettings) -> Canvas:
@@ -34,4 +35,4 @@ def draw(records: pd.DataFrame, settings: NoSettings) -> Canvas:
     return canvas
 
 
-FIGURE = Figure(settings=NoSettings, draw=draw, source="records")
+FIGURE = Figure(draw=draw, source="records")

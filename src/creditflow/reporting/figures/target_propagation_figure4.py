@@ -1,26 +1,18 @@
-"""Angle between each rule's update of a hidden layer and the gradient (left), and what Gauss-Newton targets teach (right), by epoch (the
-target-propagation paper's Figure 4). The damping of the Gauss-Newton targets is chosen for each rule by the smallest mean angle, as the
-paper chooses it; the legend has it. Bands from the least to the greatest of the seeds."""
-
-from dataclasses import dataclass
+"""Angle between each rule's update of a hidden layer and the gradient (left), and what Gauss-Newton targets teach
+(right), by epoch (the target-propagation paper's Figure 4). The damping of the Gauss-Newton targets is chosen for each
+rule by the smallest mean angle, as the paper chooses it; the legend has it. Bands from the least to the greatest of the
+seeds."""
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from creditflow.core.errors import UserError
-from creditflow.reporting.figure import Figure, only, rule_style
-from creditflow.reporting.names import display, rule_order, span
+from creditflow.reporting.figure import Figure, only
+from creditflow.reporting.figures.settings.target_propagation_figure4 import Settings
+from creditflow.reporting.names import display, span
 from creditflow.reporting.recorded_angles import best_damping, recorded_angles
-
-
-@dataclass(frozen=True)
-class Settings:
-    """layer: hidden layer 1, 2, ...; the last if left out. variant, dataset: which, if there are several."""
-
-    layer: int | None = None
-    variant: str | None = None
-    dataset: str | None = None
+from creditflow.reporting.rules import rule_order, rule_style
 
 
 def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
@@ -37,11 +29,11 @@ def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
     to_bp, to_gnt = canvas.subplots(1, 2, sharey=True)
     rules = rule_order(set(rows.rule))
     for rule in rules:
-        its = rows[rows.rule == rule]
+        of_rule = rows[rows.rule == rule]
         if rule != "bp":
-            _line(to_bp, its[its.to == "bp"], rule, rules, display(rule))
-        damping = best_damping(its)
-        _line(to_gnt, its[its.damping == damping], rule, rules, f"{display(rule)}, damping {damping}")
+            _line(to_bp, of_rule[of_rule.to == "bp"], rule, rules, display(rule))
+        damping = best_damping(of_rule)
+        _line(to_gnt, of_rule[of_rule.damping == damping], rule, rules, f"{display(rule)}, damping {damping}")
     for axes, reference in ((to_bp, "the gradient"), (to_gnt, "Gauss-Newton targets")):
         axes.set(xlabel="epoch", title=f"to {reference}")
         axes.axhline(90, color="#999999", linewidth=0.8, linestyle=":")
@@ -60,4 +52,4 @@ def _line(axes: Axes, rows: pd.DataFrame, rule: str, rules: list[str], label: st
     axes.fill_between(curve.index.astype(int), curve["min"], curve["max"], color=color, alpha=0.12, linewidth=0)
 
 
-FIGURE = Figure(settings=Settings, draw=draw, source="records")
+FIGURE = Figure(draw=draw, source="records")

@@ -1,14 +1,14 @@
-"""The form of the PEPITA paper's Tables 1 to 4: accuracy on natural and on adversarial images for one way to train, the published
-numbers beside ours."""
-
-from dataclasses import dataclass
+"""The form of the PEPITA paper's Tables 1 to 4: accuracy on natural and on adversarial images for one way to train, the
+published numbers beside ours."""
 
 import pandas as pd
 
 from creditflow.core.errors import UserError
 from creditflow.reporting.listing import Listing
-from creditflow.reporting.names import display, rule_order
+from creditflow.reporting.names import display
+from creditflow.reporting.rules import rule_order
 from creditflow.reporting.table import footnote
+from creditflow.reporting.tables.settings._one_population import OnePopulationSettings
 
 #: Our condition that stands beside the published one. The paper states an epsilon of 0.3; its code has 0.1.
 _CONDITIONS = {
@@ -22,18 +22,17 @@ _CONDITIONS = {
 _PUBLISHED = {"clean": "published natural", "fgsm": "published FGSM", "pgd": "published PGD"}
 
 
-@dataclass(frozen=True)
-class Settings:
-    """variant: the population to show; the table's own if left out. published: numbers of this file in config/published stand beside."""
-
-    variant: str | None = None
-    published: str | None = None
-
-
 def pepita_table(number: str, variant: str, *, source: str, published: str) -> Listing:
-    """Returns the paper's table of this number. The workflow reads `source` and `published`, its numbers' file, from the call's text."""
+    """Returns the form of one of the paper's tables.
 
-    def select(summary: pd.DataFrame, published: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    Args:
+        number: the table's id in the file of published numbers, such as "table1".
+        variant: the population that it shows if the settings name none.
+        source: the frames that it shows. The workflow reads this argument and the next from the text of the call.
+        published: the file of published numbers.
+    """
+
+    def select(summary: pd.DataFrame, published: pd.DataFrame, settings: OnePopulationSettings) -> pd.DataFrame:
         chosen = settings.variant or variant
         rows = summary[summary.backbone == chosen]
         if rows.empty:
@@ -43,22 +42,21 @@ def pepita_table(number: str, variant: str, *, source: str, published: str) -> L
         parts = [
             _measured(rows, attack, epsilon).assign(condition=name) for (attack, epsilon), name in _CONDITIONS.items()
         ]
-        theirs = published[
-            (published.table == number)
-            & published.dataset.isin(set(rows.dataset))
-            & published.rule.isin(set(rows.rule))
-        ]
-        parts.append(
-            theirs.assign(
-                condition=theirs.attack.map(_PUBLISHED),
-                low=theirs.value - theirs.spread,
-                high=theirs.value + theirs.spread,
-            )
-        )
+        parts.append(_published(published[published.table == number], rows))
         columns = ["dataset", "rule", "condition", "value", "low", "high", "n_images", "n_seeds", "interval"]
         return pd.concat([part for part in parts if len(part)], ignore_index=True)[columns]
 
-    return Listing(settings=Settings, select=select, show=_show, note=_note, source=source, published=published)
+    return Listing(select=select, show=_show, note=_note, source=source, published=published)
+
+
+def _published(published: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns the published numbers of our datasets and rules, with one standard deviation around each."""
+    numbers = published[published.dataset.isin(set(rows.dataset)) & published.rule.isin(set(rows.rule))]
+    return numbers.assign(
+        condition=numbers.attack.map(_PUBLISHED),
+        low=numbers.value - numbers.spread,
+        high=numbers.value + numbers.spread,
+    )
 
 
 def _measured(rows: pd.DataFrame, attack: str, epsilon: float | None) -> pd.DataFrame:
@@ -66,13 +64,13 @@ def _measured(rows: pd.DataFrame, attack: str, epsilon: float | None) -> pd.Data
     return of_attack if epsilon is None else of_attack[(of_attack.epsilon - epsilon).abs() < 1e-12]
 
 
-def _show(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+def _show(rows: pd.DataFrame, settings: OnePopulationSettings) -> pd.DataFrame:
     conditions = [name for name in [*_CONDITIONS.values(), *_PUBLISHED.values()] if name in set(rows.condition)]
     shown = []
     for dataset in dict.fromkeys(rows.dataset):
         for rule in rule_order(set(rows.rule)):
-            its = rows[(rows.dataset == dataset) & (rows.rule == rule)].set_index("condition")
-            texts = {name: _text(its.loc[name]) if name in its.index else "-" for name in conditions}
+            cells = rows[(rows.dataset == dataset) & (rows.rule == rule)].set_index("condition")
+            texts = {name: _text(cells.loc[name]) if name in cells.index else "-" for name in conditions}
             shown.append({"Dataset": display(dataset), "Rule": display(rule)} | texts)
     return pd.DataFrame(shown)
 
@@ -83,5 +81,5 @@ def _text(row: "pd.Series[float]") -> str:
 
 
 def _note(rows: pd.DataFrame) -> str:
-    ours = rows[rows.n_seeds.notna()].astype({"n_images": int, "n_seeds": int})
-    return f"Ours: {footnote(ours)} Published: mean of five seeds, minus and plus one standard deviation."
+    measured = rows[rows.n_seeds.notna()].astype({"n_images": int, "n_seeds": int})
+    return f"Ours: {footnote(measured)} Published: mean of five seeds, minus and plus one standard deviation."

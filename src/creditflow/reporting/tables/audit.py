@@ -1,7 +1,8 @@
-"""The robustness audit. Robust accuracy in percent under the attack on which a claim rests, then under single attacks, then
-under the worst of all attacks for each image. The difference is the worst case's to BP's, in points with its 95% interval; p is
-McNemar's over images, adjusted by Holm's method for all worst cases of the audit; p (seeds) is Student's over the seeds, not
-adjusted. "Masked" is a gain under the claim's attack that the worst case takes away. Rules and literature: docs/audit.md."""
+"""The robustness audit. Robust accuracy in percent under the attack on which a claim rests, then under single attacks,
+then under the worst of all attacks for each image. The difference is the worst case's to BP's, in points with its 95%
+interval; p is McNemar's over images, adjusted by Holm's method for all worst cases of the audit; p (seeds) is Student's
+over the seeds, not adjusted. "Masked" is a gain under the claim's attack that the worst case takes away. Rules and
+literature: docs/audit.md."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,8 @@ import pandas as pd
 
 from creditflow.core.settings import NoSettings
 from creditflow.reporting.listing import Listing
-from creditflow.reporting.names import display, rule_order, span
+from creditflow.reporting.names import display, span
+from creditflow.reporting.rules import rule_order
 
 #: Attack, gradient and heading of the columns of single attacks; those that an experiment lacks are left out.
 _SHOWN = (
@@ -68,4 +70,4 @@ def note(rows: pd.DataFrame) -> str:
     return f"{place}{met}{alone} Guards: see audit_guards."
 
 
-TABLE = Listing(settings=NoSettings, select=select, show=show, note=note, source="audit")
+TABLE = Listing(select=select, show=show, note=note, source="audit")

@@ -31,4 +31,4 @@ def show(rows: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
     return pd.DataFrame(texts | {"Guard": frame.guard.str.replace("_", " "), "At epsilon": frame.epsilon})
 
 
-TABLE = Listing(settings=NoSettings, select=select, show=show, note=lambda rows: "", source="audit")
+TABLE = Listing(select=select, show=show, note=lambda rows: "", source="audit")

@@ -1,19 +1,18 @@
-"""Published numbers beside ours, in percent. The interval of a published number is the binomial one of the images that it rests
-on, and knows nothing of other seeds; ours is over images and seeds. Ours lies inside or outside the published interval, and
-the difference is ours less the published number, in points."""
+"""Published numbers beside ours, in percent. The interval of a published number is the binomial one of the images that
+it rests on, and knows nothing of other seeds; ours is over images and seeds. Ours lies inside or outside the published
+interval, and the difference is ours less the published number, in points."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
-from creditflow.core.errors import UserError
-from creditflow.core.plugins import suggestion
+from creditflow.core.errors import UserError, suggestion
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.names import display
-from creditflow.reporting.published import PublishedSettings, as_accuracy, sample_sizes, shares
+from creditflow.reporting.published import as_accuracy, sample_sizes, shares
 from creditflow.reporting.table import at_epsilon, footnote
+from creditflow.reporting.tables.settings.compare import Settings
 
 #: What identifies a number here and there; `ours_on` is our dataset.
 _KEYS = ["backbone", "ours_on", "rule", "attack", "metric"]
@@ -28,48 +27,32 @@ _HEADINGS = {
 }
 
 
-@dataclass(frozen=True)
-class Settings(PublishedSettings):
-    """What is compared.
-
-    Attributes:
-        datasets: our dataset that stands for a published one; one that is not named stands for itself.
-        epsilon_l2: size of ours under the L2 attacks, for which the papers give none; None leaves attacks out.
-    """
-
-    datasets: dict[str, str] = field(default_factory=dict)
-    epsilon_l2: float | None = None
-
-    def __post_init__(self) -> None:
-        if not all(isinstance(name, str) for name in self.datasets.values()):
-            raise ValueError(
-                f"datasets must name one of ours for a published one, such as cifar10: fashion_5_9, not {self.datasets}"
-            )
-
-
 def select(summary: pd.DataFrame, published: pd.DataFrame, settings: Settings) -> pd.DataFrame:
-    """Returns the published numbers for which there is one of ours; `of` is how many there are in all.
+    """Returns the published numbers for which there is one of ours. The column `of` is the number of all of them.
 
     Raises UserError if the settings name a dataset that is not there, or if nothing can be compared.
     """
     published = shares(published)
     _check_names("published dataset", settings.datasets, set(published.dataset))
     _check_names("dataset of ours", settings.datasets.values(), set(summary.dataset))
-    theirs = as_accuracy(published).drop(columns="percent")
-    theirs = theirs.rename(columns={name: f"published_{name}" for name in ("value", "low", "high", "n")})
-    theirs["ours_on"] = theirs.dataset.map(lambda name: settings.datasets.get(name, name))
-    ours = _ours(summary, sorted(set(theirs.attack)), settings.epsilon_l2).rename(columns={"dataset": "ours_on"})
-    both = theirs.merge(ours[[*_KEYS, "epsilon", "value", "low", "high", "n_images", "n_seeds", "interval"]], on=_KEYS)
-    if both.empty:
-        found = "; ".join(
+    numbers = as_accuracy(published).drop(columns="percent")
+    numbers = numbers.rename(columns={name: f"published_{name}" for name in ("value", "low", "high", "n")})
+    numbers["ours_on"] = numbers.dataset.map(lambda name: settings.datasets.get(name, name))
+    measured = _measured(summary, sorted(set(numbers.attack)), settings.epsilon_l2)
+    measured = measured.rename(columns={"dataset": "ours_on"})
+    rows = numbers.merge(
+        measured[[*_KEYS, "epsilon", "value", "low", "high", "n_images", "n_seeds", "interval"]], on=_KEYS
+    )
+    if rows.empty:
+        known = "; ".join(
             f"{name}: {', '.join(sorted(set(summary[name])))}" for name in ("backbone", "dataset", "rule")
         )
         raise UserError(
-            f"table compare: ours has none of the {len(theirs)} numbers of {settings.published!r}; ours has {found}"
+            f"table compare: ours has none of the {len(numbers)} numbers of {settings.published!r}; ours has {known}"
         )
-    lies = both.value.between(both.published_low, both.published_high).map({True: "inside", False: "outside"})
-    lies = lies.where(both.published_low.notna(), "-")
-    return both.assign(difference=both.value - both.published_value, lies=lies, of=len(theirs))
+    lies = rows.value.between(rows.published_low, rows.published_high).map({True: "inside", False: "outside"})
+    lies = lies.where(rows.published_low.notna(), "-")
+    return rows.assign(difference=rows.value - rows.published_value, lies=lies, of=len(numbers))
 
 
 def _check_names(what: str, names: Iterable[str], known: set[str]) -> None:
@@ -80,8 +63,8 @@ def _check_names(what: str, names: Iterable[str], known: set[str]) -> None:
             )
 
 
-def _ours(summary: pd.DataFrame, attacks: list[str], epsilon_l2: float | None) -> pd.DataFrame:
-    """Returns what the summary says without an attack, and under those attacks that it has, at one L2 epsilon."""
+def _measured(summary: pd.DataFrame, attacks: list[str], epsilon_l2: float | None) -> pd.DataFrame:
+    """Returns the summary's rows without an attack, and those at one L2 epsilon under the attacks that it has."""
     measured = [
         name for name in attacks if epsilon_l2 is not None and name in set(summary.attack[summary.norm == "l2"])
     ]
@@ -133,8 +116,8 @@ def note(rows: pd.DataFrame) -> str:
     others = rows[rows.dataset != rows.ours_on]
     if len(others):
         pairs = dict.fromkeys(
-            f"{display(ours)} for {display(theirs)}"
-            for ours, theirs in zip(others.ours_on, others.dataset, strict=True)
+            f"{display(measured_on)} for {display(published_for)}"
+            for measured_on, published_for in zip(others.ours_on, others.dataset, strict=True)
         )
         parts.append(
             f"Stand-ins: {', '.join(pairs)}. These are different data, so that inside and outside tell of scale only."
@@ -142,4 +125,4 @@ def note(rows: pd.DataFrame) -> str:
     return " ".join(parts)
 
 
-TABLE = Listing(settings=Settings, select=select, show=show, note=note, source="summary published")
+TABLE = Listing(select=select, show=show, note=note, source="summary published")

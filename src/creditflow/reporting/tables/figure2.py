@@ -1,10 +1,8 @@
 """The numbers behind figures 2, 4 and 5: robust accuracy in percent at every epsilon under both attacker gradients."""
 
-from creditflow.core.settings import NoSettings
 from creditflow.reporting.table import Table, white_box
 
 TABLE = Table(
-    settings=NoSettings,
     select=lambda summary, settings: white_box(summary),
     rows=("dataset", "backbone", "attack", "gradient", "epsilon"),
 )

@@ -1,19 +1,9 @@
 """All attacks on one page: accuracy in percent, gradient attacks under both attacker gradients."""
 
-from dataclasses import dataclass
-
 import pandas as pd
 
 from creditflow.reporting.table import Table, at_epsilon
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Perturbation size at which attacks of each norm are shown."""
-
-    epsilon_linf: float
-    epsilon_l2: float
-    epsilon_l0: float = 1
+from creditflow.reporting.tables.settings.overview import Settings
 
 
 def select(summary: pd.DataFrame, settings: Settings) -> pd.DataFrame:
@@ -26,4 +16,4 @@ def select(summary: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-TABLE = Table(settings=Settings, select=select, rows=("dataset", "backbone", "attack", "gradient", "norm", "epsilon"))
+TABLE = Table(select=select, rows=("dataset", "backbone", "attack", "gradient", "norm", "epsilon"))

@@ -1,6 +1,6 @@
-"""What is published, in percent. Where it is stated on how many images a number rests, or betrayed because all values of its
-table are multiples of 1/n, the 95% interval of a binomial of that size stands beside it, and a star marks a rule that differs
-from BP beyond it (Fisher's exact test, p < 0.05, not adjusted for the number of comparisons)."""
+"""What is published, in percent. Where it is stated on how many images a number rests, or betrayed because all values
+of its table are multiples of 1/n, the 95% interval of a binomial of that size stands beside it, and a star marks a rule
+that differs from BP beyond it (Fisher's exact test, p < 0.05, not adjusted for the number of comparisons)."""
 
 from typing import Any
 
@@ -8,18 +8,20 @@ import pandas as pd
 from scipy.stats import fisher_exact
 
 from creditflow.reporting.listing import Listing
-from creditflow.reporting.names import display, rule_order
-from creditflow.reporting.published import PublishedSettings, sample_sizes, shares
+from creditflow.reporting.names import display
+from creditflow.reporting.published import sample_sizes, shares
+from creditflow.reporting.rules import rule_order
+from creditflow.reporting.tables.settings.published import Settings
 
 _ROW = {"table": "Table", "metric": "Metric", "attack": "Attack", "backbone": "Backbone", "dataset": "Dataset"}
 
 
-def select(published: pd.DataFrame, settings: PublishedSettings) -> pd.DataFrame:
+def select(published: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """Returns all numbers that are percentages."""
     return shares(published)
 
 
-def show(rows: pd.DataFrame, settings: PublishedSettings) -> pd.DataFrame:
+def show(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """Returns a row per table, backbone and dataset, a column per rule."""
     shown = []
     for names, group in rows.groupby(list(_ROW), sort=False):
@@ -34,13 +36,13 @@ def show(rows: pd.DataFrame, settings: PublishedSettings) -> pd.DataFrame:
 def _cell(row: Any, reference: Any) -> str:
     if row.n != row.n:
         return f"{100 * row.value:.1f}"
-    counts = [[round(one.value * one.n), round((1 - one.value) * one.n)] for one in (row, reference or row)]
+    counts = [[round(cell.value * cell.n), round((1 - cell.value) * cell.n)] for cell in (row, reference or row)]
     star = "*" if fisher_exact(counts).pvalue < 0.05 else ""
     return f"{100 * row.value:.1f}{star} ({100 * row.low:.{_digits(row.n)}f} to {100 * row.high:.{_digits(row.n)}f})"
 
 
 def _digits(n: float) -> int:
-    """A tenth of a percent means nothing of tens of images."""
+    """Returns the digits after the point: with tens of images a tenth of a percent means nothing."""
     return 0 if n < 1000 else 1
 
 
@@ -49,4 +51,4 @@ def note(rows: pd.DataFrame) -> str:
     return f"Source: {display(rows.paper.iloc[0])}. {sample_sizes(rows)}"
 
 
-TABLE = Listing(settings=PublishedSettings, select=select, show=show, note=note, source="published")
+TABLE = Listing(select=select, show=show, note=note, source="published")

@@ -1,21 +1,14 @@
-"""Accuracy in percent, mean and standard deviation over seeds: on training images, while the chosen epoch went over them, and on test
-images. Beside it the SAL paper's Table 1, which does not say on which images it was measured, and which of ours it is nearer to."""
-
-from dataclasses import dataclass
+"""Accuracy in percent, mean and standard deviation over seeds: on training images, while the chosen epoch went over
+them, and on test images. Beside it the SAL paper's Table 1, which does not say on which images it was measured, and
+which of ours it is nearer to."""
 
 import pandas as pd
 
 from creditflow.core.errors import UserError
 from creditflow.reporting.listing import Listing
-from creditflow.reporting.names import display, rule_order, span
-
-
-@dataclass(frozen=True)
-class Settings:
-    """variant: the population to show; may be left out where there is only one. published: see the table `published`."""
-
-    variant: str | None = None
-    published: str | None = None
+from creditflow.reporting.names import display, span
+from creditflow.reporting.rules import by_rule_order
+from creditflow.reporting.tables.settings.sal_table1 import Settings
 
 
 def select(records: pd.DataFrame, published: pd.DataFrame, settings: Settings) -> pd.DataFrame:
@@ -25,8 +18,8 @@ def select(records: pd.DataFrame, published: pd.DataFrame, settings: Settings) -
     variant = settings.variant or variants[0]
     if variant not in variants or (settings.variant is None and len(variants) > 1):
         raise UserError(f"sal_table1: choose one variant of {', '.join(variants)} in the table's settings")
-    both = _of_each_seed(clean[clean.backbone == variant])
-    frame = both.groupby(["dataset", "rule"], as_index=False).agg(
+    accuracies = _of_each_seed(clean[clean.backbone == variant])
+    frame = accuracies.groupby(["dataset", "rule"], as_index=False).agg(
         train=("train", "mean"),
         train_sd=("train", "std"),
         test=("test", "mean"),
@@ -34,10 +27,10 @@ def select(records: pd.DataFrame, published: pd.DataFrame, settings: Settings) -
         n_seeds=("seed", "size"),
         n_images=("n", "max"),
     )
-    theirs = published[["dataset", "rule", "value", "spread"]].rename(
+    numbers = published[["dataset", "rule", "value", "spread"]].rename(
         columns={"value": "published", "spread": "published_sd"}
     )
-    frame = frame.merge(theirs, how="left", on=["dataset", "rule"])
+    frame = frame.merge(numbers, how="left", on=["dataset", "rule"])
     nearer = (frame.published - frame.train).abs() < (frame.published - frame.test).abs()
     return frame.assign(nearer=nearer.map({True: "train", False: "test"}).where(frame.published.notna(), "-"))
 
@@ -57,10 +50,7 @@ def _of_each_seed(rows: pd.DataFrame) -> pd.DataFrame:
 
 def show(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """Returns the texts, rules in the usual order."""
-    order = {rule: place for place, rule in enumerate(rule_order(set(rows.rule)))}
-    rows = rows.sort_values("rule", key=lambda rules: rules.map(order), kind="stable").sort_values(
-        "dataset", kind="stable"
-    )
+    rows = by_rule_order(rows).sort_values("dataset", kind="stable")
 
     def texts(name: str) -> list[str]:
         return [_text(value, spread) for value, spread in zip(rows[name], rows[f"{name}_sd"], strict=True)]
@@ -86,4 +76,4 @@ def note(rows: pd.DataFrame) -> str:
     return f"Ours: {span(rows.n_seeds)} seeds, {rows.n_images.max()} test images."
 
 
-TABLE = Listing(settings=Settings, select=select, show=show, note=note, source="records published", published="sal")
+TABLE = Listing(select=select, show=show, note=note, source="records published", published="sal")

@@ -1,12 +1,14 @@
-"""Which pathways a rule connects, and which of them learn (the SAL paper's Table 2): from lower to higher layers of the ascending stream (u
-to u), down the descending stream (d to d), and between the two (u to d, d to u). What each rule's file declares."""
+"""Which pathways a rule connects, and which of them learn (the SAL paper's Table 2): from lower to higher layers of the
+ascending stream (u to u), down the descending stream (d to d), and between the two (u to d, d to u). What each rule's
+file declares."""
 
 import pandas as pd
 
 from creditflow.core import plugins
 from creditflow.core.settings import NoSettings
 from creditflow.reporting.listing import Listing
-from creditflow.reporting.names import display, rule_order
+from creditflow.reporting.names import display
+from creditflow.reporting.rules import rule_order
 
 _PATHWAYS = {"uu": "u to u", "dd": "d to d", "ud": "u to d", "du": "d to u"}
 _KINDS = {"connected": "connected", "plastic": "learns"}
@@ -31,4 +33,4 @@ def show(rows: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
     return texts
 
 
-TABLE = Listing(settings=NoSettings, select=select, show=show, note=lambda rows: "", source="summary")
+TABLE = Listing(select=select, show=show, note=lambda rows: "", source="summary")

@@ -1,11 +1,9 @@
-"""Mean average precision in percent for each backbone and dataset (the form of the sign-symmetry paper's Table 2): items at the same
-Hamming distance in the database's own, drawn order, and expected over all their orders."""
+"""Mean average precision in percent for each backbone and dataset (the form of the sign-symmetry paper's Table 2):
+items at the same Hamming distance in the database's own, drawn order, and expected over all their orders."""
 
-from creditflow.core.settings import NoSettings
 from creditflow.reporting.table import Table
 
 TABLE = Table(
-    settings=NoSettings,
     select=lambda summary, settings: summary[
         (summary.attack == "clean") & summary.metric.isin(["map", "map_tie_averaged"])
     ],

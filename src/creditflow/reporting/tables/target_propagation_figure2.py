@@ -1,15 +1,16 @@
-"""The numbers behind the target-propagation paper's Figure 2: share of a hidden layer's update that leaves the output as it is, to first
-order, on a toy regression with two outputs; 0 for exact Gauss-Newton targets."""
+"""The numbers behind the target-propagation paper's Figure 2: share of a hidden layer's update that leaves the output
+as it is, to first order, on a toy regression with two outputs; 0 for exact Gauss-Newton targets."""
 
 import pandas as pd
 
 from creditflow.core.settings import NoSettings
 from creditflow.reporting.listing import Listing
-from creditflow.reporting.names import display, rule_order, span
+from creditflow.reporting.names import display, span
+from creditflow.reporting.rules import rule_order
 
 
 def select(records: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
-    """Returns a row per rule: mean, least and greatest of the seeds, and the mean of their standard deviations over steps."""
+    """Returns a row per rule: mean, least and greatest of the seeds, and the mean of their deviations over steps."""
     of_seeds = records[records.metric == "nullspace_ratio"].groupby("rule")
     rows = of_seeds.agg(
         value=("value", "mean"),
@@ -37,7 +38,8 @@ def show(rows: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
 
 def note(rows: pd.DataFrame) -> str:
     """Says what the numbers rest on."""
-    return f"Means of {span(rows.n_seeds)} seeds and {rows.steps.max()} steps, with the least and the greatest of the seeds."
+    means = f"Means of {span(rows.n_seeds)} seeds and {rows.steps.max()} steps"
+    return f"{means}, with the least and the greatest of the seeds."
 
 
-TABLE = Listing(settings=NoSettings, select=select, show=show, note=note, source="records")
+TABLE = Listing(select=select, show=show, note=note, source="records")

@@ -1,5 +1,6 @@
-"""The numbers behind the target-propagation paper's Figure 4: angle in degrees between each rule's update of a hidden layer and the
-gradient, and what Gauss-Newton targets teach, whose damping is chosen for each rule and layer by the smallest mean angle."""
+"""The numbers behind the target-propagation paper's Figure 4: angle in degrees between each rule's update of a hidden
+layer and the gradient, and what Gauss-Newton targets teach, whose damping is chosen for each rule and layer by the
+smallest mean angle."""
 
 from typing import Any
 
@@ -7,42 +8,44 @@ import pandas as pd
 
 from creditflow.core.settings import NoSettings
 from creditflow.reporting.listing import Listing
-from creditflow.reporting.names import display, rule_order, span
+from creditflow.reporting.names import display, span
 from creditflow.reporting.recorded_angles import best_damping, recorded_angles
+from creditflow.reporting.rules import by_rule_order
 
 _ROW = ["dataset", "backbone", "rule", "layer"]
 _NUMBERS = {"bp": "to_bp", "gnt": "to_gnt"}
 
 
 def select(records: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
-    """Returns a row per network, rule and layer: mean angles over epochs and seeds, and their least and greatest of the seeds' means."""
+    """Returns a row per network, rule and layer: the mean angle, and the least and greatest of the seeds' means.
+
+    Means are over epochs and seeds.
+    """
     rows = []
-    for cell, its in recorded_angles(records).groupby(_ROW):
-        damping = best_damping(its)
-        row: dict[str, Any] = dict(zip(_ROW, cell, strict=True)) | {"damping": damping, "n_seeds": its.seed.nunique()}
-        for to, chosen in (("bp", its[its.to == "bp"]), ("gnt", its[its.damping == damping])):
+    for cell, angles in recorded_angles(records).groupby(_ROW):
+        damping = best_damping(angles)
+        row: dict[str, Any] = dict(zip(_ROW, cell, strict=True)) | {"damping": damping}
+        row["n_seeds"] = angles.seed.nunique()
+        for to, chosen in (("bp", angles[angles.to == "bp"]), ("gnt", angles[angles.damping == damping])):
             of_seeds = chosen.groupby("seed").value.mean()
             row |= {
                 _NUMBERS[to]: of_seeds.mean(),
                 f"{_NUMBERS[to]}_low": of_seeds.min(),
                 f"{_NUMBERS[to]}_high": of_seeds.max(),
             }
-        rows.append(row | {"epochs": int(its.epoch.nunique()), "n": its.n.max()})
+        rows.append(row | {"epochs": int(angles.epoch.nunique()), "n": angles.n.max()})
     return pd.DataFrame(rows)
 
 
 def show(rows: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
     """Returns the texts, rules in the usual order."""
-    order = {rule: place for place, rule in enumerate(rule_order(set(rows.rule)))}
-    rows = rows.sort_values("layer", kind="stable").sort_values(
-        "rule", key=lambda rules: rules.map(order), kind="stable"
-    )
+    rows = by_rule_order(rows.sort_values("layer", kind="stable"))
     rows = rows.sort_values(["dataset", "backbone"], kind="stable")
 
     def texts(name: str) -> list[str]:
         return [
-            f"{a:.1f} ({b:.1f} to {c:.1f})"
-            for a, b, c in zip(rows[name], rows[f"{name}_low"], rows[f"{name}_high"], strict=True)
+            f"{mean:.1f} ({least:.1f} to {greatest:.1f})"
+            for mean, least, greatest in zip(rows[name], rows[f"{name}_low"], rows[f"{name}_high"], strict=True)
         ]
 
     return pd.DataFrame(
@@ -60,8 +63,8 @@ def show(rows: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
 
 def note(rows: pd.DataFrame) -> str:
     """Says what the numbers rest on."""
-    seeds = f"Means over {rows.epochs.max()} epochs and {span(rows.n_seeds)} seeds, with the least and the greatest of the seeds"
-    return f"{seeds}; a batch of {rows.n.max()} training images."
+    means = f"Means over {rows.epochs.max()} epochs and {span(rows.n_seeds)} seeds"
+    return f"{means}, with the least and the greatest of the seeds; a batch of {rows.n.max()} training images."
 
 
-TABLE = Listing(settings=NoSettings, select=select, show=show, note=note, source="records")
+TABLE = Listing(select=select, show=show, note=note, source="records")

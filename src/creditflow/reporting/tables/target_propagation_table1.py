@@ -1,5 +1,6 @@
-"""Test error in percent at the epoch with the best accuracy on held-out images (the target-propagation paper's Tables 1 and 3). Ours: all
-test images count alike; the paper's mean over batches weighs the last images of the test split eight times."""
+"""Test error in percent at the epoch with the best accuracy on held-out images (the target-propagation paper's Tables 1
+and 3). Ours: all test images count alike; the paper's mean over batches weighs the last images of the test split eight
+times."""
 
 import pandas as pd
 

@@ -1,5 +1,6 @@
-"""Training loss of the last epoch, a mean over batches before each step (the target-propagation paper's Table 2). BP of the paper ran in
-float32, where a loss below 1e-7 is rounding, the others in float64; ours are computed so that float32 holds them."""
+"""Training loss of the last epoch, a mean over batches before each step (the target-propagation paper's Table 2). BP of
+the paper ran in float32, where a loss below 1e-7 is rounding, the others in float64; ours are computed so that float32
+holds them."""
 
 import pandas as pd
 

@@ -1,11 +1,13 @@
-"""Share of attacked images, in percent, at which the gradient of the attack's own loss is exactly zero. From there a gradient attack cannot
-move: accuracy under it then says nothing of robustness. Compare the squared error of probabilities with cross-entropy."""
+"""Share of attacked images, in percent, at which the gradient of the attack's own loss is exactly zero. From there a
+gradient attack cannot move: accuracy under it then says nothing of robustness. Compare the squared error of
+probabilities with cross-entropy."""
 
 import pandas as pd
 
 from creditflow.core.settings import NoSettings
 from creditflow.reporting.listing import Listing
-from creditflow.reporting.names import display, rule_order
+from creditflow.reporting.names import display
+from creditflow.reporting.rules import rule_order
 
 _ROW = ["dataset", "backbone", "rule"]
 
@@ -22,8 +24,8 @@ def show(rows: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
         for rule in rule_order(set(group.rule)):
             of_attack = group[group.rule == rule].groupby("attack").value.agg(["mean", "min", "max"])
             texts = {
-                display(str(attack)): f"{100 * a:.1f} ({100 * b:.1f} to {100 * c:.1f})"
-                for attack, a, b, c in of_attack.itertuples()
+                display(str(attack)): f"{100 * mean:.1f} ({100 * least:.1f} to {100 * most:.1f})"
+                for attack, mean, least, most in of_attack.itertuples()
             }
             shown.append(
                 {"Dataset": display(str(dataset)), "Network": display(str(backbone)), "Rule": display(rule)} | texts
@@ -37,4 +39,4 @@ def note(rows: pd.DataFrame) -> str:
     return f"{seeds}; n = {rows.n.min()} to {rows.n.max()} images each."
 
 
-TABLE = Listing(settings=NoSettings, select=select, show=show, note=note, source="records")
+TABLE = Listing(select=select, show=show, note=note, source="records")

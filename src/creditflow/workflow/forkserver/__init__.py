@@ -1,4 +1,4 @@
-"""Short stages without their start-up: forked from a process that has loaded their libraries (`server.py`)."""
+"""Short stages without their start-up: they are forked from a process that has loaded their libraries (`server.py`)."""
 
 import os
 import shlex
@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 #: Stages that take seconds; loading PyTorch again for each would take as long as the science.
@@ -24,10 +24,10 @@ STAGES = (
     "select_member",
 )
 
-#: Of those stages; never creditflow itself, whose files may change between two jobs.
+#: Libraries of those stages; never creditflow itself, whose files may change between two jobs.
 LIBRARIES = ("torch", "foolbox", "safetensors.torch", "pandas", "pyarrow.parquet", "matplotlib.figure")
 
-#: From as many jobs on it pays.
+#: The number of short jobs from which on a server saves time.
 MIN_JOBS = 8
 
 #: A forked process has one thread, so the server must have no other. Stages set the number that PyTorch is to use.
@@ -44,38 +44,43 @@ _HERE = Path(__file__).parent
 _servers: list["subprocess.Popen[bytes]"] = []
 
 
-def start() -> str:
-    """Starts a server, which ends after this process and its last fork have.
+def start(script: Callable[[str], str]) -> str:
+    """Starts a server. It ends after this process and its last fork have ended.
 
-    Returns a Bash function that has `python STAGE` run by it; all other calls of `python` stay as they are, and so do those of stages
-    that the server cannot serve. Empty where the folder for temporary files takes no socket.
+    Args:
+        script: stage -> the path of its script, as jobs call it.
+
+    Returns:
+        A Bash function `python`, which has the server run the short stages. All other calls of `python` stay as they
+        are, and so do those of stages that the server cannot serve. The text is empty where no socket can be made in
+        the folder for temporary files.
     """
     try:
         server, client = launch(LIBRARIES)
-    except OSError:  # full, read-only, or with a path of a hundred characters
+    except OSError:  # the folder is full or read-only, or its path has a hundred characters
         return ""
     _servers.append(server)
-    stages = "|".join(f"src/{name}.py" for name in STAGES)
-    return f'python() {{ case "${{1-}}" in {stages}) command {shlex.join(client)} "$@" ;; *) command python "$@" ;; esac; }}; '
+    stages = "|".join(shlex.quote(script(name)) for name in STAGES)
+    served = f'command {shlex.join(client)} "$@"'
+    return f'python() {{ case "${{1-}}" in {stages}) {served} ;; *) command python "$@" ;; esac; }}; '
 
 
 def launch(libraries: Sequence[str]) -> tuple["subprocess.Popen[bytes]", list[str]]:
-    """Returns a server, and the command that runs a stage in a fork of it. Raises OSError where no socket can be made."""
+    """Returns a server and the command that runs a stage in a fork of it. Raises OSError if no socket can be made."""
     folder = Path(tempfile.mkdtemp(prefix="creditflow-forks-"))
     try:
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(str(folder / "socket"))
             listening.listen(1024)  # clients wait while the libraries load
-            descriptor = listening.fileno()
-            command = [sys.executable, str(_HERE / "server.py"), str(descriptor), *libraries]
-            server = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                pass_fds=[descriptor],
-                start_new_session=True,
-                env=os.environ | _ONE_THREAD,
-            )
+            server = _serve(listening.fileno(), libraries)
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return server, [sys.executable, "-I", "-S", str(_HERE / "client.py"), str(folder / "socket")]
+
+
+def _serve(descriptor: int, libraries: Sequence[str]) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, str(_HERE / "server.py"), str(descriptor), *libraries]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, pass_fds=[descriptor], start_new_session=True, env=os.environ | _ONE_THREAD
+    )

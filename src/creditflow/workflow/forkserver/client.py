@@ -1,4 +1,6 @@
-"""Runs a stage in a fork of the server (`server.py`) as if it ran here: same files, folder, environment, signals, exit status.
+"""Runs a stage in a fork of the server (`server.py`) as if it ran here.
+
+Files, folder, environment, signals and exit status are the same.
 
 usage: python -I -S client.py SOCKET STAGE [ARGUMENT...]
 """

@@ -2,8 +2,9 @@
 
 usage: python server.py LISTENING_DESCRIPTOR LIBRARY...
 
-Clients (`client.py`) send what to run and their three standard files; each gets a fork that runs it, the fork's process
-id, and its exit status. A fork whose client has gone is killed, as the client is what a scheduler or a user can reach.
+Clients (`client.py`) send what to run and their three standard files. Each client gets a fork that runs it, the process
+id of the fork, and its exit status. A fork whose client has gone is killed, as a scheduler or a user can reach only the
+client.
 The server itself never imports creditflow, so that jobs run the code that is on disk when they start. It ends after its
 standard input is closed (Snakemake has ended) and its last fork has.
 """
@@ -42,8 +43,8 @@ class Server:
         self.clients: dict[int, socket.socket] = {}
         self.selector = selectors.DefaultSelector()
         self.wakes, self.wakeup = socket.socketpair()
-        for one in (listening, self.wakes, self.wakeup):
-            one.setblocking(False)
+        for end in (listening, self.wakes, self.wakeup):
+            end.setblocking(False)
 
     def serve(self) -> None:
         signal.set_wakeup_fd(self.wakeup.fileno())
@@ -108,8 +109,8 @@ class Server:
             _die_with(request["server"])
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for one in (self.listening, self.wakes, self.wakeup, client, *self.clients.values()):
-                one.close()
+            for end in (self.listening, self.wakes, self.wakeup, client, *self.clients.values()):
+                end.close()
             for standard, number in enumerate(files):
                 os.dup2(number, standard)
                 os.close(number)

@@ -1,38 +1,29 @@
-"""Sources and the canonical form."""
+"""Where raw files come from: folders of the user's, downloads, a Debian package, a Python package."""
 
 import gzip
 import json
+import shutil
 import socket
-import struct
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from sklearn.datasets import load_digits
 
+import fetch as fetch_stage
 from creditflow.core import files
 from creditflow.core.errors import UserError
-from creditflow.data.datasets import fashion_mnist
 from creditflow.data.fetching import fetch
-from creditflow.data.formats.idx import read_idx
-from creditflow.data.inputs import to_unit_interval
-from creditflow.data.prepared import channel_statistics, load_prepared, save_prepared
-from creditflow.data.sources import DebianPackage, Download, PackageFile
+from creditflow.data.sources import DebianPackage, Download, DownloadEach, NotAvailableError, PackageFile, receive
+from formats import cifar10, md5, svhn, write
 from helpers import stage
+from preparing import Stages, check_arrays
 
 CONTENT = b"some raw bytes " * 50
+
+
 SUMS = {"raw-file": files.sha256(CONTENT)}
-
-
-def idx(array: np.ndarray) -> bytes:
-    return (
-        b"\x00\x00\x08"
-        + bytes([array.ndim])
-        + struct.pack(f">{array.ndim}I", *array.shape)
-        + array.astype(np.uint8).tobytes()
-    )
 
 
 @pytest.mark.parametrize("name", ["raw-file", "raw-file.gz"])
@@ -112,9 +103,13 @@ def test_the_debian_package_is_downloaded_with_package_lists_of_its_own(
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
     (bin_folder / "apt-get").write_text(
-        "#!/bin/sh\nfor word; do case $word in -oDir::State::Lists=*) lists=${word#*=} ;; -o*) ;; *) break ;; esac; shift; done\n"
-        f"case $1 in\n update) touch $lists/{'toy' if known else 'other'} ;;\n"
-        ' download) if [ -e $lists/$2 ]; then touch $2.deb; else echo "E: Unable to locate package $2" >&2; exit 100; fi ;;\nesac\n'
+        "#!/bin/sh\n"
+        "for word; do case $word in -oDir::State::Lists=*) lists=${word#*=} ;; -o*) ;; *) break ;; esac; shift; done\n"
+        "case $1 in\n"
+        f" update) touch $lists/{'toy' if known else 'other'} ;;\n"
+        " download) if [ -e $lists/$2 ]; then touch $2.deb;"
+        ' else echo "E: Unable to locate package $2" >&2; exit 100; fi ;;\n'
+        "esac\n"
     )
     (bin_folder / "dpkg-deb").write_text(
         f'#!/bin/sh\nmkdir -p "$3/usr/share/toy" && cp {tmp_path}/raw-file "$3/usr/share/toy/"\n'
@@ -134,76 +129,6 @@ def test_the_debian_package_is_downloaded_with_package_lists_of_its_own(
             fetch("toy", SUMS, [package], [], out)
 
 
-def test_fashion_mnists_reader_reads_idx_files(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    arrays = {}
-    for prefix, n in (("train", 7), ("t10k", 3)):
-        arrays[prefix] = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8), rng.integers(0, 10, n, dtype=np.uint8)
-        (tmp_path / f"{prefix}-images-idx3-ubyte").write_bytes(idx(arrays[prefix][0]))
-        (tmp_path / f"{prefix}-labels-idx1-ubyte").write_bytes(idx(arrays[prefix][1]))
-    splits = fashion_mnist.DATASET.read(tmp_path)
-    for split, prefix in (("train", "train"), ("test", "t10k")):
-        np.testing.assert_array_equal(splits[split][0][:, 0], arrays[prefix][0])
-        np.testing.assert_array_equal(splits[split][1], arrays[prefix][1])
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"\x00\x00\x0d\x01\x00\x00\x00\x01\x00", b"\x00\x00\x08\x03\x00", idx(np.zeros((2, 3)))[:-1]]
-)
-def test_what_is_not_idx_is_refused(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=str(path)):
-        read_idx(path)
-
-
-def test_the_digits_are_scikit_learns(digits: Path) -> None:
-    bunch = load_digits()
-    parts = [load_prepared(digits, split) for split in ("train", "test")]
-    images = torch.cat([part.images for part in parts])[:, 0]
-    np.testing.assert_allclose(images.double().numpy() * 16 / 255, bunch.images, atol=0.05)
-    np.testing.assert_array_equal(torch.cat([part.labels for part in parts]), bunch.target)
-    assert parts[0].class_names == tuple("0123456789")
-
-
-def test_classes_are_chosen_and_renumbered_in_their_order(digits: Path) -> None:
-    everything = load_prepared(digits, "train")
-    chosen = load_prepared(digits, "train", [7, 2])
-    assert chosen.class_names == ("7", "2")
-    assert torch.equal(chosen.images[chosen.labels == 0], everything.images[everything.labels == 7])
-    assert torch.equal(chosen.images[chosen.labels == 1], everything.images[everything.labels == 2])
-    assert len(chosen.labels) == int(((everything.labels == 7) | (everything.labels == 2)).sum())
-    with pytest.raises(UserError, match="class 12 has no image"):
-        load_prepared(digits, "train", [1, 12])
-
-
-def test_statistics_are_numpys() -> None:
-    images = np.random.default_rng(0).integers(0, 256, (20, 3, 5, 4), dtype=np.uint8)
-    mean, std = channel_statistics(images)
-    np.testing.assert_allclose(mean, (images / 255).mean((0, 2, 3)))
-    np.testing.assert_allclose(std, (images / 255).std((0, 2, 3)))
-    assert channel_statistics(np.zeros((2, 1, 2, 2), np.uint8)) == ([0.0], [1.0])
-    assert to_unit_interval(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [0.0, 1.0]
-
-
-def test_equal_datasets_are_equal_files(tmp_path: Path) -> None:
-    split = (np.zeros((2, 1, 2, 2), np.uint8), np.array([0, 1]))
-    for name in ("one", "two"):
-        save_prepared(tmp_path / name, {"train": split, "test": split}, ["a", "b"])
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-    with pytest.raises(UserError, match=r"labels must lie in 0\.\.0"):
-        save_prepared(tmp_path / "three", {"train": split}, ["a"])
-    assert not (tmp_path / "three").exists()
-
-
-@pytest.mark.parametrize("content", [b"", b"not safetensors at all", b"\xff" * 64])
-def test_what_is_not_a_prepared_dataset_is_refused(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "prepared.safetensors"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match="is not a prepared dataset with a 'train' split"):
-        load_prepared(path, "train")
-
-
 def test_a_failed_fetch_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "digits.csv.gz").write_bytes(b"\x1f\x8bbroken")
@@ -217,5 +142,63 @@ def test_a_failed_fetch_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_fetch_notes_where_the_files_came_from(digits: Path) -> None:
-    origin = json.loads((digits.parent / "raw" / "origin.json").read_text())
+    origin = json.loads((digits.parent / "raw" / "origin.json").read_text(encoding="utf-8"))
     assert origin["source"] == "Python package sklearn.datasets.data"
+
+
+class Drop:
+    """A stream that is never asked for everything at once."""
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+    def read(self, n: int) -> bytes:
+        assert 0 < n <= 1 << 24
+        n = min(n, self.left)
+        self.left -= n
+        return bytes(n)
+
+
+def test_published_files_pass_through_in_pieces(tmp_path: Path) -> None:
+    size = (40 << 20) + 5
+    receive(Drop(size), md5(bytes(size)), tmp_path / "target", "here", size)
+    assert (tmp_path / "target").stat().st_size == size
+    with pytest.raises(NotAvailableError, match=r"its MD5 is not 0000"):
+        receive(Drop(size), "md5:" + "0" * 32, tmp_path / "target", "here")
+    assert not (tmp_path / "target").exists()
+
+
+def test_downloads_of_published_files(stages: Stages) -> None:
+    files, expected = svhn()
+    write(stages.folder, {f"{number}/{name}": content for number, (name, content) in enumerate(files.items())})
+    addresses = {name: (stages.folder / str(number) / name).as_uri() for number, name in enumerate(files)}
+    checksums = {name: md5(content) for name, content in files.items()}
+    stages.change("svhn", checksums=checksums, sources=[DownloadEach(addresses)])
+    assert json.loads((stages.fetch("svhn") / "origin.json").read_text(encoding="utf-8"))["source"] == "download"
+    check_arrays(stages.prepare("svhn"), expected)
+    stages.change("svhn", sources=[DownloadEach(addresses | {"test_32x32.mat": (stages.folder / "nowhere").as_uri()})])
+    with pytest.raises(
+        UserError,
+        match=r"svhn: no source has it .*nowhere.*; put train_32x32.mat, test_32x32.mat into a folder and name it",
+    ):
+        stages.fetch("svhn")
+
+
+def test_published_files_by_the_scripts_themselves(tmp_path: Path) -> None:
+    """A copy of the sources, in which the published checksum is another."""
+    files, expected = cifar10()
+    (content,) = files.values()
+    shutil.copytree(Path(fetch_stage.__file__).parent, tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    path = tmp_path / "src/creditflow/data/datasets/cifar10.py"
+    source = path.read_text(encoding="utf-8").replace("md5:c58f30108f718f92721af3b95e74349a", md5(content))
+    path.write_text(source, encoding="utf-8")
+    write(tmp_path, {"here/cifar-10-python.tar.gz": content})
+    for name, arguments in (
+        ("fetch", ["--search-path", "here", "--output", "raw"]),
+        ("prepare", ["--raw", "raw", "--output", "out"]),
+    ):
+        command = [sys.executable, f"src/{name}.py", "--dataset", "cifar10", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert done.stdout == "cifar10: 50 train images\ncifar10: 10 test images\n"
+    check_arrays(tmp_path / "out", expected)

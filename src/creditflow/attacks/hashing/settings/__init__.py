@@ -1,0 +1,1 @@
+"""Settings of attacks on hash codes: one file each, named like the attack, without torch."""

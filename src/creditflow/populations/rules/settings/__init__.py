@@ -1,0 +1,1 @@
+"""Settings of the update rules: a file for each rule that has any, without torch."""

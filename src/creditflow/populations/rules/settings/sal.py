@@ -1,0 +1,38 @@
+"""Settings of SAL."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from creditflow.core.settings import Many, SettingsModel
+
+Pathway = Literal["w", "v", "w_bar", "v_bar"]
+
+Rate = Annotated[float, Field(ge=0, le=1_000_000)]
+
+
+class Settings(SettingsModel):
+    """The descending stream, and the pathways W (up), V (up to down), Wb (down) and Vb (down to up)."""
+
+    downstream: Many[Annotated[int, Field(ge=1, le=10_000_000)]] | None = None
+    """Units of the descending stream at each hidden layer; as many as ascending ones if absent."""
+    downstream_activation: Literal["identity", "relu_jacobian", "relu", "tanh"] = "identity"
+    """D_k: identity (the paper's), relu_jacobian, which opens where V_k h_k > 0, or relu or tanh of Wb_k u_{k+1}."""
+    rate_v: Rate = 1.0
+    """Learning rate of V, in units of W's."""
+    rate_w_bar: Rate = 1.0
+    """Learning rate of Wb, in units of W's."""
+    rate_v_bar: Rate = 1.0
+    """Learning rate of Vb, in units of W's."""
+    plastic: Many[Pathway] = ("w", "v", "w_bar", "v_bar")
+    """Pathways that learn; w must be among them."""
+    v_bar_learns_from: Literal["post", "pre"] = "post"
+    """Vb learns from h_k (post), as in equation 8, or from z_k (pre), as in the paper's pseudo-code and equation 11."""
+    scale: float = Field(1.0, ge=0, le=1_000_000)
+    """Standard deviation of the initial V, Wb and Vb, in units of 1 / sqrt(n_in)."""
+
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> Self:
+        if "w" not in self.plastic:
+            raise ValueError("plastic must have w among its pathways, or nothing is learned; add w")
+        return self

@@ -1,0 +1,18 @@
+"""Settings of weight mirroring."""
+
+from pydantic import Field
+
+from creditflow.core.settings import SettingsModel
+
+
+class Settings(SettingsModel):
+    """The mirror steps, in which feedback matrices learn from noise."""
+
+    noise: float = Field(0.1, gt=0, le=1_000)
+    """Width of the uniform noise around zero that is sent into each layer; 0.1 in the authors' code."""
+    rate: float = Field(100.0, gt=0, le=1e9)
+    """Learning rate of the feedback matrices, in units of the learning rate."""
+    decay: float = Field(1.0, ge=0, le=1_000_000)
+    """Decay of the feedback matrices, in units of rate times noise variance; with 1 they become the forward ones."""
+    initial_steps: int = Field(200, ge=0, le=10_000_000)
+    """Number of mirror steps before training."""

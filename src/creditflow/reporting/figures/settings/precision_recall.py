@@ -1,0 +1,7 @@
+"""Settings of the figure of precision and recall."""
+
+from creditflow.reporting.figures.settings._one_place import OneBackboneSettings
+
+
+class Settings(OneBackboneSettings):
+    """Which dataset and which backbone are shown."""

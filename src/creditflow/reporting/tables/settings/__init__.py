@@ -1,0 +1,1 @@
+"""Settings of tables: the file of a table's name defines `Settings`; files that begin with _ are shared."""

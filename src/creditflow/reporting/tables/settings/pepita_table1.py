@@ -1,0 +1,7 @@
+"""Settings of the form of the PEPITA paper's Table 1."""
+
+from creditflow.reporting.tables.settings._one_population import OnePopulationSettings
+
+
+class Settings(OnePopulationSettings):
+    """Which population is shown, and which published numbers stand beside it."""

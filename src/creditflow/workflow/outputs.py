@@ -1,0 +1,163 @@
+"""Which files an experiment makes: models, records, tables and the rest. It imports nothing heavy.
+
+All paths lie below a folder of results, which is the argument `results`.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from creditflow.core import plugins
+from creditflow.workflow import layout
+from creditflow.workflow.experiments import Experiment
+from creditflow.workflow.layout import Place
+
+#: A model that is measured: dataset, network (a backbone or a population's variant), rule and seed.
+Chain = tuple[str, str, str, int]
+
+
+def path_of(place: Place, experiment: Experiment, results: Path, chain: Chain, **others: str) -> Path:
+    """Returns where a rule puts its files for a model, without suffix; `others` are wildcards such as the attack."""
+    dataset, network, rule, seed = chain
+    return place.path(
+        results, experiment=experiment.name, dataset=dataset, backbone=network, rule=rule, seed=seed, **others
+    )
+
+
+def model(experiment: Experiment, results: Path, chain: Chain) -> Path:
+    """Returns a trained model, without suffix."""
+    place = layout.SELECT_MEMBER if "population" in experiment.keys else layout.FINETUNE
+    return path_of(place, experiment, results, chain)
+
+
+def start(experiment: Experiment, results: Path, backbone: str, seed: int) -> Path | None:
+    """Returns the model that a fine-tuning starts from, without suffix; None for a random start."""
+    pretrain = experiment.keys["pretrain"]
+    if "start" in pretrain:
+        return None
+    owner = pretrain.get("experiment", experiment.name)
+    place = layout.IMPORT_WEIGHTS if "weights" in pretrain else layout.PRETRAIN
+    return place.path(results, experiment=owner, backbone=backbone, seed=seed)
+
+
+def with_sidecar(model: Path | None) -> list[Path]:
+    """Returns the files of a model that a stage reads, given its path without suffix; nothing for no model."""
+    return [] if model is None else [model.with_suffix(suffix) for suffix in (".safetensors", ".json")]
+
+
+def surrogate(experiment: Experiment, results: Path, chain: Chain, attack: str) -> list[Path]:
+    """Returns the files of the model that a transfer attack makes its images with; nothing for other attacks."""
+    if not plugins.declared("attack", attack, "uses_surrogate", False):
+        return []
+    dataset, network, rule, seed = chain
+    return with_sidecar(model(experiment, results, (dataset, network, *experiment.surrogate(network, rule, seed))))
+
+
+def starts(experiment: Experiment, results: Path) -> list[Path]:
+    """Returns all models that fine-tuning starts from, without suffix."""
+    backbones = experiment.keys.get("backbones", [])
+    paths = {start(experiment, results, backbone, seed) for backbone in backbones for seed in experiment.keys["seeds"]}
+    return sorted(path for path in paths if path is not None)
+
+
+def models(experiment: Experiment, results: Path) -> list[Path]:
+    """Returns all models that are measured, without suffix."""
+    return [model(experiment, results, chain) for chain in experiment.chains()]
+
+
+def populations(experiment: Experiment, results: Path) -> list[Path]:
+    """Returns all populations, without suffix."""
+    if "population" not in experiment.keys:
+        return []
+    paths = {path_of(layout.TRAIN_POPULATION, experiment, results, chain) for chain in experiment.chains()}
+    return sorted(paths)
+
+
+def trainings(experiment: Experiment, results: Path) -> list[Path]:
+    """Returns what trainings leave, without suffix: populations, or models and what they start from."""
+    return populations(experiment, results) or starts(experiment, results) + models(experiment, results)
+
+
+def record_paths(experiment: Experiment, results: Path) -> list[Path]:
+    """Returns all records."""
+    return [path.with_suffix(".json") for path in _records(experiment, results)]
+
+
+def _records(experiment: Experiment, results: Path) -> Iterator[Path]:
+    for chain in experiment.chains():
+        yield from _records_of_model(experiment, results, chain)
+    for rule in experiment.keys.get("nullspace", {}):
+        for seed in experiment.keys["seeds"]:
+            yield layout.MEASURE_NULLSPACE.path(results, experiment=experiment.name, rule=rule, seed=seed)
+
+
+def _records_of_model(experiment: Experiment, results: Path, chain: Chain) -> Iterator[Path]:
+    retrieves = "retrieval" in experiment.keys
+    clean, attacked = (layout.RETRIEVE, layout.ATTACK_RETRIEVAL) if retrieves else (layout.EVALUATE, layout.ATTACK)
+    dataset, network, rule, seed = chain
+    yield path_of(clean, experiment, results, chain)
+    for attack, gradient in experiment.conditions(dataset, rule, seed, network):
+        yield path_of(attacked, experiment, results, chain, attack=attack, gradient=gradient)
+
+
+def wanted(experiment: Experiment, results: Path) -> list[Path]:
+    """Returns what the experiment's target asks for: collected records, the audit, tables and figures."""
+    name = experiment.name
+    tables = [
+        layout.MAKE_TABLE.path(results, ".csv", experiment=name, table=table) for table in experiment.keys["tables"]
+    ]
+    figures = [
+        layout.PLOT_FIGURE.path(results, ".pdf", experiment=name, figure=figure)
+        for figure in experiment.keys["figures"]
+    ]
+    audit = [layout.AUDIT.path(results, ".parquet", experiment=name)] if "audit" in experiment.keys else []
+    return [layout.COLLECT.path(results, ".parquet", experiment=name), *audit, *tables, *figures]
+
+
+def all_files(experiment: Experiment, results: Path) -> list[Path]:
+    """Returns every file that the experiment can make."""
+    codes = [
+        path_of(layout.ENCODE, experiment, results, chain)
+        for chain in experiment.chains()
+        if "retrieval" in experiment.keys
+    ]
+    ends = wanted(experiment, results)
+    families = [
+        (models(experiment, results) + starts(experiment, results), layout.MODEL),
+        (populations(experiment, results), layout.POPULATION),
+        (codes, (".safetensors",)),
+        (record_paths(experiment, results), layout.RECORD),
+        ([path for path in ends if path.suffix == ".csv"], layout.TABLE),
+        ([path for path in ends if path.suffix == ".pdf"], layout.FIGURE),
+        ([path for path in ends if path.suffix == ".parquet"], (".parquet",)),
+        ([layout.SUMMARY.path(results, experiment=experiment.name)], (".parquet",)),
+    ]
+    return [path.with_suffix(suffix) for paths, suffixes in families for path in paths for suffix in suffixes]
+
+
+def downloads(experiment: Experiment, results: Path) -> list[Path]:
+    """Returns what the experiment's jobs read from the network: raw files of datasets, and published weights."""
+    views = experiment.keys["datasets"].values()
+    raw = sorted({layout.FETCH.path(results, source=view["source"]) for view in views})
+    pretrain = experiment.keys.get("pretrain", {})
+    if "weights" not in pretrain:
+        return raw
+    fetched = [name for name in experiment.keys.get("backbones", []) if name not in pretrain.get("files", {})]
+    return raw + [published_weights(experiment, results, name) for name in fetched]
+
+
+def published_weights(experiment: Experiment, results: Path, backbone: str) -> Path:
+    """Returns where the published weights of a backbone lie once they are fetched."""
+    weights = experiment.keys["pretrain"]["weights"]
+    return layout.FETCH_WEIGHTS.path(results, ".pth", backbone=backbone, weights=weights)
+
+
+def weights_file(experiment: Experiment, results: Path, backbone: str) -> Path:
+    """Returns the published weights of a backbone: a local file, or the one that is fetched."""
+    local = local_weights(experiment, backbone)
+    return Path(local["path"]) if local else published_weights(experiment, results, backbone)
+
+
+def local_weights(experiment: Experiment, backbone: str) -> dict[str, str] | None:
+    """Returns path and SHA-256 of a local file of published weights; None without one."""
+    local: dict[str, str] | None = experiment.keys["pretrain"].get("files", {}).get(backbone)
+    return local

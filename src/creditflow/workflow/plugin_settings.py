@@ -1,0 +1,44 @@
+"""Checks the settings of plugins that an experiment uses, and settings that are merged from several sections,
+before any job starts."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from creditflow.core import plugins
+from creditflow.core.settings import parse
+from creditflow.populations.settings import PopulationSettings
+from creditflow.training.settings import TrainingSettings
+from creditflow.workflow.consistency import attack_kind
+from creditflow.workflow.experiments import Experiment
+
+
+def check_settings(experiment: Experiment, where: str) -> None:
+    """Checks an experiment whose names are known to be right. Raises UserError, which begins with `where` and names
+    the key."""
+    keys = experiment.keys
+    for attack, chosen in keys["attacks"].items():
+        _check_plugin(attack_kind(keys), attack, chosen.get("settings", {}), f"{where}: attacks.{attack}.settings")
+    for kind in ("table", "figure"):
+        for name, settings in keys[f"{kind}s"].items():
+            _check_plugin(kind, name, settings, f"{where}: {kind}s.{name}")
+    for rule, settings in keys.get("nullspace", {}).items():
+        _check_plugin("update_rule", rule, settings.get("rule", {}), f"{where}: nullspace.{rule}.rule")
+    if "population" in keys:
+        _check_populations(experiment, where)
+        return
+    for dataset in experiment.datasets:
+        parse(TrainingSettings, experiment.training(dataset), f"{where}: finetune: settings for {dataset}")
+
+
+def _check_plugin(kind: str, name: str, settings: Mapping[str, Any], where: str) -> None:
+    parse(plugins.settings_class(kind, name), settings, where)
+
+
+def _check_populations(experiment: Experiment, where: str) -> None:
+    """Checks the merged settings of every population that is trained, and of its rule."""
+    for dataset in experiment.datasets:
+        for variant in experiment.networks:
+            for rule in experiment.rules_of(dataset, variant):
+                place = f"{where}: population.variants.{variant}: settings of {rule} on {dataset}"
+                settings = parse(PopulationSettings, experiment.population(dataset, variant, rule), place)
+                _check_plugin("update_rule", rule, settings.rule, f"{place}: rule")

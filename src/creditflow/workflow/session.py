@@ -1,0 +1,192 @@
+"""One run of Snakemake: its command line and environment, and what the workflow does around its jobs.
+
+All that reaches into Snakemake's inside is here. It was checked with Snakemake 9.27; `check_version` refuses another
+major version.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import snakemake
+
+from creditflow.compute import gpus
+from creditflow.core.errors import UserError
+from creditflow.core.files import warn
+from creditflow.core.merging import merged
+from creditflow.workflow import container, failures, forkserver, layout, locks, preflight
+from creditflow.workflow.experiments import Experiments
+from creditflow.workflow.requests import check_targets
+from creditflow.workflow.yaml_files import read_mapping
+
+Result = TypeVar("Result")
+
+#: The first major version of Snakemake that this workflow does not know.
+_UNKNOWN_MAJOR_VERSION = 10
+
+#: Seconds between two looks at a young job's memory.
+_BENCHMARK_INTERVAL = 2
+
+
+def check_version(version: str = snakemake.__version__) -> None:
+    """Ends the workflow in one line if this Snakemake is newer than what the workflow was made for."""
+    if int(version.split(".")[0]) >= _UNKNOWN_MAJOR_VERSION:
+        _end(
+            f"this workflow needs Snakemake 9.20 or newer, but below {_UNKNOWN_MAJOR_VERSION}, not {version};"
+            f" install one with `pip install 'snakemake>=9.20,<{_UNKNOWN_MAJOR_VERSION}'`"
+        )
+
+
+def explained(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Calls a function. A mistake of the user's ends the workflow in one line."""
+    try:
+        return function(*arguments)
+    except UserError as error:
+        _end(str(error))
+
+
+def _end(message: str) -> NoReturn:
+    """Ends the process. A WorkflowError would make Snakemake print a place in the Snakefile beside the message."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+class Session:
+    """What the workflow knows of the Snakemake that has read it, from the beginning of the Snakefile to the last job.
+
+    Args:
+        workflow: Snakemake's object of this name.
+    """
+
+    def __init__(self, workflow: Any) -> None:
+        check_version()
+        self.workflow = workflow
+        self.is_module = not workflow.modifier.is_main_snakefile()
+        """Whether another Snakefile uses this workflow as a module; its rules may be read later than ours."""
+        self.options = command_line(workflow.is_main_process)
+        use_this_python()
+        keep_caches_here(Path.cwd())
+        look_at_memory_rarely()
+        if workflow.is_main_process:
+            locks.release_dead_locks(Path.cwd())
+
+    @property
+    def config_file(self) -> Path:
+        """The configuration: the working directory's, but the clone's within a module, as the other is its user's."""
+        path = "config/config.yaml"
+        return layout.in_clone(path) if self.is_module else layout.here_or_in_clone(path)
+
+    def complete(self, config: dict[str, Any]) -> None:
+        """Adds what the `config` of a module statement does not say, from the clone's configuration."""
+        if self.is_module:
+            config.update(merged(explained(read_mapping, self.config_file), config))
+
+    @property
+    def is_dry(self) -> bool:
+        """Whether nothing is to be made."""
+        return bool(self.options.dryrun)
+
+    @property
+    def targets(self) -> list[str]:
+        """What the user asks for: names of rules and paths of files; empty for the default."""
+        return list(self.options.targets or ())
+
+    def warn(self, messages: Iterable[str]) -> None:
+        """Prints warnings once; the processes that Snakemake starts for single jobs read the workflow again."""
+        for message in messages if self.workflow.is_main_process else ():
+            warn(message)
+
+    def check_targets(self, experiments: Experiments, default: str) -> None:
+        """Ends the workflow in one line if nothing can make what it is asked for. Snakemake looks at that later."""
+        if self.workflow.is_main_process and not self.is_module:
+            explained(check_targets, self.targets, experiments, [rule.name for rule in self.workflow.rules], default)
+
+    def check_machine(self, image: Path, config: Mapping[str, Any]) -> None:
+        """Looks at what this run needs of the machine, before any job. A dry-run needs nothing.
+
+        Ends the workflow in one line where something is missing.
+        """
+        preflight.bind_into_containers(config["data"]["search_paths"])
+        if Path.cwd().resolve() != layout.CLONE:
+            preflight.bind_into_containers([str(layout.CLONE)])
+        if not self.workflow.is_main_process or self.is_dry:
+            return
+        if self._uses("APPTAINER"):
+            explained(preflight.check_apptainer)
+            explained(container.check_image, image, config["container"]["flavour"])
+        if self.options.executor == "slurm":
+            explained(preflight.check_slurm, self.options.slurm_status_command)
+            return  # SLURM hands out the GPUs
+        slots = self.workflow.global_resources.get("gpu")
+        if slots and slots.value:
+            explained(gpus.announce_slots, slots.value)
+
+    def share_start_up(self, jobs: Iterable[Any]) -> None:
+        """Has short stages forked from one process that has loaded their libraries.
+
+        This needs jobs on this machine, outside containers.
+        """
+        from snakemake.shell import shell
+
+        elsewhere = self.workflow.deployment_settings.deployment_method or self.options.executor not in (None, "local")
+        bash = Path(shell.get_executable() or "").name == "bash"
+        if elsewhere or self.workflow.touch or sys.platform != "linux" or not bash:
+            return
+        if sum(job.rule.name in forkserver.STAGES for job in jobs) < forkserver.MIN_JOBS:
+            return
+        if function := forkserver.start(layout.script):
+            shell.prefix(f"set -euo pipefail; {function}".replace("{", "{{").replace("}", "}}"))
+
+    def _uses(self, method: str) -> bool:
+        """Whether jobs run by a method of deployment, such as APPTAINER."""
+        from snakemake.settings.types import DeploymentMethod
+
+        return DeploymentMethod[method] in self.workflow.deployment_settings.deployment_method
+
+
+def explain_failures(logs: Any) -> None:
+    """Prints why jobs failed, after all that Snakemake prints; `logs` are the paths that `onerror` gives."""
+    for path in [logs] if isinstance(logs, str | Path) else logs or ():
+        print(*failures.explain_failures(Path(path).read_text()), sep="\n", file=sys.stderr)
+
+
+def command_line(is_main_process: bool) -> argparse.Namespace:
+    """Returns the options that this Snakemake runs with, those of its profiles among them.
+
+    Snakemake itself looks at targets and executor only after it has read the Snakefile. Where it is used as a library,
+    or runs a single job in a process of its own, these are the options of a dry-run.
+    """
+    from snakemake.cli import get_argument_parser
+
+    if not (is_main_process and "snakemake" in Path(sys.argv[0]).parts[-2:]):
+        return _known(get_argument_parser(), ["--dryrun"])
+    given = _known(get_argument_parser(), sys.argv[1:])
+    name = given.workflow_profile or "default"
+    profiles = [str(path) for path in (Path(name), Path("profiles", name)) if path.exists()]
+    return _known(get_argument_parser([*(given.profile or []), *profiles[:1]]), sys.argv[1:])
+
+
+def _known(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    return parser.parse_known_args(arguments)[0]
+
+
+def use_this_python() -> None:
+    """Has stages run with the Python that runs Snakemake, also where its environment is not activated."""
+    folder = str(Path(sys.executable).parent)
+    os.environ["PATH"] = os.pathsep.join([folder, os.environ.get("PATH", "")])
+
+
+def keep_caches_here(folder: Path) -> None:
+    """Has whatever a library wants to cache stay in the working directory, in containers and outside."""
+    for variable in ("XDG_CACHE_HOME", "TORCH_HOME", "MPLCONFIGDIR"):
+        os.environ[variable] = str(folder / ".snakemake/cache" / variable.lower())
+
+
+def look_at_memory_rarely() -> None:
+    """Has Snakemake look less often at a young job's memory, which slows short jobs; records tell their memory."""
+    import snakemake.benchmark
+
+    snakemake.benchmark.BENCHMARK_INTERVAL_SHORT = _BENCHMARK_INTERVAL

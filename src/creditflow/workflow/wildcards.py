@@ -1,0 +1,33 @@
+"""What the wildcards of the rules may stand for. It imports nothing heavy."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+from creditflow.core import plugins
+from creditflow.workflow.experiments import Experiment
+
+
+def constraints(experiments: Mapping[str, Experiment]) -> dict[str, str]:
+    """Returns a regular expression for each wildcard, from the plugins and from what the experiments name."""
+    names = plugins.names
+    views = {view for experiment in experiments.values() for view in experiment.keys["datasets"]}
+    populations = [experiment.keys.get("population", {}) for experiment in experiments.values()]
+    variants = {variant for population in populations for variant in population.get("variants", {})}
+    return {
+        "experiment": _one_of(experiments),
+        "source": _one_of(names("dataset")),
+        "dataset": _one_of(views),
+        "backbone": _one_of({*names("backbone"), *variants}),
+        "rule": _one_of({*names("rule"), *names("update_rule")}),
+        "attack": _one_of({*names("attack"), *names("hash_attack")}),
+        "gradient": "exact|feedback|none",
+        "table": _one_of(names("table")),
+        "figure": _one_of(names("figure")),
+        "seed": "[0-9]+",
+        "weights": "[A-Z0-9_]+",
+    }
+
+
+def _one_of(names: Iterable[str]) -> str:
+    """Returns a regular expression that matches just these names, and nothing if there are none."""
+    return "|".join(re.escape(name) for name in sorted(names)) or "(?!)"

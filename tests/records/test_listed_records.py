@@ -1,0 +1,53 @@
+"""Records by a list of their paths, as the stages `collect` and `audit` read them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from creditflow.core.errors import UserError
+from creditflow.records.record import Keys, Metric, read_listed, write_record
+from creditflow.reporting.collection import read_frame
+from helpers import stage
+
+
+def made_up(folder: Path, n_seeds: int) -> list[Path]:
+    paths = [folder / f"seed{seed}.json" for seed in range(n_seeds)]
+    for seed, path in enumerate(paths):
+        keys = Keys("tiny", "classification", "digits", "lenet5", "bp", seed, "clean", "none")
+        outcomes = {"correct": np.array([[True, False]]), "example": np.arange(2)}
+        facts = {"settings": {}, "checks": {}, "provenance": {}, "run": {}}
+        write_record(path, keys, [Metric("accuracy", None, 0.5, 2)], outcomes, **facts)
+    return paths
+
+
+def test_a_list_names_the_records_in_its_order(tmp_path: Path) -> None:
+    paths = made_up(tmp_path, 3)[::-1]
+    (tmp_path / "list.txt").write_text("\n".join(map(str, paths)) + "\n\n")
+    assert [record.path for record in read_listed(tmp_path / "list.txt")] == paths
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "names no record; write one path on each line"),
+        (b"\n \n", "names no record"),
+        (b"\xff\xfe\x00", "is not a list of records"),
+        (b"nowhere.json\n", "nowhere.json"),
+    ],
+)
+def test_what_is_no_list_of_records_is_explained(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        read_listed(tmp_path / "list.txt")
+    assert "\n" not in str(caught.value)
+
+
+def test_collecting_reads_what_the_list_names_and_no_experiment(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("\n".join(map(str, made_up(tmp_path, 3)[:2])))
+    frames = ["--records", tmp_path / "records.parquet", "--summary", tmp_path / "summary.parquet"]
+    done = stage("collect", "--records-list", tmp_path / "list.txt", *frames, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "2 records\n"), done.stderr
+    assert list(read_frame(tmp_path / "records.parquet", "records").seed) == [0, 1]
+    done = stage("collect", "--records-list", tmp_path / "none.txt", *frames, folder=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
