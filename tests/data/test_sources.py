@@ -21,7 +21,7 @@ from helpers import stage
 from preparing import Stages, check_arrays
 
 CONTENT = b"some raw bytes " * 50
-
+PACKED = gzip.compress(CONTENT)
 
 SUMS = {"raw-file": files.sha256(CONTENT)}
 
@@ -38,7 +38,8 @@ def test_a_search_path_comes_first_plain_or_compressed(name: str, tmp_path: Path
 
 @pytest.mark.parametrize(
     "broken",
-    [gzip.compress(CONTENT)[:-20], gzip.compress(CONTENT)[:30] + b"xx" + gzip.compress(CONTENT)[32:], CONTENT[:-1]],
+    [PACKED[:-20], PACKED[:30] + b"xx" + PACKED[32:], CONTENT[:-1]],
+    ids=["cut short", "two bytes changed", "not packed"],
 )
 def test_a_broken_file_in_a_search_path_is_named_and_nothing_else_is_tried(broken: bytes, tmp_path: Path) -> None:
     (tmp_path / "raw-file.gz").write_bytes(broken)
