@@ -4,18 +4,27 @@ CORES ?= all
 WORKERS ?= auto
 EXPERIMENT ?= quick
 FLAVOUR ?= cuda
-PIP_AUDIT := 2.10.1
 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed.stamp
 TOOLS := $(VENV)/tools.stamp
+CHECKERS := .venv-check/installed.stamp
+LOCKED := $(addprefix envs/,install.py requirements.txt requirements-source.txt requirements-torch.txt torch-builds.txt)
 SNAKEMAKE := $(BIN)/snakemake
 
-# Where this forbids byte code, every job would compile all of torch again: two thirds of its time.
-unexport PYTHONDONTWRITEBYTECODE
+# What a shell or a git hook exports changes neither what is installed nor what runs. Where byte code is forbidden,
+# every job would compile all of torch again: two thirds of its time.
+unexport PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONWARNINGS PYTHONOPTIMIZE PYTHONINSPECT
+unexport PYTHONDEVMODE PYTHONIOENCODING PYTHONSAFEPATH PYTHONVERBOSE MPLBACKEND MATPLOTLIBRC SNAKEMAKE_PROFILE
+unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_NO_DEPS PIP_PRE PIP_DRY_RUN PIP_CONSTRAINT PIP_REQUIREMENT
+unexport PIP_EDITABLE PIP_PYTHON PIP_IGNORE_INSTALLED PIP_REQUIRE_VIRTUALENV PIP_NO_BINARY PIP_ONLY_BINARY
+unexport GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_OBJECT_DIRECTORY GIT_COMMON_DIR GIT_PREFIX
+unexport BASH_ENV ENV CDPATH GREP_OPTIONS
+export PYTHONUTF8 := 1
 
-.PHONY: help demo install report results page test test-fast lint lint-python lint-workflow format generate bench container lock check-lock clean
+.PHONY: help demo install report results page test test-fast lint lint-python lint-workflow format generate bench \
+	container lock check-lock clean
 .SECONDEXPANSION:
 .DELETE_ON_ERROR:
 
@@ -39,17 +48,18 @@ results: $(INSTALLED) ## write tables, figures and provenance of EXPERIMENT to d
 page: $(INSTALLED) ## write docs/results/README.md from docs/results/claims.yaml and the exported tables
 	$(BIN)/python src/write_page.py
 
-install: $(INSTALLED) ## make .venv from the lock
+install: $(INSTALLED) ## make .venv from the lock, verified by hash
 
-$(INSTALLED): envs/requirements.txt
+$(INSTALLED): $(LOCKED)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: creditflow needs Python 3.11 or newer; try: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -r envs/requirements.txt
+	$(BIN)/python envs/install.py --no-compile
 	@touch $@
 
 $(TOOLS): envs/requirements-dev.txt $(INSTALLED)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r envs/requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary=:all: \
+		-r envs/requirements-dev.txt
 	@touch $@
 
 test: $(TOOLS) ## the whole test suite, a process per core (WORKERS)
@@ -62,7 +72,7 @@ test-fast: $(TOOLS) ## the tests that take seconds
 DRYRUN = $(SNAKEMAKE) --sdm env-modules -n --workflow-profile profiles
 EXPERIMENTS = $(notdir $(basename $(wildcard config/experiments/*.yaml)))
 
-lint: lint-workflow lint-python ## formatting, types, workflow lint, dry-run of every experiment; -j2 runs its halves at once
+lint: lint-workflow lint-python ## format, types, rooms, workflow lint, dry-runs of all experiments (-j2 runs halves at once)
 
 lint-python: $(TOOLS)
 	$(BIN)/ruff check .
@@ -81,22 +91,26 @@ format: $(TOOLS) ## format Python and Snakemake files
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt .
 
-generate: $(INSTALLED) ## write config/schema.yaml and the tables of settings in config/README.md and docs/configuration.md
+generate: $(INSTALLED) ## write the schema and the documentation of all settings from their models
 	PYTHONPATH=src $(BIN)/python -m creditflow.workflow.generated
 
-bench: $(INSTALLED) ## all benchmarks, side by side; one table of medians, spread and limits in results/bench (OPTIONS for benchmarks/run_all.py)
+bench: $(INSTALLED) ## all benchmarks, side by side, into results/bench (OPTIONS for benchmarks/run_all.py)
 	$(BIN)/python benchmarks/run_all.py $(OPTIONS)
 
-container: $(INSTALLED) ## build the image for --use-apptainer (FLAVOUR=cpu for one without CUDA, which wants --pip-options; OPTIONS for containers/build.py)
+container: $(INSTALLED) ## build the image for --use-apptainer (FLAVOUR=cpu for one without CUDA; OPTIONS for build.py)
 	$(BIN)/python containers/build.py --flavour $(FLAVOUR) $(OPTIONS)
 
-lock: $(TOOLS) ## resolve pyproject.toml anew into envs/
-	$(BIN)/python envs/lock.py
-
-check-lock: ## look up known vulnerabilities of all that is locked (pip-audit, in an environment of its own; asks the network)
+$(CHECKERS): envs/check.txt
 	$(PYTHON) -m venv .venv-check
-	.venv-check/bin/pip install --quiet --disable-pip-version-check pip-audit==$(PIP_AUDIT)
-	.venv-check/bin/pip-audit --no-deps --disable-pip --requirement envs/requirements.txt
+	.venv-check/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary=:all: \
+		-r envs/check.txt
+	@touch $@
+
+lock: $(TOOLS) $(CHECKERS) ## resolve pyproject.toml anew into envs/ (OPTIONS=--keep: keep versions, look up hashes)
+	$(BIN)/python envs/lock.py --uv .venv-check/bin/uv $(OPTIONS)
+
+check-lock: $(CHECKERS) ## look up known vulnerabilities of all that is locked (with pip-audit, over the network)
+	@.venv-check/bin/python envs/audit.py .venv-check/bin/pip-audit
 
 clean: ## remove the results of EXPERIMENT; data and other experiments stay
 	rm -rf results/$(EXPERIMENT)

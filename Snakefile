@@ -11,15 +11,11 @@ sys.path.insert(0, str(Path(workflow.current_basedir.get_path_or_uri(secret_free
 
 from creditflow.workflow import layout
 from creditflow.workflow.container import image_path
-from creditflow.workflow.session import Session, explain_failures
+from creditflow.workflow.session import Session
 from creditflow.workflow.wildcards import constraints
 
 SESSION = Session(workflow)
-
-
-configfile: str(SESSION.config_file)
-
-
+SESSION.read_config(config)
 SESSION.complete(config)
 
 
@@ -27,6 +23,7 @@ report: "rules/captions/workflow.rst"
 
 
 include: "rules/common.smk"
+include: "rules/expected.smk"
 
 
 FLAVOUR = config["container"]["flavour"]
@@ -75,13 +72,11 @@ include: "rules/report.smk"
 
 
 SESSION.check_targets(EXPERIMENTS, config["default_experiment"])
+SESSION.check_report(EXPERIMENTS, config["default_experiment"])
 SESSION.warn(EXPERIMENTS.warnings())
 SESSION.check_machine(IMAGE, config)
 
 
 onstart:
+    SESSION.check_folders(workflow.dag.needrun_jobs())
     SESSION.share_start_up(workflow.dag.needrun_jobs())
-
-
-onerror:
-    explain_failures(log)

@@ -65,7 +65,7 @@ def seconds(run: Callable[[str, nn.Module, Subset], None], name: str, model: nn.
 
 def peak_of(which: str, name: str) -> float:
     """Returns the peak memory in MiB of a process that runs one attack three times."""
-    done = subprocess.run([sys.executable, __file__, which, name], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, __file__, which, name], check=True, capture_output=True, encoding="utf-8")
     return float(done.stdout)
 
 

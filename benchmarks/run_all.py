@@ -39,7 +39,7 @@ BENCHMARKS = {
 def numbers(name: str) -> dict[str, float]:
     """Runs a benchmark and returns the numbers of its last line. Ends the process if the benchmark failed."""
     command = [sys.executable, str(HERE / f"{name}.py"), *BENCHMARKS[name]]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=False)
     print(done.stdout, end="", flush=True)
     if done.returncode:
         sys.exit(f"error: {name} ended with {done.returncode}; its output is above")

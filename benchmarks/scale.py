@@ -75,8 +75,8 @@ def measured(command: list[str], folder: Path, log: Path) -> tuple[float, float,
         process = subprocess.Popen(command, cwd=folder, stdout=file, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(process.pid, 0)
     if status != 0:
-        sys.exit(f"error: {' '.join(command)}: {log.read_text()[-2000:]}")
-    return time.perf_counter() - start, usage.ru_maxrss / 2**20, log.read_text()
+        sys.exit(f"error: {' '.join(command)}: {log.read_text(encoding='utf-8')[-2000:]}")
+    return time.perf_counter() - start, usage.ru_maxrss / 2**20, log.read_text(encoding="utf-8")
 
 
 def make_up_records(made_up: Experiment, results: Path) -> list[Path]:
@@ -106,7 +106,7 @@ def at(n_jobs: int, folder: Path) -> dict[str, tuple[float, float]]:
     for name in ("Snakefile", "rules", "src", "config", "profiles", "envs", "containers"):
         source = ROOT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
-    (folder / "config/experiments/scale.yaml").write_text(yaml.safe_dump(experiment(n_jobs)))
+    (folder / "config/experiments/scale.yaml").write_text(yaml.safe_dump(experiment(n_jobs)), encoding="utf-8")
     log, snakemake = folder / "log", [sys.executable, "-m", "snakemake", "--cores", "1"]
     steps: dict[str, tuple[float, float]] = {}
     steps["parsing"] = measured([*snakemake, "--list-rules"], folder, log)[:2]
@@ -115,7 +115,7 @@ def at(n_jobs: int, folder: Path) -> dict[str, tuple[float, float]]:
     total = next(int(line.split()[1]) for line in said.splitlines() if line.startswith("total"))
     scale = load_experiment(folder / "config/experiments", "scale")
     records, listing = make_up_records(scale, folder / "results"), folder / "records.txt"
-    listing.write_text("\n".join(map(str, records)))
+    listing.write_text("\n".join(map(str, records)), encoding="utf-8")
     collect = ["src/collect.py", "--records", "records.parquet", "--summary", "summary.parquet"]
     audit = ["src/audit.py", "--settings", json.dumps(scale.keys["audit"]), "--output", "audit.parquet"]
     for step, command in (("collecting", collect), ("auditing", audit)):

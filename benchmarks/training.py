@@ -125,7 +125,11 @@ def memory(name: str, rule: str, whose: str, args: argparse.Namespace) -> float:
     ]
     # With this variable glibc gives freed memory back at once, so that the peak counts only memory that is in use.
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, check=False, env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+        command,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        check=False,
+        env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"},
     )
     if done.returncode:
         sys.exit(
@@ -172,7 +176,9 @@ def install_biotorch(folder: Path) -> str | None:
         return None
     # The dependencies are left out: its layers need torch only, and it has to be the torch that runs here.
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    done = subprocess.run([*command, "--target", str(folder), BIOTORCH], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, "--target", str(folder), BIOTORCH], capture_output=True, encoding="utf-8", check=False
+    )
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         return errors[-1] if errors else f"pip ended with status {done.returncode}"

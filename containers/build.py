@@ -1,8 +1,11 @@
 """Build and verify the container image of this version and lock: `make container`.
 
 The name of the image contains the version, the flavour of torch and a hash of the lock, so a new lock makes a new
-image. If the image exists, nothing is done. The SHA-256 of the image is noted beside it and goes into every record that
-is made inside.
+image. If the image exists and its SHA-256 is the one that was noted, nothing is done. The SHA-256 of the image is noted
+beside it and goes into every record that is made inside.
+
+What the image is made of is verified. The base image from Docker Hub is named by its digest. debootstrap verifies the
+signature of Debian's Release file with Debian's keyring, and so does apt inside. pip verifies packages by their hashes.
 """
 
 import argparse
@@ -24,11 +27,14 @@ from creditflow.compute.container import digest_path  # noqa: E402
 from creditflow.core.errors import UserError  # noqa: E402
 from creditflow.core.files import file_sha256, write_atomically  # noqa: E402
 from creditflow.stages.command_line import run_stage, stage_parser  # noqa: E402
-from creditflow.workflow.container import FLAVOURS, image_path, lock_hash  # noqa: E402
+from creditflow.workflow.container import FLAVOURS, check_image, image_path, lock_hash  # noqa: E402
 
 # The image is as small as with gzip at its best and is written eight times as fast. The imports of each job, which read
 # from the image, take two thirds of the time.
 COMPRESSION = "-comp zstd -Xcompression-level 3"
+
+#: The keyring with which debootstrap verifies Debian's Release file. Without it, debootstrap goes on unverified.
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 CHECK = """
 import torch, foolbox
@@ -39,13 +45,13 @@ print(f"foolbox {foolbox.__version__}")
 
 
 def main() -> None:
-    """Builds the image, unless it exists."""
+    """Builds the image, unless the one that was built is there."""
     args = options()
     if shutil.which("apptainer") is None:
         raise UserError("apptainer is not installed; see https://apptainer.org/docs/admin/main/installation.html")
     lock = ROOT / "envs/requirements.txt"
     image = image_path(ROOT / "containers", lock, args.flavour)
-    if image.exists() and digest_path(image).exists():
+    if is_built(image, args.flavour):
         print(f"{image} is there")
         return
     check_sources(args)
@@ -60,6 +66,16 @@ def main() -> None:
     versions = verify(image, args.flavour)
     write_atomically(digest_path(image), f"{file_sha256(image)}  {image.name}\n".encode())
     print(f"{image}: {image.stat().st_size / 2**20:.0f} MiB, {versions}")
+
+
+def is_built(image: Path, flavour: str) -> bool:
+    """Says whether the image is there and has the SHA-256 that was noted. If it has not, a line says why."""
+    try:
+        check_image(image, flavour)
+    except UserError as error:
+        print(f"{str(error).partition('; build it')[0]}; it is built now")
+        return False
+    return True
 
 
 def options() -> argparse.Namespace:
@@ -86,9 +102,11 @@ def options() -> argparse.Namespace:
 
 
 def check_sources(args: argparse.Namespace) -> None:
-    """Raises UserError if an option is missing that says where Debian or PyTorch come from."""
+    """Raises UserError if an option is missing that says where Debian or PyTorch come from, or Debian's keyring."""
     if args.base == "debootstrap" and not args.mirror:
         raise UserError("--base debootstrap needs --mirror, a Debian mirror such as the one in /etc/apt")
+    if args.base == "debootstrap" and not KEYRING.is_file():
+        raise UserError(f"there is no {KEYRING}, so Debian cannot be verified; install debian-archive-keyring")
     if args.flavour == "cpu" and not args.pip_options:
         raise UserError(
             "--flavour cpu needs --pip-options='--extra-index-url=...' with PyTorch's index of CPU builds,"
@@ -142,7 +160,12 @@ def verify(image: Path, flavour: str) -> str:
         *(["--userns"] if os.geteuid() == 0 else []),
         str(image),
     ]
-    done = subprocess.run([*inside, "python", "-c", CHECK], cwd=ROOT, capture_output=True, text=True, check=False)
+    command = [*inside, "python", "-c", CHECK]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=False, timeout=1800)
+    except subprocess.TimeoutExpired:
+        image.unlink()
+        raise UserError("the image does not answer within half an hour; it was removed") from None
     versions = done.stdout.strip()
     if done.returncode != 0 or (flavour == "cuda") == ("CUDA None" in versions):
         image.unlink()

@@ -13,6 +13,7 @@ from creditflow.workflow.sources import source_files
 
 EXPERIMENTS = explained(load_experiments, layout.here_or_in_clone("config/experiments"))
 explained(check_workflow, config, EXPERIMENTS)
+config["data"]["search_paths"] = [str(files.as_path(path)) for path in config["data"]["search_paths"]]
 
 
 def wanted(name):

@@ -21,6 +21,7 @@ rule train_population:
         library=library("train_population", update_rule="{rule} bp"),
         classes=classes("dataset"),
         inputs=inputs,
+        expected_data=expected("dataset"),
         settings=population_settings,
         rates=learning_rates,
         seeds=population_seeds,
@@ -29,9 +30,10 @@ rule train_population:
         threads=threads_of,
     shell:
         "python {input.script:q} --data {input.data:q} {params.classes} --input {params.inputs:q}"
-        " --rule {wildcards.rule} --settings {params.settings:q} --learning-rates {params.rates} --seeds {params.seeds}"
-        " --device {params.device} --threads {params.threads} --checkpoint {params.checkpoint:q}"
-        " --output {output.population:q} > {log:q} 2>&1"
+        " --experiment {wildcards.experiment} --dataset-name {wildcards.dataset} --name {wildcards.backbone}"
+        " {params.expected_data:q} --rule {wildcards.rule} --settings {params.settings:q}"
+        " --learning-rates {params.rates} --seeds {params.seeds} --device {params.device} --threads {params.threads}"
+        " --checkpoint {params.checkpoint:q} --output {output.population:q} > {log:q} 2>&1"
 
 
 rule select_member:
@@ -53,6 +55,7 @@ rule select_member:
         "../envs/environment.yaml"
     params:
         library=library("select_member"),
+        expected_population=expected_population,
     shell:
         "python {input.script:q} --population {input.population:q} --name {wildcards.backbone} --seed {wildcards.seed}"
-        " --output {output.model:q} > {log:q} 2>&1"
+        " {params.expected_population:q} --output {output.model:q} > {log:q} 2>&1"

@@ -60,6 +60,7 @@ rule make_table:
             subcategory="Tables",
             labels={"table": "{table}"},
         ),
+        seal=layout.MAKE_TABLE.file(".json"),
     log:
         layout.MAKE_TABLE.log,
     benchmark:
@@ -73,7 +74,7 @@ rule make_table:
         settings=settings("tables", "{table}"),
     shell:
         "python {input.script:q} --table {wildcards.table} --settings {params.settings:q} --frame {input.frame:q}"
-        " --output {output.csv:q} > {log:q} 2>&1"
+        " --experiment {wildcards.experiment} --output {output.csv:q} > {log:q} 2>&1"
 
 
 rule plot_figure:
@@ -91,6 +92,7 @@ rule plot_figure:
             labels={"figure": "{figure}"},
         ),
         png=layout.PLOT_FIGURE.file(".png"),
+        seal=layout.PLOT_FIGURE.file(".json"),
     log:
         layout.PLOT_FIGURE.log,
     benchmark:
@@ -104,4 +106,4 @@ rule plot_figure:
         settings=settings("figures", "{figure}"),
     shell:
         "python {input.script:q} --figure {wildcards.figure} --settings {params.settings:q} --frame {input.frame:q}"
-        " --output {output.pdf:q} > {log:q} 2>&1"
+        " --experiment {wildcards.experiment} --output {output.pdf:q} > {log:q} 2>&1"

@@ -18,12 +18,16 @@ rule encode:
         library=library("encode"),
         classes=classes("dataset"),
         inputs=inputs,
+        expected_data=expected("dataset"),
+        expected_model=expected_model,
         retrieval=retrieval,
         device=config["device"],
         threads=threads_of,
     shell:
         "python {input.script:q} --model {input.model:q} --data {input.data:q} {params.classes}"
-        " --input {params.inputs:q} {params.retrieval:q} --seed {wildcards.seed} --device {params.device}"
+        " {params.expected_data:q} {params.expected_model:q}"
+        " --input {params.inputs:q} {params.retrieval:q} --experiment {wildcards.experiment}"
+        " --dataset-name {wildcards.dataset} --seed {wildcards.seed} --device {params.device}"
         " --threads {params.threads} --output {output.codes:q} > {log:q} 2>&1"
 
 
@@ -49,10 +53,13 @@ rule retrieve:
         library=library("retrieve"),
         classes=classes("dataset"),
         inputs=inputs,
+        expected_data=expected("dataset"),
+        expected_model=expected_model,
         retrieval=retrieval,
         threads=threads_of,
     shell:
         "python {input.script:q} --model {input.model:q} --data {input.data:q} {params.classes}"
+        " {params.expected_data:q} {params.expected_model:q}"
         " --input {params.inputs:q} {params.retrieval:q} --codes {input.codes:q} --experiment {wildcards.experiment}"
         " --dataset-name {wildcards.dataset} --seed {wildcards.seed} --device cpu --threads {params.threads}"
         " --record {output.record:q} > {log:q} 2>&1"
@@ -81,6 +88,8 @@ rule attack_retrieval:
         library=library("attack_retrieval", hash_attack="{attack}"),
         classes=classes("dataset"),
         inputs=inputs,
+        expected_data=expected("dataset"),
+        expected_model=expected_model,
         retrieval=retrieval,
         epsilons=of_attack("epsilons"),
         images=of_attack("images"),
@@ -90,6 +99,7 @@ rule attack_retrieval:
         threads=threads_of,
     shell:
         "python {input.script:q} --model {input.model:q} --data {input.data:q} {params.classes}"
+        " {params.expected_data:q} {params.expected_model:q}"
         " --input {params.inputs:q} {params.retrieval:q} --codes {input.codes:q} --experiment {wildcards.experiment}"
         " --dataset-name {wildcards.dataset} --attack {wildcards.attack} --gradient {wildcards.gradient}"
         " --epsilons {params.epsilons} --images {params.images} --batch-size {params.batch_size}"

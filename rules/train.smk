@@ -18,15 +18,18 @@ rule pretrain:
         library=library("pretrain", backbone="{backbone}", rule="bp"),
         classes=classes(pretrain_view),
         inputs=inputs,
+        expected_data=expected(pretrain_view),
+        view=pretrain_view,
         settings=settings("pretrain", "settings"),
         checkpoint=layout.PRETRAIN.checkpoint,
         device=config["device"],
         threads=threads_of,
     shell:
         "python {input.script:q} --data {input.data:q} {params.classes} --input {params.inputs:q}"
-        " --backbone {wildcards.backbone} --settings {params.settings:q} --seed {wildcards.seed}"
-        " --device {params.device} --threads {params.threads} --checkpoint {params.checkpoint:q}"
-        " --output {output.model:q} > {log:q} 2>&1"
+        " --experiment {wildcards.experiment} --dataset-name {params.view} {params.expected_data:q}"
+        " --backbone {wildcards.backbone} --settings {params.settings:q}"
+        " --seed {wildcards.seed} --device {params.device} --threads {params.threads}"
+        " --checkpoint {params.checkpoint:q} --output {output.model:q} > {log:q} 2>&1"
 
 
 rule fetch_weights:
@@ -72,7 +75,8 @@ rule import_weights:
         size=lambda wildcards: EXPERIMENTS[wildcards.experiment].input(wildcards.backbone).get("size", 224),
     shell:
         "python {input.script:q} --backbone {wildcards.backbone} --file {input.weights:q} {params.sha256:q}"
-        " --weights {params.weights} --size {params.size} --output {output.model:q} > {log:q} 2>&1"
+        " --experiment {wildcards.experiment} --weights {params.weights} --size {params.size}"
+        " --output {output.model:q} > {log:q} 2>&1"
 
 
 rule finetune:
@@ -96,6 +100,8 @@ rule finetune:
         library=library("finetune", backbone="{backbone}", rule="{rule}"),
         classes=classes("dataset"),
         inputs=inputs,
+        expected_data=expected("dataset"),
+        expected_start=expected_start,
         settings=finetune_settings,
         start=from_start,
         retrieval=retrieval,
@@ -104,6 +110,7 @@ rule finetune:
         threads=threads_of,
     shell:
         "python {input.script:q} --data {input.data:q} {params.classes} --input {params.inputs:q} {params.start:q}"
-        " {params.retrieval:q} --rule {wildcards.rule} --settings {params.settings:q} --seed {wildcards.seed}"
-        " --device {params.device} --threads {params.threads} --checkpoint {params.checkpoint:q}"
-        " --output {output.model:q} > {log:q} 2>&1"
+        " --experiment {wildcards.experiment} --dataset-name {wildcards.dataset} {params.expected_data:q}"
+        " {params.expected_start:q} {params.retrieval:q} --rule {wildcards.rule} --settings {params.settings:q}"
+        " --seed {wildcards.seed} --device {params.device} --threads {params.threads}"
+        " --checkpoint {params.checkpoint:q} --output {output.model:q} > {log:q} 2>&1"

@@ -10,7 +10,7 @@ from creditflow.core.files import file_sha256
 from creditflow.models.storage import read_sidecar
 from creditflow.records.record import write_record
 from creditflow.stages import attacking, measuring
-from creditflow.stages.command_line import add_compute_options, existing_file, run_stage, stage_parser
+from creditflow.stages.command_line import add_compute_options, run_stage, stage_parser
 
 
 def _options() -> Namespace:
@@ -18,7 +18,7 @@ def _options() -> Namespace:
     measuring.add_model_options(parser)
     measuring.add_record_option(parser)
     attacking.add_attack_options(parser, "attack", "test images", '{"steps": 5}')
-    parser.add_argument("--surrogate", type=existing_file, help="model that a transfer attack makes its images on")
+    attacking.add_surrogate_options(parser)
     add_compute_options(parser)
     return attacking.parse_attack_options(parser, "attack")
 

@@ -9,11 +9,10 @@ from creditflow.compute.device import use_device
 from creditflow.compute.provenance import Stopwatch, provenance_of
 from creditflow.core.files import file_sha256
 from creditflow.records.record import write_record
-from creditflow.retrieval.storage import load_codes
 from creditflow.stages import attacking
 from creditflow.stages.command_line import add_compute_options, run_stage, stage_parser
 from creditflow.stages.measuring import add_record_option, record_keys
-from creditflow.stages.retrieval import add_codes_option, add_retrieval_options, retrieval_model
+from creditflow.stages.retrieval import add_codes_option, add_retrieval_options, read_codes, retrieval_model
 
 
 def _options() -> Namespace:
@@ -33,7 +32,7 @@ def main() -> None:
     attack = get_hash_attack(args.attack)
     parameters = attacking.attack_settings(args, "hash_attack", attack.uses_gradient)
     model, sidecar, parts, retrieval, source = retrieval_model(args, device)
-    codes = load_codes(args.codes, source)
+    codes = read_codes(args, sidecar, source)
     chosen = choose_images(parts["query"], args.images)
     queries = Queries(parts["query"], chosen, codes["train"])
     view = attacking.attacker_view(args.model, model, args.gradient)

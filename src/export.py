@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from creditflow.reporting.export import export
-from creditflow.stages.command_line import add_experiment_options, run_stage, stage_parser
+from creditflow.stages.command_line import add_experiment_options, file_path, run_stage, stage_parser
 from creditflow.workflow.finished import finished
 from creditflow.workflow.loading import load_experiment
 
@@ -12,7 +12,7 @@ def main() -> None:
     parser = stage_parser(__doc__)
     add_experiment_options(parser)
     parser.add_argument(
-        "--output", type=Path, default=Path("docs/results"), help="folder that gets one of the experiment's name"
+        "--output", type=file_path, default=Path("docs/results"), help="folder that gets one of the experiment's name"
     )
     parser.add_argument(
         "--mixed", action="store_true", help="allow records made by different versions of the sources; the page says so"

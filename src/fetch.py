@@ -1,21 +1,22 @@
 """Fetch a dataset's raw files from the first source that has them, verified by their checksums."""
 
-from pathlib import Path
-
 from creditflow.core import files, plugins
 from creditflow.data.dataset import Dataset
 from creditflow.data.fetching import fetch
-from creditflow.stages.command_line import run_stage, stage_parser
+from creditflow.stages.command_line import file_path, run_stage, stage_parser
 
 
 def main() -> None:
     parser = stage_parser(__doc__)
     parser.add_argument("--dataset", required=True, help="id of a dataset (a file in src/creditflow/data/datasets)")
     parser.add_argument(
-        "--search-path", type=Path, action="append", default=[], help="folder to look in first; repeatable"
+        "--search-path", type=file_path, action="append", default=[], help="folder to look in first; repeatable"
     )
     parser.add_argument(
-        "--output", type=Path, required=True, help="folder for the raw files, or for a note that says where they are"
+        "--output",
+        type=file_path,
+        required=True,
+        help="folder for the raw files, or for a note that says where they are",
     )
     args = parser.parse_args()
 

@@ -4,14 +4,13 @@ The file is verified by its SHA-256 before it is read.
 """
 
 import argparse
-from pathlib import Path
 
 from creditflow.compute.device import use_device
 from creditflow.compute.provenance import Stopwatch, provenance_of
 from creditflow.core import files, plugins
 from creditflow.models.published import import_state, published_digits, verify
 from creditflow.models.storage import save_model
-from creditflow.stages.command_line import existing_file, positive, run_stage, stage_parser
+from creditflow.stages.command_line import existing_file, file_path, image_size, run_stage, stage_parser
 
 
 def options() -> argparse.Namespace:
@@ -32,9 +31,12 @@ def options() -> argparse.Namespace:
         default="IMAGENET1K_V1",
     )
     parser.add_argument(
-        "--size", type=positive, default=224, help="height and width of the images that the model will take"
+        "--size", type=image_size, default=224, help="height and width of the images that the model will take"
     )
-    parser.add_argument("--output", type=Path, required=True, help="model file to write (.safetensors, with sidecar)")
+    parser.add_argument("--experiment", default="manual", help="name of the experiment that the model is filed under")
+    parser.add_argument(
+        "--output", type=file_path, required=True, help="model file to write (.safetensors, with sidecar)"
+    )
     return parser.parse_args()
 
 
@@ -44,12 +46,12 @@ def main() -> None:
     watch = Stopwatch(device)
     sha256 = verify(args.file, args.sha256, lambda: published_digits(args.backbone, args.weights))
     weights = {"backbone": args.backbone, "weights": args.weights, "size": args.size, "sha256": sha256}
-    identity = {"stage": "import_weights"} | weights
+    job = {"stage": "import_weights"} | weights
+    identity = {"stage": "import_weights", "experiment": args.experiment, "backbone": args.backbone}
     model = import_state(args.backbone, args.file, args.weights, args.size)
     with files.only_one_writer(args.output):
-        save_model(
-            args.output, model, settings=identity, provenance=provenance_of(identity, device), run=watch.run_facts()
-        )
+        facts = {"settings": job, "provenance": provenance_of(job, device), "run": watch.run_facts()}
+        save_model(args.output, model, identity=identity, **facts)
     print(f"{args.backbone}: {args.file} (SHA-256 {sha256[:12]}...)")
 
 

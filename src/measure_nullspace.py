@@ -1,7 +1,5 @@
 """Measure how much of a rule's update changes nothing, on the target-propagation paper's toy regression."""
 
-from pathlib import Path
-
 import torch
 
 from creditflow.compute.device import use_device
@@ -12,7 +10,7 @@ from creditflow.populations.nullspace import STUDENT, nullspace_metrics, nullspa
 from creditflow.populations.nullspace_settings import NullspaceSettings
 from creditflow.populations.rule import get_update_rule
 from creditflow.records.record import Keys, write_record
-from creditflow.stages.command_line import json_object, natural, run_stage, stage_parser
+from creditflow.stages.command_line import file_path, json_object, natural, run_stage, stage_parser
 
 
 def main() -> None:
@@ -24,7 +22,7 @@ def main() -> None:
     parser.add_argument("--seed", type=natural, default=0, help="every random number derives from it")
     parser.add_argument("--experiment", default="manual", help="name under which the record is filed")
     parser.add_argument(
-        "--record", type=Path, required=True, help="record to write (.json, with a .safetensors beside it)"
+        "--record", type=file_path, required=True, help="record to write (.json, with a .safetensors beside it)"
     )
     args = parser.parse_args()
 

@@ -4,6 +4,7 @@ from creditflow.compute.device import use_device
 from creditflow.compute.provenance import Stopwatch
 from creditflow.core import plugins
 from creditflow.stages.command_line import run_stage
+from creditflow.stages.identity import check_data
 from creditflow.stages.training import classification_data, new_model, train_stage, training_parser
 from creditflow.training.task import Classification
 
@@ -15,6 +16,7 @@ def main() -> None:
 
     device = use_device(args.device, args.threads)
     watch = Stopwatch(device)
+    check_data(args)
     data, task = classification_data(args, device), Classification()
     model = new_model(args, "pretrain", data, task).to(device)
     train_stage(args, model, "bp", data, task, {"stage": "pretrain"}, watch)

@@ -5,10 +5,9 @@ from creditflow.compute.provenance import Stopwatch, provenance_of
 from creditflow.core.files import file_sha256
 from creditflow.records.record import write_record
 from creditflow.retrieval.metrics import retrieval_metrics, retrieval_outcomes, search
-from creditflow.retrieval.storage import load_codes
 from creditflow.stages.command_line import add_compute_options, run_stage, stage_parser
 from creditflow.stages.measuring import add_record_option, history_metrics, record_keys
-from creditflow.stages.retrieval import add_codes_option, add_retrieval_options, retrieval_model
+from creditflow.stages.retrieval import add_codes_option, add_retrieval_options, read_codes, retrieval_model
 
 
 def main() -> None:
@@ -22,7 +21,7 @@ def main() -> None:
     device = use_device(args.device, args.threads)
     watch = Stopwatch(device)
     _, sidecar, _, retrieval, source = retrieval_model(args, device)
-    codes = load_codes(args.codes, source)
+    codes = read_codes(args, sidecar, source)
     searched = search(codes["query"], codes["database"], retrieval.top)
     k, n = searched.precisions.k, len(codes["query"].codes)
     settings = source | {"stage": "retrieve", "top": k, "codes": file_sha256(args.codes)}

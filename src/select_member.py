@@ -1,24 +1,25 @@
 """Choose a population's learning rate, and save one seed's network with it as an ordinary model."""
 
 from argparse import Namespace
-from pathlib import Path
 
 from creditflow.compute.device import use_device
 from creditflow.compute.provenance import Stopwatch, provenance_of
 from creditflow.models.storage import save_model
 from creditflow.populations.selection import chosen_rate, member_index, member_model, scores
 from creditflow.populations.storage import load_population
-from creditflow.stages.command_line import existing_file, natural, run_stage, stage_parser
+from creditflow.stages.command_line import existing_file, file_path, natural, run_stage, stage_parser
+from creditflow.stages.identity import add_expected_model
 
 
 def options() -> Namespace:
     parser = stage_parser(__doc__)
-    parser.add_argument(
-        "--population", type=existing_file, required=True, help="population that train_population.py wrote"
-    )
+    parser.add_argument("--population", type=existing_file, required=True, help="what train_population.py wrote")
+    add_expected_model(parser, "population")
     parser.add_argument("--name", required=True, help="what records call the network, in place of a backbone")
     parser.add_argument("--seed", type=natural, required=True, help="seed of the member")
-    parser.add_argument("--output", type=Path, required=True, help="model file to write (.safetensors, with sidecar)")
+    parser.add_argument(
+        "--output", type=file_path, required=True, help="model file to write (.safetensors, with sidecar)"
+    )
     return parser.parse_args()
 
 
@@ -26,21 +27,18 @@ def main() -> None:
     args = options()
     device = use_device("cpu", 1)
     watch = Stopwatch(device)
-    saved = load_population(args.population)
+    saved = load_population(args.population, args.expect_population)
     rate, score_at = chosen_rate(saved, str(args.population)), scores(saved)
     index = member_index(saved, args.seed, rate, str(args.population))
     member = saved.content["members"][index]
-    settings = {
-        "stage": "select_member",
-        "population": saved.content["sha256"],
-        "training": saved.content["settings"],
-        "seed": args.seed,
-    }
+    chosen = {"stage": "select_member", "seed": args.seed}
+    settings = chosen | {"population": saved.content["sha256"], "training": saved.content["settings"]}
     save_model(
         args.output,
         member_model(saved, index),
         rule=saved.content["rule"],
         feedback={name: value[index] for name, value in saved.feedback.items()},
+        identity=saved.content.get("identity", {}) | chosen | {"backbone": args.name},
         seed=args.seed,
         population=args.name,
         learning_rate=rate,

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from creditflow.core import files
 from creditflow.reporting.results_page import results_page
-from creditflow.stages.command_line import run_stage, stage_parser
+from creditflow.stages.command_line import file_path, run_stage, stage_parser
 
 
 def main() -> None:
     parser = stage_parser(__doc__)
     parser.add_argument(
         "--folder",
-        type=Path,
+        type=file_path,
         default=Path("docs/results"),
         help="folder with claims.yaml and one folder per experiment",
     )

@@ -84,7 +84,7 @@ def project(folder: Path, **experiments: str) -> Path:
             if path.stem not in needed:
                 path.unlink()
     for name, text in experiments.items():
-        (shipped / f"{name}.yaml").write_text(text)
+        (shipped / f"{name}.yaml").write_text(text, encoding="utf-8")
     return folder
 
 
@@ -97,7 +97,7 @@ def _bases(*names: str) -> set[str]:
         path = ROOT / f"config/experiments/{name}.yaml"
         if name not in found and path.exists():
             found.add(name)
-            waiting += re.findall(r"\b(?:extends|experiment): *(\w+)", path.read_text())
+            waiting += re.findall(r"\b(?:extends|experiment): *(\w+)", path.read_text(encoding="utf-8"))
     return found
 
 
@@ -116,7 +116,7 @@ def snakemake(
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
         timeout=timeout,
         check=False,
     )
@@ -139,9 +139,12 @@ def _stages() -> tuple[list[str], "subprocess.Popen[bytes]"]:
     return command, server
 
 
-def as_forks() -> str:
-    """Returns a Bash function by which `python STAGE` runs any stage as a fork of that process."""
-    return f'python() {{ command {shlex.join(_stages()[0])} "$@"; }}; '
+def as_forks(runner: Path | None = None) -> str:
+    """Returns a Bash function by which `python STAGE` runs any stage as a fork of that process.
+
+    A runner is a script that gets the stage and its arguments, and runs it.
+    """
+    return f'python() {{ command {shlex.join([*_stages()[0], *([str(runner)] if runner else [])])} "$@"; }}; '
 
 
 def stage(name: str, *arguments: str | Path, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -151,7 +154,7 @@ def stage(name: str, *arguments: str | Path, folder: Path | None = None) -> subp
         command,
         cwd=folder,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=900,
         check=False,
         env=os.environ | {"COLUMNS": "200"},

@@ -5,7 +5,12 @@ configuration without paying for `import torch`.
 """
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
+
+from creditflow.core.environment import clean_stage
+
+clean_stage(Path(__file__).resolve().parents[1])
 
 __version__ = "1.0.0"
 

@@ -33,7 +33,7 @@ def printed_by(code: str) -> str:
         [sys.executable, "-c", f"import sys; sys.path.insert(0, 'src')\n{code}"],
         cwd=ROOT,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=True,
     )
     return done.stdout.strip()

@@ -366,7 +366,9 @@ def shown(task, twins, reference) -> pd.DataFrame:  # type: ignore[no-untyped-de
 def test_the_audits_tables_say_what_it_says(name: str, shown: pd.DataFrame, tmp_path: Path) -> None:
     table: Listing = plugins.load("table", name).TABLE
     table.write([shown], plugins.settings_class("table", name)(), "A caption & more.", tmp_path / name)
-    texts = {suffix: (tmp_path / f"{name}.{suffix}").read_text() for suffix in ("md", "tex", "html", "csv")}
+    texts = {
+        suffix: (tmp_path / f"{name}.{suffix}").read_text(encoding="utf-8") for suffix in ("md", "tex", "html", "csv")
+    }
     for suffix in ("md", "tex", "html"):
         assert "frSF" in texts[suffix]
         for row in shown[shown.rule == "frsf"].itertuples():

@@ -36,7 +36,7 @@ def job(folder: Path, hold: float, **environment: str) -> "subprocess.Popen[str]
         env=clean | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
     )
 
 
@@ -78,7 +78,7 @@ def test_without_slots_or_under_a_scheduler_nothing_is_taken(tmp_path: Path, env
 @pytest.fixture
 def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with three GPUs, as far as nvidia-smi goes."""
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nprintf '0\\n1\\n2\\n'\n")
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nprintf '0\\n1\\n2\\n'\n", encoding="utf-8")
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     for name in (gpus.SLOTS, gpus.VISIBLE):

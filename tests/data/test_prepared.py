@@ -22,7 +22,9 @@ from formats import RNG, colour, mnist, nus_wide, write
 from preparing import Stages, facts
 
 
-def reference(path: Path, splits: Mapping[str, tuple[np.ndarray, np.ndarray]], class_names: list[str]) -> None:
+def reference(
+    path: Path, splits: Mapping[str, tuple[np.ndarray, np.ndarray]], class_names: list[str], dataset: str | None = None
+) -> None:
     """Writes the canonical form of small datasets straight from its description."""
     images = splits["train"][0]
     levels, means, stds = np.arange(256) / 255, [], []
@@ -37,7 +39,8 @@ def reference(path: Path, splits: Mapping[str, tuple[np.ndarray, np.ndarray]], c
     }
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     hashes = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}
-    facts = {"class_names": class_names, "mean": means, "std": stds, "sha256": hashes}
+    facts: dict[str, object] = {"class_names": class_names, "mean": means, "std": stds}
+    facts |= ({} if dataset is None else {"identity": {"dataset": dataset}}) | {"sha256": hashes}
     seal = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     path.write_bytes(save(arrays, metadata={"creditflow": json.dumps(facts | {"seal": seal})}))
 
@@ -46,7 +49,7 @@ def test_the_canonical_form_stays_the_same_byte_by_byte(digits: Path, tmp_path: 
     bunch = load_digits()
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[:, np.newaxis]
     splits = {"train": (images[:1297], bunch.target[:1297]), "test": (images[1297:], bunch.target[1297:])}
-    reference(tmp_path / "digits", splits, list("0123456789"))
+    reference(tmp_path / "digits", splits, list("0123456789"), "digits")
     assert hashlib.sha256(digits.read_bytes()).digest() == hashlib.sha256((tmp_path / "digits").read_bytes()).digest()
 
 

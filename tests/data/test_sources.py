@@ -14,8 +14,9 @@ import pytest
 import fetch as fetch_stage
 from creditflow.core import files
 from creditflow.core.errors import UserError
+from creditflow.data.downloads import NotAvailableError
 from creditflow.data.fetching import fetch
-from creditflow.data.sources import DebianPackage, Download, DownloadEach, NotAvailableError, PackageFile, receive
+from creditflow.data.sources import DebianPackage, Download, DownloadEach, PackageFile, receive
 from formats import cifar10, md5, svhn, write
 from helpers import stage
 from preparing import Stages, check_arrays
@@ -110,10 +111,11 @@ def test_the_debian_package_is_downloaded_with_package_lists_of_its_own(
         f" update) touch $lists/{'toy' if known else 'other'} ;;\n"
         " download) if [ -e $lists/$2 ]; then touch $2.deb;"
         ' else echo "E: Unable to locate package $2" >&2; exit 100; fi ;;\n'
-        "esac\n"
+        "esac\n",
+        encoding="utf-8",
     )
     (bin_folder / "dpkg-deb").write_text(
-        f'#!/bin/sh\nmkdir -p "$3/usr/share/toy" && cp {tmp_path}/raw-file "$3/usr/share/toy/"\n'
+        f'#!/bin/sh\nmkdir -p "$3/usr/share/toy" && cp {tmp_path}/raw-file "$3/usr/share/toy/"\n', encoding="utf-8"
     )
     for script in bin_folder.iterdir():
         script.chmod(0o755)
@@ -199,7 +201,7 @@ def test_published_files_by_the_scripts_themselves(tmp_path: Path) -> None:
         ("prepare", ["--raw", "raw", "--output", "out"]),
     ):
         command = [sys.executable, f"src/{name}.py", "--dataset", "cifar10", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
         assert done.returncode == 0, done.stderr
     assert done.stdout == "cifar10: 50 train images\ncifar10: 10 test images\n"
     check_arrays(tmp_path / "out", expected)

@@ -1,7 +1,6 @@
 """SVHN, STL-10 and MATLAB's format."""
 
 import os
-import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -107,8 +106,6 @@ def test_a_crash_of_the_reader_is_one_line(tmp_path: Path, monkeypatch: pytest.M
 def test_a_variable_that_takes_too_much_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scipy.io.savemat(tmp_path / "x.mat", {"X": np.zeros(100 << 20, np.uint8)}, do_compression=True)
     assert (tmp_path / "x.mat").stat().st_size < 1 << 20
-    held = re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
-    assert held
-    monkeypatch.setattr(mat, "_MAX_MEMORY", (int(held[1]) << 10) + (50 << 20))
+    monkeypatch.setattr(mat, "_MAX_MEMORY", 50 << 20)
     with pytest.raises(UserError, match=r"x\.mat is truncated or corrupt \(MemoryError"):
         mat.read_mat(tmp_path / "x.mat", ["X"])

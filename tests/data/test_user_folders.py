@@ -10,6 +10,7 @@ from creditflow.core import plugins
 from creditflow.core.errors import UserError
 from creditflow.data.prepared import load_prepared
 from creditflow.data.settings import InputSettings
+from creditflow.data.sources import UserFolder
 from formats import imagenet100, jpeg, nus_wide, write
 from helpers import stage
 from preparing import Stages
@@ -83,3 +84,61 @@ def test_the_scripts_themselves_on_folders(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "nus_wide: 3 train images\n  left out images/2_a_m.jpg: " in done.stdout
     assert len(load_prepared(tmp_path / "out/prepared.safetensors", "train", inputs=InputSettings(size=8)).labels) == 3
+
+
+def test_a_folder_that_exists_is_not_said_to_be_missing(stages: Stages) -> None:
+    """For datasets in folders, for archives and for files that may be compressed."""
+    nowhere = stages.folder / "nowhere"
+    for name, wanted in (
+        ("nus_wide", "train.txt, test.txt"),
+        ("cifar10", "cifar-10-python.tar.gz"),
+        ("coco", "val2014"),
+    ):
+        sources = [source for source in plugins.load("dataset", name).DATASET.sources if isinstance(source, UserFolder)]
+        stages.change(name, sources=sources)
+        arguments = ["--search-path", stages.here, "--search-path", nowhere, "--output", stages.folder / "raw"]
+        with pytest.raises(UserError) as caught:
+            stages.run(fetch_stage.main, "--dataset", name, *arguments)
+        message = str(caught.value)
+        assert f"folder {stages.here}: exists, but has none of " in message and wanted in message
+        assert f"folder {nowhere}: not there" in message and f"{stages.here}: not there" not in message
+
+
+@pytest.mark.parametrize("path", ["~/data", "$DATA/data", "${DATA}/data"])
+def test_search_paths_as_people_write_them(path: str, stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "DATA"):
+        monkeypatch.setenv(name, str(stages.folder))
+    write(stages.folder / "data/nus_wide", nus_wide())
+    stages.run(fetch_stage.main, "--dataset", "nus_wide", "--search-path", path, "--output", stages.folder / "raw")
+    origin = json.loads((stages.folder / "raw/origin.json").read_text(encoding="utf-8"))
+    assert origin["folder"] == str(stages.folder / "data/nus_wide")
+
+
+@pytest.mark.parametrize("content", ["[]", '{"folder": 3}', '{"folder": "a\\u0000b"}', '{"folder": "\\ud800"}', "null"])
+def test_a_note_of_fetch_that_is_something_else(content: str, tmp_path: Path) -> None:
+    (tmp_path / "origin.json").write_text(content, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        plugins.load("dataset", "nus_wide").DATASET.read(tmp_path)
+    assert "\n" not in str(caught.value) and "fetch" in str(caught.value)
+
+
+#: What editors, file managers, copies and links to nothing leave among images.
+NOT_IMAGES = (
+    ".hidden.JPEG",
+    "._n01.JPEG",
+    ".#n01.JPEG",
+    "#n01.JPEG#",
+    "~n01.JPEG",
+    "n01.JPEG~",
+    "Thumbs.db",
+    ".DS_Store",
+)
+
+
+def test_what_is_not_the_dataset_s_is_left_out_of_a_folder(tmp_path: Path) -> None:
+    write(tmp_path, dict.fromkeys(("n01_1.JPEG", "n01_2.jpg", *NOT_IMAGES), b"x"))
+    (tmp_path / "n01_3.JPEG").symlink_to(tmp_path / "nowhere")
+    (tmp_path / ".#n01_4.JPEG").symlink_to("me@host:1")
+    (tmp_path / "n01_5.JPEG").symlink_to(tmp_path / "n01_1.JPEG")
+    (tmp_path / "n01_6.JPEG").mkdir()
+    assert plugins.load("dataset", "imagenet")._images(tmp_path) == ["n01_1.JPEG", "n01_2.jpg", "n01_5.JPEG"]

@@ -55,6 +55,22 @@ tables: {table1: {}}
 figures: {}
 """
 
+#: Stages that the two experiments run.
+STAGES = (
+    "fetch",
+    "prepare",
+    "pretrain",
+    "finetune",
+    "evaluate",
+    "attack",
+    "train_population",
+    "select_member",
+    "collect",
+    "make_table",
+    "plot_figure",
+    "audit",
+)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -78,26 +94,33 @@ class Whole:
         return snapshot(self.folder)
 
     def start(
-        self, job: Job, *, preexec: Callable[[], None] | None = None, crash_at: int = 0, forked: bool = False
+        self,
+        job: Job,
+        *,
+        preexec: Callable[[], None] | None = None,
+        crash_at: int = 0,
+        full_beyond: int = 0,
+        forked: bool = False,
     ) -> subprocess.Popen[str]:
         """Runs a job's command as Snakemake does, in a process group of its own.
 
-        It dies at its nth change of a file if `crash_at` says so. `forked` runs any stage as a fork of a process that
-        has loaded its libraries, for jobs that nothing disturbs.
+        The stage dies at its nth change of a file if `crash_at` says so, and finds the disk full when a file grows
+        beyond `full_beyond` bytes. `forked`, as these two, runs any stage as a fork of a process that has loaded its
+        libraries.
         """
         environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-        if crash_at:
-            environment |= {
-                "PYTHONPATH": str(CRASH),
-                "CRASH_AT": str(crash_at),
-                "CRASH_BELOW": str(self.folder / "results"),
-            }
+        prefix = as_forks() if forked else ""
+        if crash_at or full_beyond:
+            prefix = as_forks(CRASH / "run.py")
+            environment |= {"CRASH_AT": str(crash_at), "CRASH_BELOW": str(self.folder / "results")}
+        if full_beyond:
+            environment |= {"FULL_BEYOND": str(full_beyond)}
         return subprocess.Popen(
-            ["bash", "-c", f"set -euo pipefail; {as_forks() if forked else ''}{job.command}"],
+            ["bash", "-c", f"set -euo pipefail; {prefix}{job.command}"],
             cwd=self.folder,
             env=environment,
             start_new_session=True,
-            text=True,
+            encoding="utf-8",
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             preexec_fn=preexec,
@@ -108,7 +131,7 @@ class Whole:
         process = self.start(job, **options)
         said = process.communicate(timeout=900)[0]
         log = job.command.rpartition(" > ")[2].split()[0].strip("'") if " > " in job.command else ""
-        return process.returncode, said + (self.folder / log).read_text() if log else said
+        return process.returncode, said + (self.folder / log).read_text(encoding="utf-8") if log else said
 
     def make_again(self, job: Job) -> None:
         """Runs a job that nothing disturbs, and checks that all results are as they were."""
@@ -140,7 +163,7 @@ def snapshot(folder: Path) -> dict[Path, Any]:
         if path.name == ".snakemake_timestamp" or any(".part" in part for part in name.parts):
             continue
         if path.suffix == ".json":
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
             found[name] = {key: value for key, value in content.items() if key not in ("run", "seal")}
         else:
             found[name] = path.read_bytes()
@@ -156,13 +179,13 @@ def whole(built_once: Callable[[str, Callable[[Path], None]], Path]) -> Iterator
         done = snakemake(folder, "cells", "many")
         assert done.returncode == 0, done.stdout
         command = [sys.executable, "-m", "snakemake", "--detailed-summary", "cells", "many"]
-        told = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-        (folder / "summary.tsv").write_text(told.stdout)
+        told = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", check=True)
+        (folder / "summary.tsv").write_text(told.stdout, encoding="utf-8")
 
     built = built_once("faults", build)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(shutil.copytree(built, Path(name) / "copy", symlinks=True))
-        yield Whole(folder, _jobs(folder, (folder / "summary.tsv").read_text()), snapshot(folder))
+        yield Whole(folder, _jobs(folder, (folder / "summary.tsv").read_text(encoding="utf-8")), snapshot(folder))
 
 
 def _jobs(folder: Path, summary: str) -> dict[str, list[Job]]:
@@ -174,6 +197,6 @@ def _jobs(folder: Path, summary: str) -> dict[str, list[Job]]:
     jobs: dict[str, list[Job]] = {}
     for (rule, command), files in outputs.items():
         times = [one for one in files if "benchmarks" in one.parts]
-        seconds = float((folder / times[0]).read_text().split("\n")[1].split("\t")[0]) if times else 3.0
+        seconds = float((folder / times[0]).read_text(encoding="utf-8").split("\n")[1].split("\t")[0]) if times else 3.0
         jobs.setdefault(rule, []).append(Job(rule, tuple(sorted(set(files) - set(times))), command, seconds))
     return jobs

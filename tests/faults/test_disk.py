@@ -5,41 +5,20 @@ There is one line, nothing half-written, and the same files once there is room.
 
 import ctypes
 import os
-import resource
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from faults.conftest import Job, Whole
+from faults.conftest import STAGES, Job, Whole
 
 pytestmark = pytest.mark.slow
 
-STAGES = (
-    "fetch",
-    "prepare",
-    "pretrain",
-    "finetune",
-    "evaluate",
-    "attack",
-    "train_population",
-    "select_member",
-    "collect",
-    "make_table",
-    "plot_figure",
-    "audit",
-)
-
 #: linux/prctl.h and linux/capability.h
 _PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE = 24, 1
-
-
-def full_beyond(size: int) -> Callable[[], None]:
-    """For `preexec_fn`: no file grows beyond a size, as on a disk that is full then."""
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 def without_roots_privilege() -> None:
@@ -65,7 +44,7 @@ def test_a_full_disk(whole: Whole, stage: str) -> None:
     job = max(whole.jobs[stage], key=lambda one: max(sizes(whole, one)))
     limit = max(sizes(whole, job)) // 2
     whole.forget(job)
-    status, said = whole.run(on_screen(job), preexec=full_beyond(limit))
+    status, said = whole.run(on_screen(job), full_beyond=limit)
     check_one_line(status, said, "File too large")
     whole.check_nothing_is_half_written(job)
     assert not [path for path in (whole.folder / "results").rglob("*") if ".part" in path.name]
@@ -103,7 +82,7 @@ def test_a_workflow_in_a_read_only_results_folder_ends_and_changes_nothing(whole
         cwd=whole.folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
         check=False,
         preexec_fn=without_roots_privilege,
     )

@@ -1,11 +1,20 @@
-"""Readers of bytes from outside, fed with anything: what they return is whole, and what they raise is documented."""
+"""Readers of bytes from outside, fed with anything: what they return is whole, and what they raise is documented.
+
+Whoever writes a new reader adds it to the lists here: tests compare them with the code.
+"""
 
 import argparse
+import gzip
 import hashlib
+import importlib
+import inspect
+import io
 import json
 import pickle
+import pkgutil
+import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +24,38 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors.numpy import save as dump_arrays
 
+import formats
 from creditflow.compute.checkpoints import load_checkpoint
+from creditflow.core import plugins
 from creditflow.core.errors import UserError
-from creditflow.core.files import seal
+from creditflow.core.files import read_json, seal, write_parquet
+from creditflow.data import formats as library_formats
+from creditflow.data.downloads import NotAvailableError
+from creditflow.data.formats import cifar
+from creditflow.data.formats.archives import read_members, unpack
+from creditflow.data.formats.gz import ExpansionError, read_at_most
 from creditflow.data.formats.idx import read_idx
-from creditflow.data.prepared import load_prepared
+from creditflow.data.formats.lists import read_list
+from creditflow.data.formats.mat import read_mat
+from creditflow.data.image_files import read_image
+from creditflow.data.prepared import load_prepared, save_prepared
+from creditflow.data.sources import receive
+from creditflow.models import published
 from creditflow.models.storage import load_feedback, load_model
 from creditflow.populations.storage import load_population
+from creditflow.records.listing import read_listed
 from creditflow.records.record import read_record
 from creditflow.reporting.collection import read_frame
 from creditflow.reporting.published import read_published
 from creditflow.reporting.results_page import results_page
 from creditflow.retrieval.storage import load_codes
 from creditflow.stages.command_line import json_object
+from creditflow.workflow import published_hyperparameters
 from creditflow.workflow.loading import load_experiment
+from helpers import ROOT
 
 often = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -102,7 +127,7 @@ def test_json_files_with_anything_in_them(kind: str, data: st.DataObject) -> Non
         content = seal({key: value for key, value in content.items() if key != "seal"})
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "r.json"
-        path.write_text(json.dumps(content))
+        path.write_text(json.dumps(content), encoding="utf-8")
         path.with_suffix(".safetensors").write_bytes(dump_arrays({"correct": np.zeros((1, 2), bool)}))
         assert refused(lambda: READERS[kind](path))
 
@@ -182,3 +207,294 @@ def test_checkpoints_of_anything(tmp_path: Path) -> None:
     path.write_bytes(hashlib.sha256(body).digest() + body)
     assert load_checkpoint(path, "me", said.append) is None
     assert len(said) == 1
+
+
+#: The errors that readers promise: those of a user, and of the parts of a reader.
+DOCUMENTED = (UserError, NotAvailableError, ExpansionError)
+
+#: What breaks readers that were written for well-formed files.
+HOSTILE = (
+    b"",
+    b"\x00" * 1000,
+    b"\xff" * 300,
+    b"[" * 100_000,
+    b'{"a":' * 20_000,
+    b"9" * 5000,
+    b'["\\ud800"]',
+    b"NaN",
+    b"\x1f\x8b\x08\x00junk",
+    gzip.compress(b"")[:-3],
+    b"\xef\xbb\xbf\r\n",
+    b"PK\x05\x06" + bytes(18),
+    b"\x80\x02]q\x00(K\x01J",
+    b"\xff" * 8 + b"{}",
+)
+
+
+class Case:
+    """A reader, and files that it reads; `mutations` of each are tried (few where each takes long)."""
+
+    def __init__(self, files: Mapping[str, bytes | str], read: Callable[[Path], Any], mutations: int = 60) -> None:
+        self.files, self.read, self.mutations = files, read, mutations
+
+    def damaged(self, name: str, rng: np.random.Generator) -> bytes:
+        """Returns a file with up to eight other bytes, mostly near the ends, and sometimes without its end."""
+        content = self.files[name]
+        spoilt = bytearray(content if isinstance(content, bytes) else content.encode())
+        for _ in range(rng.integers(1, 9)):
+            start = rng.choice([0, 0, max(len(spoilt) - 60, 0)])
+            span = len(spoilt) if rng.random() < 0.3 else min(len(spoilt), 220)
+            spoilt[min(start + int(rng.integers(span)), len(spoilt) - 1)] = rng.integers(256)
+        return bytes(spoilt[: rng.integers(len(spoilt))] if rng.random() < 0.2 else spoilt)
+
+
+def picture(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(formats.RNG.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def saved(write: Callable[[Path], object]) -> bytes:
+    with tempfile.TemporaryDirectory() as name:
+        write(Path(name) / "file")
+        return (Path(name) / "file").read_bytes()
+
+
+def folder_dataset(name: str, files: Mapping[str, bytes | str], mutations: int = 30) -> Case:
+    """Returns the case of a dataset that lies in a folder of the user's; `fetch` has noted where."""
+    return Case({"origin.json": "{}"} | dict(files), read_dataset(name), mutations)
+
+
+def read_dataset(name: str) -> Callable[[Path], Any]:
+    dataset = plugins.load("dataset", name).DATASET
+
+    def read(folder: Path) -> None:
+        dataset.read(folder)
+        if callable(dataset.class_names):
+            dataset.class_names(folder)
+
+    return read
+
+
+def imagenet_files() -> dict[str, bytes | str]:
+    """Returns a copy of ImageNet with the development kit, in which each class has one image that is no file."""
+    with tempfile.TemporaryDirectory() as name:
+        classes = Path(name) / "classes"
+        formats.write(classes, {f"{wnid}/{wnid}_1.JPEG": b"" for wnid in formats.WNIDS})
+        formats.imagenet(Path(name) / "whole", classes, kit=True)
+        kit = Path(name) / "whole/ILSVRC2012_devkit_t12"
+        return {str(path.relative_to(kit.parent)): path.read_bytes() for path in kit.rglob("*") if path.is_file()}
+
+
+def read_imagenet_kit(folder: Path) -> object:
+    return plugins.load("dataset", "imagenet")._truth(folder, formats.WNIDS)
+
+
+def write_weights(path: Path) -> None:
+    torch.save({"fc.weight": torch.zeros(2, 3), "fc.bias": torch.zeros(2)}, path)
+
+
+def write_prepared(path: Path) -> None:
+    split = np.zeros((4, 1, 2, 2), np.uint8), np.array([0, 1, 0, 1])
+    save_prepared(path, {"train": split, "test": split}, ["a", "b"])
+
+
+def read_hyperparameters(folder: Path) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(published_hyperparameters, "FOLDER", folder)
+        chosen = {"file": "tp", "table": "table1", "row": "mnist", "variant": ""}
+        return published_hyperparameters._of_dataset(chosen, ["bp", "ddtp_linear"], "here")
+
+
+HYPERPARAMETERS = next(iter(sorted((ROOT / "config/hyperparameters").glob("*.csv"))))
+ARCHIVES = {"train/a.jpg": b"first" * 50, "train/b.jpg": b"second" * 50}
+SMALL_LIST = "images/1.jpg 0 1\nimages/2.jpg 1 0\n"
+CLAIMS = sorted((ROOT / "docs/results").rglob("claims.yaml"))
+
+CASES: dict[str, Case] = {
+    "tar": Case({"f": formats.tar(ARCHIVES)}, lambda folder: read_members(folder / "f", ["train/a.jpg"])),
+    "zip": Case({"f": formats.zipped(ARCHIVES)}, lambda folder: unpack(folder / "f", folder / "out", ["train"]), 200),
+    "gzip": Case({"f": gzip.compress(b"content" * 99)}, lambda folder: read_at_most((folder / "f").open("rb"), 9999)),
+    "idx": Case({"f": formats.idx(np.zeros((3, 4, 5)))}, lambda folder: read_idx(folder / "f")),
+    "cifar names": Case(
+        {"f": formats.tar({"meta": formats.python2_pickle({b"names": [b"cat", b"d\xff"]})})},
+        lambda folder: cifar.read_names(folder / "f", "meta", b"names"),
+    ),
+    "cifar batch": Case(
+        {"f": formats.python2_pickle({b"labels": [3, 2**30], b"data": np.zeros((2, 3072), np.uint8)})},
+        lambda folder: cifar._batch((folder / "f").read_bytes(), b"labels", "f"),
+        200,
+    ),
+    "list": Case({"f": SMALL_LIST}, lambda folder: read_list(folder / "f", 2)),
+    "mat": Case({"f": formats.meta_mat(formats.WNIDS[:20])}, lambda folder: read_mat(folder / "f", ["synsets"]), 8),
+    "image": Case(
+        {kind: picture(kind) for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "PPM")},
+        lambda folder: [read_image(path, "RGB", 8) for path in folder.iterdir() if path.stat().st_size],
+    ),
+    "received content": Case(
+        {"f": gzip.compress(b"x" * 999)},
+        lambda folder: receive((folder / "f").open("rb"), "0" * 64, folder / "out", "f"),
+    ),
+    "weights": Case({"f": saved(write_weights)}, lambda folder: published._read_state(folder / "f")),
+    "prepared": Case({"f": saved(write_prepared)}, lambda folder: load_prepared(folder / "f", "train")),
+    "table": Case(
+        {"f": saved(lambda path: write_parquet(path, pd.DataFrame({"a": [1, 2], "b": ["x", "y"]})))},
+        lambda folder: read_frame(folder / "f", "records"),
+    ),
+    "json": Case({"f": json.dumps(seal({"a": [1, "x"]}))}, lambda folder: read_json(folder / "f", "a note")),
+    "published numbers": Case(
+        {"f": (ROOT / "config/published/biotorch.csv").read_bytes()}, lambda folder: read_published(folder / "f")
+    ),
+    "hyper-parameters": Case({"tp.csv": HYPERPARAMETERS.read_bytes()}, read_hyperparameters),
+    "claims": Case({"claims.yaml": CLAIMS[0].read_bytes()}, results_page, 10),
+    "imagenet's kit": Case(imagenet_files(), read_imagenet_kit, 6),
+    "dataset chestmnist": Case(
+        formats.medmnist("chestmnist", (28, 28), formats.findings), read_dataset("chestmnist"), 40
+    ),
+    "dataset cifar10": Case(formats.cifar10()[0], read_dataset("cifar10"), 20),
+    "dataset cifar100": Case(formats.cifar100()[0], read_dataset("cifar100"), 15),
+    "dataset coco": folder_dataset("coco", {n: c for n, c in formats.coco().items() if n.endswith("json")}),
+    "dataset digits": Case({"digits.csv": ("1," * 64 + "1\n") * 1797}, read_dataset("digits"), 15),
+    "dataset fashion_mnist": Case(
+        {name.removesuffix(".gz"): content for name, content in formats.mnist()[0].items()},
+        read_dataset("fashion_mnist"),
+    ),
+    "dataset imagenet": folder_dataset("imagenet", {"train/n01440764/n01440764_1.JPEG": b"1", "val/x": b"1"}, 5),
+    "dataset imagenet100": folder_dataset("imagenet100", formats.imagenet100(), 10),
+    "dataset mnist": Case(formats.mnist()[0], read_dataset("mnist")),
+    "dataset nus_wide": folder_dataset("nus_wide", formats.nus_wide() | {"concepts.txt": "a\nb\n"}),
+    "dataset pathmnist": Case(formats.pathmnist()[0], read_dataset("pathmnist"), 20),
+    "dataset stl10": Case(formats.stl10()[0], read_dataset("stl10"), 10),
+    "dataset svhn": Case(formats.svhn()[0], read_dataset("svhn"), 3),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_damaged_files_end_in_a_documented_error(name: str, tmp_path: Path) -> None:
+    """The whole files are read first; of what is damaged, each reader raises nothing but what it documents."""
+    case = CASES[name]
+    rng = np.random.default_rng(0)
+    formats.write(tmp_path, case.files)
+    for file, content in case.files.items():
+        if file.endswith(".jpg"):
+            continue  # images are the case "image"
+        hostile = HOSTILE if case.mutations >= 10 else HOSTILE[:4]
+        for spoilt in [*hostile, *(case.damaged(file, rng) for _ in range(case.mutations))]:
+            (tmp_path / file).write_bytes(spoilt)
+            try:
+                case.read(tmp_path)
+            except DOCUMENTED as error:
+                assert str(error) and "\n" not in str(error), spoilt[:200]
+            except Exception as error:
+                raise AssertionError(f"{type(error).__name__}: {error} of {file}: {spoilt[:200]!r}") from error
+        formats.write(tmp_path, {file: content})
+
+
+#: What a module does that reads the content of files.
+_READS = re.compile(
+    r"read_bytes\(|read_text\(|safe_open\(|load_tensors\(|np\.load|loadtxt\(|ZipFile\(|gzip\.(open|GzipFile|decompress)"
+    r"|json\.loads?\(|torch\.load\(|read_csv\(|DictReader\(|pd\.read_\w+\(|yaml\.(safe_|full_)?load|yaml\.compose\("
+    r"|tarfile\.open\(|loadmat\(|_Unpickler\(|Image\.open\(|fromfile\(|memmap\(|\.open\((\"rb?\"|encoding)|bz2\.|lzma\."
+)
+#: By module that reads bytes from outside: the cases, or the tests above, that feed it.
+FUZZED: dict[str, tuple[str, ...]] = {
+    "compute.checkpoints": ("test_checkpoints_of_anything",),
+    "core.files": ("json", "table"),
+    "data.datasets.coco": ("dataset coco",),
+    "data.datasets.digits": ("dataset digits",),
+    "data.datasets.imagenet": ("dataset imagenet", "imagenet's kit"),
+    "data.datasets.nus_wide": ("dataset nus_wide",),
+    "data.formats.archives": ("tar", "zip"),
+    "data.formats.cifar": ("cifar batch", "cifar names"),
+    "data.formats.gz": ("gzip",),
+    "data.formats.idx": ("idx",),
+    "data.formats.lists": ("list",),
+    "data.formats.mat": ("mat",),
+    "data.formats.medmnist": ("dataset pathmnist", "dataset chestmnist"),
+    "data.image_files": ("image",),
+    "data.prepared": ("prepared", "test_safetensors_of_anything"),
+    "data.sources": ("received content",),
+    "models.published": ("weights",),
+    "models.storage": ("test_files_of_anything", "test_json_files_with_anything_in_them"),
+    "populations.storage": ("test_files_of_anything", "test_json_files_with_anything_in_them"),
+    "records.record": ("test_files_of_anything", "test_json_files_with_anything_in_them"),
+    "records.listing": ("test_lists_of_records_of_anything",),
+    "reporting.published": ("published numbers",),
+    "reporting.results_page": ("claims", "test_files_of_anything"),
+    "retrieval.storage": ("test_safetensors_of_anything", "test_files_of_anything"),
+    "stages.command_line": ("test_settings_on_the_command_line",),
+    "workflow.published_hyperparameters": ("hyper-parameters",),
+    "workflow.yaml_files": ("test_files_of_anything",),
+}
+#: Modules that read only what this process, the system or this clone wrote.
+NOT_FROM_OUTSIDE = {
+    "compute.container": "the note of a container's hash, which is compared as text",
+    "compute.matmul": "/proc",
+    "compute.provenance": "/proc, and the library's own files, which are only hashed",
+    "core.plugins": "the library's own files",
+    "core.settings_docs": "the library's own files",
+    "populations.memory": "/proc and /sys",
+    "reporting.export": "exported files of this run, which are sealed before",
+    "workflow.container": "the lock, which is only hashed, and the note of a check, which is compared as text",
+    "workflow.dependence": "the library's own files",
+    "workflow.failures": "logs, which are shown with replacement characters",
+    "workflow.forkserver.server": "a request of the client beside it; tests/faults/test_waits.py feeds it with others",
+    "workflow.generated": "the clone's own files",
+}
+
+
+def modules() -> dict[str, str]:
+    """Returns the source of each module of the library, by its name without `creditflow.`."""
+    root = ROOT / "src/creditflow"
+    paths = [path for path in root.rglob("*.py") if path.name != "__init__.py"]
+    return {".".join(path.relative_to(root).with_suffix("").parts): path.read_text(encoding="utf-8") for path in paths}
+
+
+def test_no_module_that_reads_files_is_forgotten() -> None:
+    """A new reader is put into `FUZZED` with a case, or into `NOT_FROM_OUTSIDE` with a reason."""
+    reading = {name for name, source in modules().items() if _READS.search(source)}
+    assert reading - FUZZED.keys() - NOT_FROM_OUTSIDE.keys() == set()
+    assert (FUZZED.keys() | NOT_FROM_OUTSIDE.keys()) - reading == set()
+    assert FUZZED.keys() & NOT_FROM_OUTSIDE.keys() == set()
+    named = {case for cases in FUZZED.values() for case in cases}
+    assert {case for case in named if case not in CASES and case not in globals()} == set()
+
+
+def test_no_dataset_and_no_format_is_forgotten() -> None:
+    assert {name for name in CASES if name.startswith("dataset ")} == {
+        f"dataset {name}" for name in plugins.names("dataset")
+    }
+    for module in pkgutil.iter_modules(library_formats.__path__):
+        assert f"data.formats.{module.name}" in FUZZED
+        loaded = importlib.import_module(f"{library_formats.__name__}.{module.name}")
+        for name, function in inspect.getmembers(loaded, inspect.isfunction):
+            if function.__module__ == loaded.__name__ and not name.startswith("_"):
+                assert name in FED, f"{module.name}.{name} is a new function: say which case feeds it"
+
+
+#: By public function of the formats: which case feeds it. None: it reads no content.
+FED = {
+    "read_members": "tar",
+    "unpack": "zip",
+    "read_splits": "dataset cifar10",
+    "read_names": "cifar names",
+    "decompressed": "received content",
+    "read_at_most": "gzip",
+    "read_idx": "idx",
+    "read_mnist_like": "dataset mnist",
+    "read_list": "list",
+    "lists_in": None,
+    "check_disjoint": None,
+    "locate": None,
+    "read_mat": "mat",
+    "read_medmnist": "dataset pathmnist",
+}
+
+
+@often
+@given(content=st.one_of(st.binary(max_size=100), st.text(max_size=60).map(str.encode)))
+def test_lists_of_records_of_anything(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "list"
+        path.write_bytes(content)
+        assert refused(lambda: read_listed(path))

@@ -59,7 +59,7 @@ def put(keys: Any, place: str, value: Any) -> None:
 @pytest.mark.parametrize("word", HOSTILE)
 def test_what_becomes_part_of_a_command_is_checked(word: str, tmp_path: Path) -> None:
     def load(name: str, keys: Any) -> None:
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(keys))
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(keys), encoding="utf-8")
         load_experiment(tmp_path, name)
 
     load("mine", yaml.safe_load(CELLS))
@@ -82,7 +82,7 @@ def test_what_becomes_part_of_a_command_is_checked(word: str, tmp_path: Path) ->
 @pytest.mark.parametrize("word", HOSTILE)
 @pytest.mark.parametrize("place", ["device", "default_experiment", "container.flavour"])
 def test_the_workflows_own_configuration_is_checked(place: str, word: str) -> None:
-    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
     put(config, place, word)
     with pytest.raises(UserError, match="configuration"):
         check_workflow(config, load_experiments(ROOT / "config/experiments"))
@@ -102,18 +102,18 @@ def test_a_workflow_with_hostile_folders_and_texts(tmp_path: Path) -> None:
         for image, label in zip(digits.data, digits.target, strict=True)
     ]
     (place / "digits.csv.gz").write_bytes(gzip.compress(("\n".join(rows) + "\n").encode()))
-    config = yaml.safe_load((folder / "config/config.yaml").read_text())
+    config = yaml.safe_load((folder / "config/config.yaml").read_text(encoding="utf-8"))
     config["data"]["search_paths"] = [str(place), "$(touch obeyed)"]
-    (folder / "config/config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "config/config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     done = snakemake(folder, "cells")
     assert done.returncode == 0, done.stdout
     assert (folder / "results/cells/figures/figure2.pdf").stat().st_size > 5000
-    origin = (folder / "results/data/digits/raw/origin.json").read_text()
+    origin = (folder / "results/data/digits/raw/origin.json").read_text(encoding="utf-8")
     assert "$(touch obeyed) 'mine'" in origin
     spoilt = text.replace(
         "images: 40, batch_size: 20}", 'images: 40, batch_size: 20, settings: {norm: "$(touch obeyed)\'"}}'
     )
-    (folder / "config/experiments/cells.yaml").write_text(spoilt)
+    (folder / "config/experiments/cells.yaml").write_text(spoilt, encoding="utf-8")
     done = snakemake(folder, "cells")
     assert done.returncode != 0
     assert "error: config/experiments/cells.yaml: attacks.fgsm.settings: unknown key 'norm'" in done.stdout

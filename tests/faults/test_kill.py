@@ -8,24 +8,9 @@ import time
 
 import pytest
 
-from faults.conftest import Job, Whole
+from faults.conftest import STAGES, Job, Whole
 
 pytestmark = pytest.mark.slow
-
-STAGES = (
-    "fetch",
-    "prepare",
-    "pretrain",
-    "finetune",
-    "evaluate",
-    "attack",
-    "train_population",
-    "select_member",
-    "collect",
-    "make_table",
-    "plot_figure",
-    "audit",
-)
 
 TRIALS = 30
 
@@ -45,10 +30,11 @@ def kill_at_a_moment(whole: Whole, job: Job, rng: random.Random) -> None:
 
 def kill_at_a_change_of_a_file(whole: Whole, job: Job, rng: random.Random) -> None:
     at = rng.randint(1, 12)
-    while whole.run(job, crash_at=at)[0] == 0:  # it has fewer
+    while (status := whole.run(job, crash_at=at)[0]) == 0:  # it has fewer
         assert at > 1
         at //= 2
         whole.forget(job)
+    assert status == 128 + signal.SIGKILL
 
 
 @pytest.mark.parametrize("seed", range(TRIALS))
@@ -79,10 +65,10 @@ def test_a_schedulers_sigterm_is_answered_in_one_line_and_training_goes_on_later
         whole.folder / job.command.rpartition(" > ")[2].split()[0],
         "stopped by SIGTERM; run the same command again to go on\n",
     )
-    while not log.read_text().endswith(expected):
-        assert time.monotonic() < deadline, log.read_text()
+    while not log.read_text(encoding="utf-8").endswith(expected):
+        assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
         time.sleep(0.005)
-    assert "Traceback" not in log.read_text()
+    assert "Traceback" not in log.read_text(encoding="utf-8")
     whole.check_nothing_is_half_written(job)
     status, said = whole.run(job)
     assert status == 0, said

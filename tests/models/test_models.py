@@ -100,7 +100,7 @@ def test_the_loaded_model_is_plain_with_the_same_logits_and_exact_gradients(tmp_
     }
     # An ordinary state dict: nothing of the rule among the weights.
     assert load_file(path).keys() == model.state_dict().keys()
-    assert json.loads(path.with_suffix(".json").read_text())["seed"] == 3
+    assert json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["seed"] == 3
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".feedback.safetensors", ".json"])
@@ -149,11 +149,11 @@ def test_a_file_that_is_no_model_ends_the_stage_in_one_line(digits: Path, tmp_pa
 def test_a_sidecar_that_does_not_describe_a_model_is_refused(change: dict[str, object], tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_model(str(path), small_model())
-    sidecar = json.loads(path.with_suffix(".json").read_text())
-    path.with_suffix(".json").write_text(json.dumps(sidecar | change))
+    sidecar = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    path.with_suffix(".json").write_text(json.dumps(sidecar | change), encoding="utf-8")
     with pytest.raises(UserError, match="is damaged or was edited"):
         load_model(path)
     del sidecar["seal"]
-    path.with_suffix(".json").write_text(json.dumps(sidecar | change))
+    path.with_suffix(".json").write_text(json.dumps(sidecar | change), encoding="utf-8")
     with pytest.raises(UserError, match=str(tmp_path)):
         load_model(path)

@@ -1,6 +1,7 @@
 """Backbones of torchvision and their published weights: they compute what torchvision computes; files are verified."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -163,7 +164,35 @@ def test_a_download_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     local.write_bytes(b"tampered with")
     with pytest.raises(UserError, match="cannot be fetched"):
         fetch_weights("resnet18", "IMAGENET1K_V1", [], tmp_path / "data/again.pth")
-    assert [path.name for path in (tmp_path / "data").iterdir()] == ["out.pth"]
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {"out.pth", "out.sha256"}
+
+
+def test_whole_hashes_are_compared_where_they_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for backbone in ("alexnet", "resnet18", "vgg16"):
+        whole = published_digits(backbone, "IMAGENET1K_V1")
+        assert re.fullmatch("[0-9a-f]{64}", whole)
+        assert f"-{whole[:8]}.pth" in torchvision_model(backbone).weights_address("IMAGENET1K_V1")
+    assert published_digits("vgg16", "IMAGENET1K_FEATURES") == "88682ab5"
+    # A file that somebody made so that its first eight digits are right.
+    path = tmp_path / "resnet18-f37072fd.pth"
+    path.write_bytes(b"made to fit")
+    monkeypatch.setattr(files, "file_sha256", lambda path: "f37072fd" + "0" * 56)
+    with pytest.raises(UserError, match=r"begins with f37072fd00000000, not f37072fd47e89c5e; replace it"):
+        verify(path, None)
+
+
+def test_the_whole_hash_of_what_was_fetched_is_noted_and_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = local_weights(tmp_path, monkeypatch, b"weights")
+    out = tmp_path / "data/IMAGENET1K_V1.pth"
+    fetch_weights("resnet18", "IMAGENET1K_V1", [local.parent], out)
+    whole = files.sha256(b"weights")
+    assert out.with_suffix(".sha256").read_text(encoding="utf-8") == f"{whole}  IMAGENET1K_V1.pth\n"
+    assert verify(out, whole[:8]) == whole
+    monkeypatch.setattr(files, "file_sha256", lambda path: whole[:8] + "0" * 56)
+    with pytest.raises(UserError, match=f"not {whole[:16]}; replace it"):
+        verify(out, whole[:8])
 
 
 def test_our_own_backbones_have_no_published_weights() -> None:
@@ -198,4 +227,4 @@ def test_settings_of_the_sidecar_are_plain_json(resnet: tuple[torch.nn.Module, P
         "import_weights", "--backbone", "resnet18", "--file", resnet[1], "--output", tmp_path / "m.safetensors"
     )
     assert done.returncode == 0
-    assert json.loads((tmp_path / "m.json").read_text())["settings"]["weights"] == "IMAGENET1K_V1"
+    assert json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))["settings"]["weights"] == "IMAGENET1K_V1"

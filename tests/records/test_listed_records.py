@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from creditflow.core.errors import UserError
-from creditflow.records.record import Keys, Metric, read_listed, write_record
+from creditflow.records.listing import read_listed
+from creditflow.records.record import Keys, Metric, write_record
 from creditflow.reporting.collection import read_frame
 from helpers import stage
 
@@ -23,7 +24,7 @@ def made_up(folder: Path, n_seeds: int) -> list[Path]:
 
 def test_a_list_names_the_records_in_its_order(tmp_path: Path) -> None:
     paths = made_up(tmp_path, 3)[::-1]
-    (tmp_path / "list.txt").write_text("\n".join(map(str, paths)) + "\n\n")
+    (tmp_path / "list.txt").write_text("\n".join(map(str, paths)) + "\n\n", encoding="utf-8")
     assert [record.path for record in read_listed(tmp_path / "list.txt")] == paths
 
 
@@ -44,7 +45,7 @@ def test_what_is_no_list_of_records_is_explained(tmp_path: Path, content: bytes,
 
 
 def test_collecting_reads_what_the_list_names_and_no_experiment(tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_text("\n".join(map(str, made_up(tmp_path, 3)[:2])))
+    (tmp_path / "list.txt").write_text("\n".join(map(str, made_up(tmp_path, 3)[:2])), encoding="utf-8")
     frames = ["--records", tmp_path / "records.parquet", "--summary", tmp_path / "summary.parquet"]
     done = stage("collect", "--records-list", tmp_path / "list.txt", *frames, folder=tmp_path)
     assert (done.returncode, done.stdout) == (0, "2 records\n"), done.stderr

@@ -1,16 +1,22 @@
 """Records: read back as written, refused when damaged."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from creditflow.core.errors import UserError
+from creditflow.core.files import json_bytes, seal
 from creditflow.records.record import Keys, Metric, read_record, write_record
 
 KEYS = Keys("e", "classification", "d", "b", "frsf", 2, "pgd", "exact")
 METRICS = [Metric("robust_accuracy", 0.1, 0.5, 4), Metric("queries_per_image", None, 7.0, 4)]
 OUTCOMES = {"correct": np.array([[True, False, True, False]]), "example": np.array([3, 1, 4, 5])}
+
+
+def sealed(content: dict[str, Any]) -> bytes:
+    return json_bytes(seal(content))
 
 
 def test_a_record_reads_back_as_written_and_twice_the_same_bytes(tmp_path: Path) -> None:
@@ -36,9 +42,10 @@ def test_a_number_that_is_not_finite_is_not_written(tmp_path: Path) -> None:
     [
         ("r.json", b"{", "is not a creditflow record"),
         ("r.json", b"[]", "format None"),
-        ("r.json", b'{"format": 99}', "format 99"),
-        ("r.json", b'{"format": 1}', "not a whole record"),
-        ("r.json", b'{"format": 1, "keys": {}, "metrics": [], "outcomes": {"file": ""}}', "not a whole record"),
+        ("r.json", b'{"format": 99}', "has no seal"),
+        ("r.json", sealed({"format": 99}), "format 99"),
+        ("r.json", sealed({"format": 1}), "not a whole record"),
+        ("r.json", sealed({"format": 1, "keys": {}, "metrics": [], "outcomes": {"file": ""}}), "not a whole record"),
         ("r.safetensors", b"", "damaged"),
         ("r.safetensors", None, "not a whole record"),
     ],

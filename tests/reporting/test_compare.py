@@ -67,7 +67,9 @@ def compared(ours: pd.DataFrame, published: Path = PAPER, **settings: Any) -> pd
 def written(ours: pd.DataFrame, folder: Path, published: Path = PAPER, **settings: Any) -> dict[str, str]:
     parsed = parse(Settings, {"published": published.stem} | settings, "settings of table compare")
     TABLE.write([ours, read_published(published)], parsed, "A caption & more.", folder / "compare")
-    return {suffix: (folder / f"compare.{suffix}").read_text() for suffix in ("csv", "md", "tex", "html")}
+    return {
+        suffix: (folder / f"compare.{suffix}").read_text(encoding="utf-8") for suffix in ("csv", "md", "tex", "html")
+    }
 
 
 def test_a_number_of_ours_lies_inside_if_it_is_within_the_published_interval() -> None:
@@ -143,7 +145,7 @@ def test_the_stage_takes_both_frames_in_order(tmp_path: Path) -> None:
     options = ["--table", "compare", "--output", tmp_path / "compare.csv", "--frame", tmp_path / "summary.parquet"]
     done = stage("make_table", *options, PAPER)
     assert done.returncode == 0, done.stderr
-    assert "1 of 165 numbers are compared" in (tmp_path / "compare.md").read_text()
+    assert "1 of 165 numbers are compared" in (tmp_path / "compare.md").read_text(encoding="utf-8")
     done = stage("make_table", *options)
     assert (done.returncode, done.stderr) == (2, "error: give --frame 2 file(s), in this order: summary, published\n")
     with pytest.raises(UserError, match="is not a summary"):

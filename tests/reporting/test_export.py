@@ -13,12 +13,14 @@ import yaml
 
 from creditflow.core import plugins
 from creditflow.core.errors import UserError
-from creditflow.core.files import write_parquet, write_sealed_json
+from creditflow.core.files import write_sealed_json
 from creditflow.core.settings import parse
+from creditflow.records.frames import write_frame
 from creditflow.records.record import Keys, Metric, read_record, write_record
 from creditflow.reporting.collection import long_form, read_frame, read_frames, summarize
 from creditflow.reporting.export import export as export_finished
 from creditflow.reporting.figure import write_figure
+from creditflow.reporting.forms import FIGURE, TABLE, write_seal
 from creditflow.workflow.experiments import Experiment
 from creditflow.workflow.finished import finished
 from creditflow.workflow.loading import load_experiments
@@ -77,8 +79,8 @@ def made(folder: Path, experiment: Experiment, source_hash: Callable[[str], str]
             },
         )
     records = [read_record(path) for path in record_paths(experiment, results)]
-    write_parquet(results / "tiny/records.parquet", long_form(records))
-    write_parquet(results / "tiny/summary.parquet", summarize(records))
+    write_frame(results / "tiny/records.parquet", long_form(records), "records", records)
+    write_frame(results / "tiny/summary.parquet", summarize(records), "summary", records)
     for name, settings in experiment.keys["tables"].items():
         table, frames = plugins.load("table", name).TABLE, source_files(experiment, results, "table", name)
         caption = " ".join(plugins.docstring("table", name).split())
@@ -88,6 +90,7 @@ def made(folder: Path, experiment: Experiment, source_hash: Callable[[str], str]
             caption,
             results / f"tiny/tables/{name}",
         )
+        write_seal(results / f"tiny/tables/{name}", TABLE, {"experiment": "tiny", "table": name}, frames)
     figure = plugins.load("figure", "figure2").FIGURE
     write_figure(
         figure,
@@ -95,12 +98,18 @@ def made(folder: Path, experiment: Experiment, source_hash: Callable[[str], str]
         plugins.settings_class("figure", "figure2")(),
         results / "tiny/figures/figure2",
     )
+    seal_figure(results)
+
+
+def seal_figure(results: Path) -> None:
+    what = {"experiment": "tiny", "figure": "figure2"}
+    write_seal(results / "tiny/figures/figure2", FIGURE, what, [results / "tiny/summary.parquet"])
 
 
 @pytest.fixture
 def experiment(tmp_path: Path) -> Experiment:
     (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments/tiny.yaml").write_text(yaml.safe_dump(TINY))
+    (tmp_path / "experiments/tiny.yaml").write_text(yaml.safe_dump(TINY), encoding="utf-8")
     return load_experiments(tmp_path / "experiments")["tiny"]
 
 
@@ -110,23 +119,23 @@ def export(experiment: Experiment, results: Path, output: Path, *, mixed: bool =
 
 def test_the_folder_holds_what_is_declared_and_explains_itself(experiment: Experiment, tmp_path: Path) -> None:
     made(tmp_path, experiment)
-    (tmp_path / "results/tiny/tables/leftover.md").write_text("of a table that is no longer declared")
+    (tmp_path / "results/tiny/tables/leftover.md").write_text("of a table that is no longer declared", encoding="utf-8")
     (tmp_path / "kept/tiny").mkdir(parents=True)
-    (tmp_path / "kept/tiny/old.md").write_text("of an earlier export")
+    (tmp_path / "kept/tiny/old.md").write_text("of an earlier export", encoding="utf-8")
     folder = export(experiment, tmp_path / "results", tmp_path / "kept")
     tables = {f"tables/{name}.{suffix}" for name in ("table1", "figure2") for suffix in ("csv", "md")}
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert found == {"README.md", "provenance.json", "figures/figure2.png", "figures/figure2.svg", *tables}
     for name in found - {"README.md", "provenance.json"}:
         assert (folder / name).read_bytes() == (tmp_path / "results/tiny" / name).read_bytes()
-    page = (folder / "README.md").read_text()
+    page = (folder / "README.md").read_text(encoding="utf-8")
     for text in (
         "# tiny",
         "two rules, made up.",
         "make demo results EXPERIMENT=tiny",
         "![figure2](figures/figure2.png)",
         "`-dirty`",
-        (folder / "tables/table1.md").read_text().strip(),
+        (folder / "tables/table1.md").read_text(encoding="utf-8").strip(),
         "Robust accuracy against epsilon",
         "8 records, seeds 0, 1",
         "4:00:04",
@@ -139,7 +148,7 @@ def test_the_folder_holds_what_is_declared_and_explains_itself(experiment: Exper
 
 def test_the_provenance_is_that_of_the_records_without_hosts(experiment: Experiment, tmp_path: Path) -> None:
     made(tmp_path, experiment)
-    text = (export(experiment, tmp_path / "results", tmp_path) / "provenance.json").read_text()
+    text = (export(experiment, tmp_path / "results", tmp_path) / "provenance.json").read_text(encoding="utf-8")
     assert "secret" not in text
     facts = json.loads(text)
     assert (facts["records"], facts["seeds"], facts["source_hashes"], facts["containers"]) == (
@@ -160,13 +169,13 @@ def test_the_code_of_training_is_told_apart_from_that_of_measuring(experiment: E
         path = tmp_path / f"results/tiny/finetune/digits/small_cnn/{rule}/seed0.json"
         write_sealed_json(path, {"provenance": {"git_commit": commit, "source_hash": f"hash of {commit}"}})
     folder = export(experiment, tmp_path / "results", tmp_path)
-    facts = json.loads((folder / "provenance.json").read_text())
+    facts = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     assert facts["trained"] == {
         "trainings": 2,
         "git_commits": ["newer", "older"],
         "source_hashes": ["hash of newer", "hash of older"],
     }
-    assert "2 trainings before that: commit newer, older" in (folder / "README.md").read_text()
+    assert "2 trainings before that: commit newer, older" in (folder / "README.md").read_text(encoding="utf-8")
     write_sealed_json(path, {"rule": "frsf"})
     with pytest.raises(UserError, match=r"frsf/seed0\.json does not say which code trained the model; delete it"):
         export(experiment, tmp_path / "results", tmp_path)
@@ -174,8 +183,9 @@ def test_the_code_of_training_is_told_apart_from_that_of_measuring(experiment: E
 
 def test_a_large_drawing_is_left_out(experiment: Experiment, tmp_path: Path) -> None:
     made(tmp_path, experiment)
-    with (tmp_path / "results/tiny/figures/figure2.svg").open("a") as file:
+    with (tmp_path / "results/tiny/figures/figure2.svg").open("a", encoding="utf-8") as file:
         file.write(" " * 300_000)
+    seal_figure(tmp_path / "results")
     folder = export(experiment, tmp_path / "results", tmp_path)
     assert [path.name for path in (folder / "figures").iterdir()] == ["figure2.png"]
 
@@ -195,7 +205,9 @@ def test_records_of_several_sources_are_exported_only_if_one_says_so(experiment:
     ]
     done = stage("export", "--experiment", "tiny", *options, "--output", tmp_path / "kept", "--mixed")
     assert done.returncode == 0, done.stderr
-    assert "**the records were made by 2 versions of the sources**" in (tmp_path / "kept/tiny/README.md").read_text()
+    assert "**the records were made by 2 versions of the sources**" in (tmp_path / "kept/tiny/README.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_what_is_missing_or_stale_ends_in_one_line_and_leaves_the_folder_alone(
@@ -218,10 +230,10 @@ def test_what_is_missing_or_stale_ends_in_one_line_and_leaves_the_folder_alone(
     refused(r"records.parquet is not what the records say now; delete it", with_keys(seeds=[0]))
     refused(r"table3.csv and 1 others missing", with_keys(tables={"table1": {}, "table3": {"epsilon": 1}}))
     table = results / "tiny/tables/table1.md"
-    content = table.read_text()
-    table.write_text(content.replace("BP", "PB"))
+    content = table.read_text(encoding="utf-8")
+    table.write_text(content.replace("BP", "PB"), encoding="utf-8")
     refused("table1.md is not what the records and the experiment say now; delete it and run")
-    table.write_text(content)
+    table.write_text(content, encoding="utf-8")
     figure, summary = results / "tiny/figures/figure2.png", results / "tiny/summary.parquet"
     os.utime(figure, ns=(0, summary.stat().st_mtime_ns - 1))
     refused("figure2.png is older than .*summary.parquet; delete it and run")

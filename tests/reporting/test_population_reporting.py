@@ -73,7 +73,7 @@ def table(name: str, settings: dict[str, Any], folder: Path) -> tuple[pd.DataFra
         plugins.docstring("table", name),
         folder / name,
     )
-    return pd.read_csv(folder / f"{name}.csv"), (folder / f"{name}.md").read_text()
+    return pd.read_csv(folder / f"{name}.csv"), (folder / f"{name}.md").read_text(encoding="utf-8")
 
 
 def test_pepitas_table_has_ours_and_the_papers_numbers(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_the_published_table_shows_intervals_where_there_are_any(file: str, cell
         "A caption.",
         tmp_path / "published",
     )
-    text = (tmp_path / "published.md").read_text()
+    text = (tmp_path / "published.md").read_text(encoding="utf-8")
     for cell in cells:
         assert cell in text
 
@@ -133,6 +133,6 @@ def test_the_published_table_shows_intervals_where_there_are_any(file: str, cell
     ],
 )
 def test_broken_published_numbers_are_refused(text: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "x.csv").write_text(text)
+    (tmp_path / "x.csv").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message):
         read_published(tmp_path / "x.csv")

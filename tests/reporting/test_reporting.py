@@ -132,7 +132,7 @@ def test_every_table_says_what_the_summary_says_in_every_format(
     table.write([summary], its, "A caption & more.", tmp_path / name)
     read_back = pd.read_csv(tmp_path / f"{name}.csv")
     np.testing.assert_allclose(read_back.value, selected.value)
-    texts = {suffix: (tmp_path / f"{name}.{suffix}").read_text() for suffix in ("md", "tex", "html")}
+    texts = {suffix: (tmp_path / f"{name}.{suffix}").read_text(encoding="utf-8") for suffix in ("md", "tex", "html")}
     for suffix, text in texts.items():
         for row in selected.itertuples():
             assert f"{100 * row.value:.1f}" in text
@@ -321,7 +321,7 @@ def test_figure_1_without_its_records_says_what_to_set(angles: pd.DataFrame) -> 
 
 
 def test_what_is_not_a_summary_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "text.parquet").write_text("not parquet")
+    (tmp_path / "text.parquet").write_text("not parquet", encoding="utf-8")
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "other.parquet")
     for name in ("text", "other"):
         with pytest.raises(UserError, match="is not a summary"):

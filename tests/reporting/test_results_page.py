@@ -23,15 +23,15 @@ PAPER = {"title": "A paper", "claims": [CLAIM], "elsewhere": [{"what": "the rest
 
 
 def test_the_page_in_the_repository_is_what_its_tables_say() -> None:
-    assert (ROOT / "docs/results/README.md").read_text() == results_page(ROOT / "docs/results")
+    assert (ROOT / "docs/results/README.md").read_text(encoding="utf-8") == results_page(ROOT / "docs/results")
 
 
 def page(folder: Path, papers: Any) -> str:
     (folder / "tiny/tables").mkdir(parents=True)
     (folder / "tiny/tables/audit.csv").write_text(
-        "rule,epsilon,worst,verdict\nfrsf,0.1,0.035,masked\nfrsf,0.3,0,masked\nbp,0.1,0.02,\n"
+        "rule,epsilon,worst,verdict\nfrsf,0.1,0.035,masked\nfrsf,0.3,0,masked\nbp,0.1,0.02,\n", encoding="utf-8"
     )
-    (folder / "claims.yaml").write_text(yaml.safe_dump(papers))
+    (folder / "claims.yaml").write_text(yaml.safe_dump(papers), encoding="utf-8")
     return results_page(folder)
 
 
@@ -43,7 +43,7 @@ def test_numbers_come_from_the_tables(tmp_path: Path) -> None:
     assert "| It is robust | 3.5, +3.5, 0.035 | digits; [tiny](tiny/README.md) | masked |" in text
     assert "- the rest: `snakemake rest`" in text and "## A paper" in text
     done = stage("write_page", "--folder", tmp_path)
-    assert done.returncode == 0 and (tmp_path / "README.md").read_text() == text
+    assert done.returncode == 0 and (tmp_path / "README.md").read_text(encoding="utf-8") == text
 
 
 def test_a_figure_is_shown_if_it_was_exported(tmp_path: Path) -> None:

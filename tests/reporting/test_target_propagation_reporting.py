@@ -58,7 +58,7 @@ def test_the_rate_is_the_published_one_over_the_step_size(experiments: dict[str,
     experiment = experiments["target_propagation_fashion"]
     row = next(
         row
-        for row in csv.DictReader((ROOT / "config/hyperparameters/target_propagation.csv").open())
+        for row in csv.DictReader((ROOT / "config/hyperparameters/target_propagation.csv").open(encoding="utf-8"))
         if (row["table"], row["dataset"], row["rule"]) == ("table1", "fashion_mnist", "dtp")
     )
     settings = experiment.population("fashion_mnist", "mlp_256x5", "dtp")
@@ -95,7 +95,7 @@ def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def write(**changes: str) -> None:
         row = ROWS | changes
-        (tmp_path / "few.csv").write_text(",".join(row) + "\n" + ",".join(row.values()) + "\n")
+        (tmp_path / "few.csv").write_text(",".join(row) + "\n" + ",".join(row.values()) + "\n", encoding="utf-8")
 
     write()
     return write
@@ -178,7 +178,7 @@ def table(name: str, folder: Path, frames: tuple[pd.DataFrame, ...] = (FRAME, PU
     made.write(
         frames, parse(plugins.settings_class("table", name), {}, name), plugins.docstring("table", name), folder / name
     )
-    return pd.read_csv(folder / f"{name}.csv").set_index("rule"), (folder / f"{name}.md").read_text()
+    return pd.read_csv(folder / f"{name}.csv").set_index("rule"), (folder / f"{name}.md").read_text(encoding="utf-8")
 
 
 def test_errors_stand_beside_the_published_ones(tmp_path: Path) -> None:

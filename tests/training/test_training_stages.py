@@ -43,7 +43,7 @@ def test_kill_9_in_the_middle_then_the_same_command(digits: Path, pretrained: Pa
     for suffix in (".safetensors", ".feedback.safetensors"):
         assert killed.with_suffix(suffix).read_bytes() == undisturbed.with_suffix(suffix).read_bytes()
     assert not checkpoint.exists()
-    sidecars = [json.loads(path.with_suffix(".json").read_text()) for path in (undisturbed, killed)]
+    sidecars = [json.loads(path.with_suffix(".json").read_text(encoding="utf-8")) for path in (undisturbed, killed)]
     assert sidecars[0].pop("run")["epochs_of_this_run"] == 12
     assert sidecars[1].pop("run")["epochs_of_this_run"] < 12
     assert sidecars[0].pop("seal") != sidecars[1].pop("seal")
@@ -58,7 +58,7 @@ def test_ctrl_c_says_how_to_go_on(digits: Path, pretrained: Path, tmp_path: Path
         digits, pretrained, "bp", tmp_path / "model.safetensors", "--settings", longer, "--checkpoint", checkpoint
     )
     command = [sys.executable, ROOT / "src/finetune.py", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8")
     while not checkpoint.exists():
         assert process.poll() is None
         time.sleep(0.01)
@@ -92,7 +92,7 @@ def test_a_second_process_does_not_touch_a_job_that_still_runs(digits: Path, pre
 def test_other_code_does_not_go_on_from_a_checkpoint(digits: Path, pretrained: Path, tmp_path: Path) -> None:
     source = shutil.copytree(ROOT / "src", tmp_path / "src")
     checkpoint = tmp_path / "checkpoint"
-    longer = json.dumps(json.loads(TINY_TRAINING) | {"epochs": 30})
+    longer = json.dumps(json.loads(TINY_TRAINING) | {"epochs": 8})
     arguments = finetune(
         digits, pretrained, "usf", tmp_path / "model.safetensors", "--settings", longer, "--checkpoint", checkpoint
     )
@@ -103,9 +103,12 @@ def test_other_code_does_not_go_on_from_a_checkpoint(digits: Path, pretrained: P
     process.kill()
     process.wait()
     rule = source / "creditflow/feedback/rules/usf.py"
-    rule.write_text(rule.read_text().replace("xavier_sigma(weight) *", "2 * xavier_sigma(weight) *"))
+    rule.write_text(
+        rule.read_text(encoding="utf-8").replace("xavier_sigma(weight) *", "2 * xavier_sigma(weight) *"),
+        encoding="utf-8",
+    )
     done = subprocess.run(
-        [sys.executable, source / "finetune.py", *arguments], capture_output=True, text=True, check=True
+        [sys.executable, source / "finetune.py", *arguments], capture_output=True, encoding="utf-8", check=True
     )
     assert "belongs to other settings or inputs" in done.stderr
     assert "epoch 1:" in done.stdout

@@ -52,7 +52,7 @@ Used = list[tuple[str, str]]
 
 def declared() -> dict[str, list[tuple[str, str]]]:
     """The kinds of plugins that each rule's `library(...)` names, each with the names it gives or a wildcard."""
-    text = "".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "rules").glob("*.smk")))
     calls = re.findall(r'^ +library=library\("(\w+)"(.*?)\),$', text, re.MULTILINE)
     return {stage: re.findall(r'(\w+)="([^"]+)"', arguments) for stage, arguments in calls}
 
@@ -79,7 +79,7 @@ def loaded() -> dict[str, tuple[set[str], set[str]]]:
     }
     command = [sys.executable, "-c", LOADER, str(SOURCE)]
     done = subprocess.run(
-        command, input=json.dumps(modules), cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+        command, input=json.dumps(modules), cwd=ROOT, capture_output=True, encoding="utf-8", timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
     answer: dict[str, list[list[str]]] = json.loads(done.stdout)
@@ -181,7 +181,7 @@ def test_plumbing_and_readers_are_there() -> None:
 def imports(path: Path) -> set[str]:
     """What a file imports of the library, as Python's parser sees it: modules, and names that may be modules."""
     modules: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative imports are not followed"
             modules |= {f"{node.module}.{name.name}" for name in node.names}

@@ -22,12 +22,12 @@ from creditflow.workflow.requests import check_target, check_targets, check_work
 from creditflow.workflow.workflow_model import WorkflowKeys
 from helpers import ROOT
 
-QUICK: dict[str, Any] = yaml.safe_load((ROOT / "config/experiments/quick.yaml").read_text())
+QUICK: dict[str, Any] = yaml.safe_load((ROOT / "config/experiments/quick.yaml").read_text(encoding="utf-8"))
 
 
 def load(folder: Path, **experiments: Any) -> Experiments:
     for name, keys in experiments.items():
-        (folder / f"{name}.yaml").write_text(keys if isinstance(keys, str) else yaml.safe_dump(keys))
+        (folder / f"{name}.yaml").write_text(keys if isinstance(keys, str) else yaml.safe_dump(keys), encoding="utf-8")
     return load_experiments(folder)
 
 
@@ -240,7 +240,7 @@ def test_extends_merges_mappings_and_replaces_lists(tmp_path: Path) -> None:
 
 def test_the_workflows_own_configuration(tmp_path: Path) -> None:
     found = load(tmp_path, quick=QUICK)
-    good = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    good = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
     check_workflow(good, found)
     for change, message in [
         ({"default_experiment": "quik"}, "unknown experiment 'quik'; did you mean 'quick'"),
@@ -333,7 +333,7 @@ def test_plugins_are_read_without_importing_them() -> None:
 
 @pytest.mark.parametrize("model", [WorkflowKeys, ExperimentKeys, TrainingSettings, PopulationSettings])
 def test_the_readme_of_the_configuration_names_every_key(model: type[SettingsModel]) -> None:
-    text = (ROOT / "config/README.md").read_text()
+    text = (ROOT / "config/README.md").read_text(encoding="utf-8")
     for row in describe(model, nested=False):
         assert f"| `{row.key}` | {row.kind} |" in text, row.key
 
@@ -348,7 +348,7 @@ def test_who_asks_for_a_broken_experiment_is_told_what_is_wrong_with_it(targets:
     with pytest.raises(UserError) as caught:
         check_targets(["quick", *targets] if targets else [], found, ["all", "quick"], "wrong")
     assert str(caught.value) == message
-    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
     check_workflow(config | {"default_experiment": "wrong"}, found)
     with pytest.raises(UserError, match="unknown experiment 'wrog'; did you mean 'wrong'"):
         check_workflow(config | {"default_experiment": "wrog"}, found)

@@ -1,24 +1,28 @@
-"""Why jobs failed: one line for each, from the log of Snakemake, of the stage and of SLURM."""
+"""Why jobs failed: one line for each, from Snakemake's events, and the logs of the stage and of SLURM."""
 
+import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
+from snakemake_interface_logger_plugins.common import LogEvent
 
-from creditflow.workflow.failures import explain_failures
+from creditflow.workflow.failures import Failures, runs_a_script_of
+from helpers import ROOT
 
-FAILED = """\
-[Sat Nov 21 06:16:17 2026]
-Error in rule {rule}:
-    message: {message}For further error details see the cluster/cloud log and the log files of the involved rule(s).
-    jobid: 0
-    log: {log} (check log file(s) for error details)
-    shell:
-        python src/{rule}.py > {log} 2>&1
-        (command exited with non-zero exit code)
+FURTHER = "For further error details see the cluster/cloud log and the log files of the involved rule(s)."
 
-[Sat Nov 21 06:16:18 2026]
-Finished jobid: 3 (Rule: other)
-"""
+
+def say(failures: Failures, event: LogEvent | None, **said: Any) -> None:
+    """Sends an event as Snakemake does."""
+    failures.handle(logging.makeLogRecord({"levelno": logging.ERROR, "event": event, "msg": ""} | said))
+
+
+def fail(failures: Failures, rule: str, *logs: Path, message: str = "", jobid: int = 3, command: str = "") -> None:
+    command = command or f"python src/{rule}.py > {logs[0]} 2>&1"
+    said = {"rule_name": rule, "rule_msg": message, "jobid": jobid, "log": list(map(str, logs)), "shellcmd": command}
+    say(failures, LogEvent.JOB_ERROR, **said)
+
 
 FAILED_JOB = "SLURM-job '3' failed, SLURM status is: 'FAILED'. "
 REFUSED = "SLURM sbatch failed. The error message was '{}'.\n"
@@ -60,15 +64,60 @@ def test_each_failed_job_is_explained_in_one_line(
 ) -> None:
     paths = [tmp_path / "stage.log"]
     if stage_log is not None:
-        paths[0].write_text(stage_log)
+        paths[0].write_text(stage_log, encoding="utf-8")
     if slurm_log is not None:
         paths.append(tmp_path / "3.log")
-        paths[1].write_text(slurm_log)
-    first_attempt = FAILED.format(rule="finetune", message="SLURM status is: 'TIMEOUT'. ", log=paths[0])
-    text = first_attempt + FAILED.format(rule="finetune", message=message, log=", ".join(map(str, paths)))
-    (line,) = explain_failures(text)
+        paths[1].write_text(slurm_log, encoding="utf-8")
+    failures = Failures()
+    fail(failures, "finetune", paths[0], message=f"SLURM status is: 'TIMEOUT'. {FURTHER}")
+    say(failures, LogEvent.JOB_INFO, jobid=3)
+    assert failures.lines() == []  # the first attempt no longer counts once there is another
+    fail(failures, "finetune", *paths, message=message + FURTHER)
+    (line,) = failures.lines()
     assert line.startswith(f"error: finetune {paths[0]}: {expected}")
 
 
 def test_jobs_that_succeeded_need_no_explanation() -> None:
-    assert explain_failures("[Sat Nov 21 06:16:18 2026]\nFinished jobid: 3 (Rule: other)\n") == []
+    failures = Failures()
+    say(failures, LogEvent.JOB_INFO, jobid=3, levelno=logging.INFO)
+    say(failures, LogEvent.JOB_FINISHED, job_id=3, levelno=logging.INFO)
+    assert failures.lines() == []
+
+
+def test_jobs_of_a_group_have_the_groups_logs(tmp_path: Path) -> None:
+    (tmp_path / "group.log").write_text("slurmstepd: error: Detected 1 oom_kill event", encoding="utf-8")
+    failures = Failures()
+    info = [{"jobid": number} for number in (1, 2)]
+    say(failures, LogEvent.GROUP_ERROR, aux_logs=[str(tmp_path / "group.log")], job_error_info=info)
+    for number in (1, 2):
+        fail(failures, "attack", tmp_path / f"{number}.log", jobid=number)
+    lines = failures.lines()
+    assert len(lines) == 2 and all("killed for lack of memory; raise its mem_mb" in line for line in lines)
+
+
+def test_jobs_that_were_refused_together_have_the_reason_that_was_said_before(tmp_path: Path) -> None:
+    failures = Failures()
+    say(failures, None, msg=REFUSED.format("sbatch: error: invalid partition specified: x"))
+    fail(failures, "attack", tmp_path / "1.log", message="Part of failed array sbatch submission; see log for details.")
+    (line,) = failures.lines()
+    assert "the cluster has no partition x" in line
+
+
+def test_jobs_of_another_workflow_are_left_to_it(tmp_path: Path) -> None:
+    failures = Failures(runs_a_script_of(ROOT / "src"))
+    for command in ("Rscript x.R", "python other/src/attack.py", "echo 'not closed", ""):
+        fail(failures, "theirs", tmp_path / "1.log", command=command or "python")
+    assert failures.lines() == []
+    fail(failures, "ours", tmp_path / "1.log", command=f"python '{ROOT}/src/attack.py' --seed 1 > x 2>&1")
+    assert len(failures.lines()) == 1
+
+
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_what_stops_snakemake_itself_is_one_line(is_silent: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    failures = Failures(is_silent=is_silent)
+    say(failures, LogEvent.ERROR, msg="Traceback\n  File x\n\nOSError: [Errno 28] No space left on device: 'x/y'\n")
+    say(failures, LogEvent.ERROR, msg="WorkflowError:\nnothing   fits.")
+    failures.close()
+    failures.close()
+    lines = ["error: No space left on device: 'x/y'; make room, or make it writable, then run the same command again"]
+    assert capsys.readouterr().err.splitlines() == lines + ["error: WorkflowError: nothing fits."] * is_silent

@@ -55,7 +55,7 @@ def stage(tmp_path: Path) -> Path:
     folder = tmp_path / "a folder, with ' in its name"
     folder.mkdir()
     (folder / "neighbour.py").touch()
-    (folder / "stage.py").write_text(STAGE)
+    (folder / "stage.py").write_text(STAGE, encoding="utf-8")
     return folder / "stage.py"
 
 
@@ -125,7 +125,7 @@ def test_a_signal_that_kills_it_kills_the_client(stage: Path, client: list[str],
 def waiting(tmp_path: Path, stage: Path, client: list[str]) -> Iterator["subprocess.Popen[str]"]:
     """A client whose stage runs for ever, and writes to `beats`."""
     command = [*client, str(stage), "wait", str(tmp_path / "beats")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8") as process:
         wait_for((tmp_path / "beats").exists)
         yield process
         process.kill()
@@ -183,7 +183,7 @@ def early(
     """A client that the server does not serve yet."""
     server.send_signal(signal.SIGSTOP)
     command = [*client, str(stage), "wait", str(tmp_path / "beats")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8") as process:
         wait_for(
             lambda: (
                 "sock"
@@ -240,7 +240,7 @@ def test_without_a_place_for_a_socket_there_is_no_server(tmp_path: Path, monkeyp
 
 
 def test_short_stages_are_rules_of_the_workflow() -> None:
-    rules = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    rules = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.smk"))
     for name in forkserver.STAGES:
         assert f"\nrule {name}:\n" in f"\n{rules}" and f'script=layout.script("{name}")' in rules
 
@@ -252,11 +252,11 @@ def test_only_short_stages_are_sent_there(tmp_path: Path, monkeypatch: pytest.Mo
     with forkserver._servers.pop() as server:  # which closes its standard input, and so ends it
         assert server.stdin
     script = f'{prefix} set -x; python src/attack.py "a  b"; python src/finetune.py; python -c "pass"'
-    (tmp_path / "python").write_text("#!/bin/sh\n")
+    (tmp_path / "python").write_text("#!/bin/sh\n", encoding="utf-8")
     (tmp_path / "python").chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, env=environment, timeout=60, check=True
+        ["bash", "-c", script], capture_output=True, encoding="utf-8", env=environment, timeout=60, check=True
     )
     commands = [line for line in done.stderr.splitlines() if line.startswith("+ command")]
     assert "client.py" in commands[0] and commands[0].endswith("src/attack.py 'a  b'")

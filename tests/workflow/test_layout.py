@@ -1,5 +1,6 @@
 """Where everything lies: rules and library agree, and the paths are the ones that they always were."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,10 +8,11 @@ import pytest
 
 from creditflow.workflow import layout, outputs
 from creditflow.workflow.layout import PLACES, RESERVED
-from creditflow.workflow.loading import load_experiments
+from creditflow.workflow.loading import load_experiment, load_experiments
+from creditflow.workflow.outputs import record_paths
 from helpers import ROOT, project
 
-RULES = "".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
+RULES = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "rules").glob("*.smk")))
 
 
 def test_a_place_belongs_to_each_rule_and_to_a_script_of_its_name() -> None:
@@ -74,8 +76,25 @@ def test_the_clones_files_are_relative_only_in_the_clone(tmp_path: Path, monkeyp
 
 
 def test_a_fresh_clone_says_what_appears_under_results(tmp_path: Path) -> None:
-    page = (ROOT / "results/README.md").read_text()
+    page = (ROOT / "results/README.md").read_text(encoding="utf-8")
     for place in PLACES:
         folder = place.stem.split("/")[0] if "/" in place.stem else f"{place.stem}.parquet"
         assert folder.startswith("{") or folder in page, place
     assert not (project(tmp_path) / "results").exists()
+
+
+@pytest.mark.parametrize("name", ["quick", "retrieval", "target_propagation"])
+def test_the_keys_of_a_record_follow_from_its_path(name: str) -> None:
+    experiment = load_experiment(ROOT / "config/experiments", name)
+    keys = [layout.record_keys(path) for path in record_paths(experiment, Path("/some/where/results"))]
+    assert keys and all(found is not None and found["experiment"] == name for found in keys)
+    assert len({json.dumps(found, sort_keys=True) for found in keys}) == len(keys)
+    assert {"clean"} < {found["attack"] for found in keys if found is not None}
+
+
+def test_a_path_elsewhere_tells_no_keys() -> None:
+    for path in ("seed0.json", "evaluate/d/b/r/seed0.json", "results/quick/tables/table1.json"):
+        assert layout.record_keys(Path(path)) is None
+    expected = {"experiment": "e", "dataset": "d", "backbone": "b", "rule": "r", "seed": 3}
+    of_attack = {"attack": "pgd", "gradient": "exact", "task": "classification"}
+    assert layout.record_keys(Path("results/e/attack/d/b/r/pgd/exact/seed3.json")) == expected | of_attack

@@ -31,7 +31,9 @@ def test_sacct_that_cannot_answer_is_refused_before_it_makes_anyone_wait(
 ) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     for name in ("sbatch", "squeue", "scancel", "sacct"):
-        (tmp_path / name).write_text("#!/bin/sh\necho 'Slurm accounting storage is disabled' >&2\nexit 1\n")
+        (tmp_path / name).write_text(
+            "#!/bin/sh\necho 'Slurm accounting storage is disabled' >&2\nexit 1\n", encoding="utf-8"
+        )
         (tmp_path / name).chmod(0o755)
     preflight.check_slurm("squeue")
     with pytest.raises(

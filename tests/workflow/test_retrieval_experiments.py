@@ -11,7 +11,7 @@ from creditflow.workflow.outputs import all_files, record_paths
 from creditflow.workflow.sources import source_files
 from helpers import ROOT
 
-FASHION = (ROOT / "config/experiments/retrieval_fashion.yaml").read_text()
+FASHION = (ROOT / "config/experiments/retrieval_fashion.yaml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ FASHION = (ROOT / "config/experiments/retrieval_fashion.yaml").read_text()
 )
 def test_mistakes_are_named(old: str, new: str, message: str, tmp_path: Path) -> None:
     assert old in FASHION
-    (tmp_path / "mine.yaml").write_text(FASHION.replace(old, new))
+    (tmp_path / "mine.yaml").write_text(FASHION.replace(old, new), encoding="utf-8")
     with pytest.raises(UserError) as caught:
         load_experiment(tmp_path, "mine")
     assert message in str(caught.value) and "\n" not in str(caught.value)
@@ -62,7 +62,7 @@ def test_every_model_is_encoded_searched_and_attacked() -> None:
 def test_pictures_are_of_one_models_records(tmp_path: Path) -> None:
     def found(settings: dict[str, object]) -> list[str]:
         keys = yaml.safe_load(FASHION) | {"figures": {"retrieved": settings}}
-        (tmp_path / "mine.yaml").write_text(yaml.safe_dump(keys))
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump(keys), encoding="utf-8")
         experiment = load_experiments(tmp_path)["mine"]
         return list(map(str, source_files(experiment, Path("results"), "figure", "retrieved")))
 

@@ -2,11 +2,14 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from snakemake.logging import logger
+from snakemake_interface_logger_plugins.common import LogEvent
 
 from creditflow.core.errors import UserError
 from creditflow.workflow import forkserver, layout, session
@@ -28,17 +31,20 @@ def workflow(*, main: bool = True, module: bool = False, methods: tuple[str, ...
 
 
 @pytest.fixture
-def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Begins a session in an empty folder with a command line; the environment is as before afterwards."""
+def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Begins a session in an empty folder with a command line; environment and log handlers are as before later."""
     monkeypatch.chdir(tmp_path)
-    for variable in ("PATH", "XDG_CACHE_HOME", "TORCH_HOME", "MPLCONFIGDIR", "APPTAINER_BIND"):
-        monkeypatch.setenv(variable, os.environ.get(variable, ""))
+    environment, handlers = dict(os.environ), list(logger.handlers)
+    os.environ.pop("APPTAINER_BIND", None)
 
     def begin(*arguments: str, **properties: Any) -> Session:
         monkeypatch.setattr(sys, "argv", ["/somewhere/bin/snakemake", *arguments])
         return Session(workflow(**properties))
 
-    return begin
+    yield begin
+    os.environ.clear()
+    os.environ.update(environment)
+    logger.handlers[:] = handlers
 
 
 @pytest.mark.parametrize("version", ["10.0.0", "11.2"])
@@ -52,7 +58,7 @@ def test_a_later_major_version_of_snakemake_is_refused_in_one_line(
     assert message.startswith("error: this workflow needs Snakemake 9.20 or newer, but below 10, not ")
     assert message.count("\n") == 1
     session.check_version("9.99.9")
-    assert '"snakemake>=9.20,<10"' in (ROOT / "pyproject.toml").read_text()
+    assert '"snakemake>=9.20,<10"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
 def test_a_users_mistake_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,7 +74,7 @@ def test_a_users_mistake_ends_in_one_line(capsys: pytest.CaptureFixture[str]) ->
 def test_options_come_from_the_command_line_and_its_profile(begun: Any) -> None:
     assert begun("-n", "--cores", "2", "quick", "all").targets == ["quick", "all"]
     Path("profiles/default").mkdir(parents=True)
-    Path("profiles/default/profile.yaml").write_text("executor: slurm\ndry-run: true\n")
+    Path("profiles/default/profile.yaml").write_text("executor: slurm\ndry-run: true\n", encoding="utf-8")
     found = begun("--cores", "2", "quick")
     assert found.options.executor == "slurm" and found.is_dry
     assert not begun("--cores", "2", "--workflow-profile", "none").is_dry
@@ -108,7 +114,7 @@ def test_targets_are_checked_once_and_not_within_a_module(begun: Any, capsys: py
 
 def test_a_module_has_the_clones_configuration_but_for_what_its_user_says(begun: Any) -> None:
     Path("config").mkdir()
-    Path("config/config.yaml").write_text("of: the user's own workflow\n")
+    Path("config/config.yaml").write_text("of: the user's own workflow\n", encoding="utf-8")
     assert begun().config_file == Path("config/config.yaml")
     config = {"default_experiment": "mine", "data": {"max_unreadable": 7}}
     begun(module=True).complete(config)
@@ -174,11 +180,17 @@ def test_a_server_of_forks_starts_for_many_short_jobs_on_this_machine(
     assert prefixes == (expected if starts else [])
 
 
-def test_failures_are_explained_from_snakemakes_logs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "job.log").write_text("error: it is broken; mend it\n")
-    log = tmp_path / "snakemake.log"
-    log.write_text(f"Error in rule attack:\n    jobid: 3\n    log: {tmp_path}/job.log (check log file)\n")
-    for logs in (str(log), [log], None):
-        session.explain_failures(logs)
-    line = f"error: attack {tmp_path}/job.log: it is broken; mend it\n"
-    assert capsys.readouterr().err == line * 2
+def test_failures_are_explained_once_whatever_snakemake_prints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "job.log").write_text("error: it is broken; mend it\n", encoding="utf-8")
+    before = list(logger.handlers)
+    for is_module in (False, True):  # the second finds the first
+        session.explain_failures(is_module, is_silent=False)
+    (handler,) = [handler for handler in logger.handlers if handler not in before]
+    said = {"rule_name": "attack", "rule_msg": None, "jobid": 3, "log": [f"{tmp_path}/job.log"], "shellcmd": "x"}
+    logger.error("Error in rule attack, jobid: 3", extra={"event": LogEvent.JOB_ERROR} | said)
+    logger.removeHandler(handler)
+    capsys.readouterr()
+    handler.close()
+    assert capsys.readouterr().err == f"error: attack {tmp_path}/job.log: it is broken; mend it\n"

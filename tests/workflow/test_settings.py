@@ -21,8 +21,8 @@ from creditflow.workflow.workflow_model import WorkflowKeys
 from helpers import ROOT
 
 EXPERIMENTS = ROOT / "config/experiments"
-QUICK: dict[str, Any] = yaml.safe_load((EXPERIMENTS / "quick.yaml").read_text())
-RETRIEVAL: dict[str, Any] = yaml.safe_load((EXPERIMENTS / "retrieval_fashion.yaml").read_text())
+QUICK: dict[str, Any] = yaml.safe_load((EXPERIMENTS / "quick.yaml").read_text(encoding="utf-8"))
+RETRIEVAL: dict[str, Any] = yaml.safe_load((EXPERIMENTS / "retrieval_fashion.yaml").read_text(encoding="utf-8"))
 KINDS = ("attack", "hash_attack", "update_rule", "table", "figure")
 PLUGINS = [(kind, name) for kind in KINDS for name in plugins.names(kind)]
 
@@ -59,7 +59,7 @@ def with_settings(kind: str, name: str, settings: dict[str, Any]) -> dict[str, A
 
 
 def mistake(folder: Path, keys: dict[str, Any]) -> str:
-    (folder / "mine.yaml").write_text(yaml.safe_dump(keys))
+    (folder / "mine.yaml").write_text(yaml.safe_dump(keys), encoding="utf-8")
     with pytest.raises(UserError) as caught:
         load_experiment(folder, "mine")
     text = str(caught.value)
@@ -126,19 +126,21 @@ def test_rules_about_several_keys_hold_for_what_is_merged(tmp_path: Path) -> Non
         tmp_path, keys
     )
     keys["population"]["variants"]["tiny"]["settings"] = {"select": "last"}
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(keys))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(keys), encoding="utf-8")
     load_experiment(tmp_path, "mine")
 
 
 def test_a_learning_rate_with_an_exponent_is_a_number(tmp_path: Path) -> None:
-    text = re.sub(r"learning_rate: [0-9.e-]+", "learning_rate: 1e-4", (EXPERIMENTS / "quick.yaml").read_text())
-    (tmp_path / "mine.yaml").write_text(text)
+    text = re.sub(
+        r"learning_rate: [0-9.e-]+", "learning_rate: 1e-4", (EXPERIMENTS / "quick.yaml").read_text(encoding="utf-8")
+    )
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
     assert load_experiment(tmp_path, "mine").keys["finetune"]["settings"]["learning_rate"] == 1e-4
 
 
 def test_generated_files_are_up_to_date() -> None:
     for path, wanted in generated_files(ROOT).items():
-        there = path.read_text() if path.exists() else ""
+        there = path.read_text(encoding="utf-8") if path.exists() else ""
         difference = difflib.unified_diff(
             there.splitlines(), wanted.splitlines(), str(path), "make generate", lineterm=""
         )
@@ -154,7 +156,9 @@ def test_a_field_that_is_added_changes_what_is_generated(monkeypatch: pytest.Mon
         """Number of steps."""
 
     monkeypatch.setattr(plugins, "settings_class", lambda kind, name: Settings)
-    changed = [path.name for path, wanted in generated_files(ROOT).items() if path.read_text() != wanted]
+    changed = [
+        path.name for path, wanted in generated_files(ROOT).items() if path.read_text(encoding="utf-8") != wanted
+    ]
     assert changed == ["schema.yaml", "configuration.md"]
 
 
@@ -173,7 +177,7 @@ def test_the_schema_for_editors_knows_all_experiments_and_their_mistakes() -> No
     Draft202012Validator.check_schema(schema())
     validator = Draft202012Validator(schema())
     for path in sorted(EXPERIMENTS.glob("*.yaml")):
-        assert list(validator.iter_errors(yaml.safe_load(path.read_text()))) == [], path
+        assert list(validator.iter_errors(yaml.safe_load(path.read_text(encoding="utf-8")))) == [], path
     for kind, name in (("attack", "pgd"), ("table", "overview"), ("update_rule", "sal"), ("hash_attack", "hag")):
         assert not validator.is_valid(with_settings(kind, name, {"no_such_key": 1})), name
     assert not validator.is_valid({key: value for key, value in QUICK.items() if key != "seeds"})
@@ -184,7 +188,7 @@ BROKEN = {"seeds": [0, 0]}
 
 def test_a_broken_experiment_blocks_itself_only(tmp_path: Path) -> None:
     def write(name: str, keys: dict[str, Any]) -> None:
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(keys))
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(keys), encoding="utf-8")
 
     write("sound", QUICK)
     write("broken", QUICK | BROKEN)
@@ -192,11 +196,11 @@ def test_a_broken_experiment_blocks_itself_only(tmp_path: Path) -> None:
     write("higher", {"extends": "above"})
     write("borrower", QUICK | {"pretrain": {"experiment": "broken"}})
     (tmp_path / ".#sound.yaml").symlink_to("nobody@nowhere:1")
-    (tmp_path / ".hidden.yaml").write_text(": [")
+    (tmp_path / ".hidden.yaml").write_text(": [", encoding="utf-8")
     (tmp_path / "link.yaml").symlink_to("nothing")
     (tmp_path / "folder.yaml").mkdir()
     os.mkfifo(tmp_path / "pipe.yaml")
-    (tmp_path / "sound.yaml~").write_text(": [")
+    (tmp_path / "sound.yaml~").write_text(": [", encoding="utf-8")
     experiments = load_experiments(tmp_path)
     assert list(experiments) == ["sound"]
     assert set(experiments.broken) == {"broken", "above", "higher", "borrower", "link", "folder", "pipe"}

@@ -16,13 +16,13 @@ from helpers import ROOT
 
 
 def of(folder: Path, text: str) -> Any:
-    (folder / "a.yaml").write_text(text)
+    (folder / "a.yaml").write_text(text, encoding="utf-8")
     return read_mapping(folder / "a.yaml")["a"]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").rglob("*.yaml")), ids=lambda path: path.name)
 def test_the_projects_files_mean_what_they_meant_in_yaml_1_1(path: Path) -> None:
-    assert repr(read(path)) == repr(yaml.safe_load(path.read_text()))
+    assert repr(read(path)) == repr(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dic
 @given(value=values)
 def test_what_is_written_as_json_is_read_back(value: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("json") / "a.yaml"
-    path.write_text(json.dumps({"a": value}, ensure_ascii=False))
+    path.write_text(json.dumps({"a": value}, ensure_ascii=False), encoding="utf-8")
     assert read_mapping(path)["a"] == value
 
 
@@ -130,7 +130,7 @@ def test_what_is_written_as_json_is_read_back(value: Any, tmp_path_factory: pyte
 @given(text=st.text(alphabet="a0:1 -[]{}&*!<\n'\"|>,.eE_#%@~", max_size=30))
 def test_any_text_is_read_or_explained(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("text") / "a.yaml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     try:
         read(path)
     except UserError as error:

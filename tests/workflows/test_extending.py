@@ -12,7 +12,9 @@ pytestmark = pytest.mark.slow
 
 #: CONTRIBUTING.md shows these files; each code block begins with a comment that names its file.
 EXAMPLES = re.findall(
-    r"```python\n# (src/creditflow/\S+\.py)\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL
+    r"```python\n# (src/creditflow/\S+\.py)\n(.*?)```",
+    (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"),
+    re.DOTALL,
 )
 
 EXPERIMENT = """
@@ -46,12 +48,12 @@ def test_the_examples_of_contributing_run(tmp_path: Path) -> None:
     folder = project(tmp_path, extended=EXPERIMENT)
     for path, text in EXAMPLES:
         assert not (folder / path).exists()
-        (folder / path).write_text(text)
+        (folder / path).write_text(text, encoding="utf-8")
     done = snakemake(folder, "extended")
     assert done.returncode == 0, done.stdout
     frame = pd.read_parquet(folder / "results/extended/records.parquet")
     assert set(frame.rule) == {"bp", "isf"}
     assert set(frame.attack) == {"clean", "noise"}
     assert (frame[frame.metric == "accuracy"].value > 0.8).all()
-    assert "iSF" in (folder / "results/extended/tables/noise.md").read_text()
+    assert "iSF" in (folder / "results/extended/tables/noise.md").read_text(encoding="utf-8")
     assert (folder / "results/extended/figures/clean.png").stat().st_size > 1000

@@ -54,11 +54,14 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def elsewhere(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a workflow that uses ours as a module, and an experiment of its own."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    (folder / "Snakefile").write_text(OUTER.format(clone=clone))
+    (folder / "Snakefile").write_text(OUTER.format(clone=clone), encoding="utf-8")
     (folder / "config/experiments").mkdir(parents=True)
-    (folder / "config/experiments/tiny.yaml").write_text(TINY)
+    (folder / "config/experiments/tiny.yaml").write_text(TINY, encoding="utf-8")
     (folder / "config/config.yaml").write_text(
-        (ROOT / "config/config.yaml").read_text().replace("default_experiment: quick", "default_experiment: tiny")
+        (ROOT / "config/config.yaml")
+        .read_text(encoding="utf-8")
+        .replace("default_experiment: quick", "default_experiment: tiny"),
+        encoding="utf-8",
     )
     return folder
 
@@ -68,7 +71,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of packages with another version of creditflow, which nothing must import."""
     folder = tmp_path_factory.mktemp("installed")
     (folder / "creditflow").mkdir()
-    (folder / "creditflow/__init__.py").write_text("raise RuntimeError('the installed package was imported')\n")
+    (folder / "creditflow/__init__.py").write_text(
+        "raise RuntimeError('the installed package was imported')\n", encoding="utf-8"
+    )
     return folder
 
 
@@ -76,7 +81,7 @@ def snakemake(folder: Path, installed: Path, *arguments: str) -> str:
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--show-failed-logs", *arguments]
     environment = os.environ | {"PYTHONPATH": str(installed)}
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False
+        command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", timeout=900, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

@@ -196,7 +196,7 @@ def test_a_damaged_population_is_named(digits: Path, tmp_path: Path) -> None:
     output.write_bytes(output.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match="damaged or not the file"):
         load_population(output)
-    output.with_suffix(".json").write_text("{}")
+    output.with_suffix(".json").write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match="does not describe a population"):
         load_population(output)
 
@@ -226,7 +226,7 @@ def test_kill_9_in_the_middle_then_the_same_command(digits: Path, tmp_path: Path
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=600)
     assert checkpoint.exists() and not killed.exists()
-    resumed = subprocess.run(command, capture_output=True, text=True, timeout=900, check=True)
+    resumed = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=900, check=True)
     assert "epoch 1:" not in resumed.stdout and "epoch 40:" in resumed.stdout
     assert killed.read_bytes() == whole.read_bytes()
     assert not checkpoint.exists()
@@ -320,7 +320,7 @@ def test_mistakes_in_an_experiment_are_explained(
         del place[path[-1]]
     else:
         place[path[-1]] = value
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(keys))
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(keys), encoding="utf-8")
     with pytest.raises(UserError, match=message) as caught:
         load_experiment(tmp_path, "tiny")
     assert "\n" not in str(caught.value)

@@ -8,7 +8,7 @@ from helpers import ROOT
 
 
 def test_the_librarys_example() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     names: dict[str, object] = {}
     torch.manual_seed(0)
     exec(code, names)

@@ -145,10 +145,12 @@ def test_stages_refuse_what_does_not_fit(finished: Path) -> None:
         assert not (finished / "never.json").exists()
 
     refused(right | {"bits": 32}, "gives 16 numbers")
-    refused(right | {"top": 0}, "bits and top must be at least 1")
+    refused(right | {"top": 0}, "top must be at least 1, not 0")
+    refused(right | {"bits": 0}, "bits must be at least 1, not 0")
     refused(right | {"protocol": {"kind": "per_class", "query": 5, "train": 30}}, "codes of another protocol")
     refused(right, "codes of another model", "all_digits/small_cnn/frsf")
-    refused({}, "protocol is missing")
+    refused({}, "bits is missing")
+    refused({"bits": 16, "top": 100}, "protocol is missing")
     refused(right | {"protocol": {"kind": "lists"}}, "'database' split")
     refused(right | {"protocol": {"kind": "per_class", "query": 500, "train": 30}}, "500 queries per class to draw")
 

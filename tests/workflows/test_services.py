@@ -107,7 +107,7 @@ def assert_same_results(folder: Path, at_home: Path, n: int) -> None:
         mine, theirs = read_record(path), read_record(at_home / path.relative_to(folder))
         assert mine.content["provenance"]["container"] == {
             "name": IMAGE.name,
-            "sha256": digest_path(IMAGE).read_text().split()[0],
+            "sha256": digest_path(IMAGE).read_text(encoding="utf-8").split()[0],
         }
         assert theirs.content["provenance"]["container"] is None
         for one, other in zip(mine.metrics, theirs.metrics, strict=True):
@@ -130,14 +130,14 @@ def test_every_stage_runs_on_the_cluster_without_accounting(at_home: Path, tmp_p
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("has been submitted with SLURM jobid") == 5
     assert_same_results(folder, at_home, 2)
-    assert (folder / "results/tiny/tables/table1.csv").read_text().count(",brsf,") == 1
+    assert (folder / "results/tiny/tables/table1.csv").read_text(encoding="utf-8").count(",brsf,") == 1
 
 
 FINETUNED = "results/tiny/finetune/high/small_cnn/brsf/seed0.safetensors"
 
 
 def epochs_of_last_run(model: Path) -> int:
-    return int(json.loads(model.with_suffix(".json").read_text())["run"]["epochs_of_this_run"])
+    return int(json.loads(model.with_suffix(".json").read_text(encoding="utf-8"))["run"]["epochs_of_this_run"])
 
 
 @pytest.fixture(scope="module")
@@ -177,19 +177,19 @@ def test_a_job_that_the_cluster_stops_goes_on_from_its_checkpoint(
     folder = shutil.copytree(long_training, tmp_path / "copy", symlinks=True)
     log = folder / "results/tiny/logs/finetune/high/small_cnn/brsf/seed0.log"
     command = [sys.executable, "-m", "snakemake", "--cores", "2", *SLURM, *QUICKLY, *APPTAINER, "--", FINETUNED]
-    with (folder / "first.log").open("w") as output:
+    with (folder / "first.log").open("w", encoding="utf-8") as output:
         process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
         deadline = time.monotonic() + 240
-        while not (log.exists() and "epoch 2:" in log.read_text()):
-            assert process.poll() is None, (folder / "first.log").read_text()
+        while not (log.exists() and "epoch 2:" in log.read_text(encoding="utf-8")):
+            assert process.poll() is None, (folder / "first.log").read_text(encoding="utf-8")
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        submitted = re.findall(r"SLURM jobid '?(\d+)", (folder / "first.log").read_text())
-        first_leg = log.read_text()
+        submitted = re.findall(r"SLURM jobid '?(\d+)", (folder / "first.log").read_text(encoding="utf-8"))
+        first_leg = log.read_text(encoding="utf-8")
         stop(submitted[-1])
-        assert process.wait(timeout=400) == 0, (folder / "first.log").read_text()
+        assert process.wait(timeout=400) == 0, (folder / "first.log").read_text(encoding="utf-8")
     assert "epoch 60:" not in first_leg
-    second_leg = log.read_text()
+    second_leg = log.read_text(encoding="utf-8")
     assert "epoch 1:" not in second_leg
     assert "epoch 60:" in second_leg
     assert 0 < epochs_of_last_run(folder / FINETUNED) <= 58

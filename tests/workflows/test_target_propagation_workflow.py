@@ -73,15 +73,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = project(tmp_path_factory.mktemp("project"), tiny=yaml.safe_dump(TINY))
     for name, (files, _) in (("mnist", mnist()), ("cifar10", cifar10())):
         reader = folder / f"src/creditflow/data/datasets/{name}.py"
-        text = reader.read_text()
+        text = reader.read_text(encoding="utf-8")
         for file, content in files.items():
             (raw / file).write_bytes(content)
             place = re.escape(f'"{file}"') if name == "mnist" else "_ARCHIVE"
             text = re.sub(rf"({place}: \"md5:)[0-9a-f]{{32}}", rf"\g<1>{hashlib.md5(content).hexdigest()}", text)
-        reader.write_text(text)
-    configuration = yaml.safe_load((folder / "config/config.yaml").read_text())
+        reader.write_text(text, encoding="utf-8")
+    configuration = yaml.safe_load((folder / "config/config.yaml").read_text(encoding="utf-8"))
     configuration["data"]["search_paths"] = [str(raw)]
-    (folder / "config/config.yaml").write_text(yaml.safe_dump(configuration))
+    (folder / "config/config.yaml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
     done = snakemake(folder, "tiny")
     assert done.returncode == 0, done.stdout
     return folder

@@ -125,6 +125,7 @@ class Attack:
         multi_label: whether it can attack images of several labels; it then has to leave all of them.
         loss: what it ascends; guards look at the gradient of this loss. None if the attack has no loss whose gradient
             at the image itself says something.
+        name: id of the attack, which is the name of its file; `get_attack` fills it in.
     """
 
     norm: Norm
@@ -134,3 +135,4 @@ class Attack:
     uses_pool: bool = False
     multi_label: bool = False
     loss: Loss | None = cross_entropies
+    name: str = ""

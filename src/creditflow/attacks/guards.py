@@ -1,7 +1,10 @@
 """Signs that the number of an attack means less than it seems to (Carlini et al., 2019; Croce et al., 2020)."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from creditflow.attacks.attack import Problem
 from creditflow.core.errors import UserError
@@ -10,11 +13,66 @@ from creditflow.data.labels import logits_ratio
 
 def check_outputs(logits: Tensor) -> None:
     """Raises UserError for outputs that no attack can work on: not finite, or probabilities instead of logits."""
-    if not bool(logits.isfinite().all()):
-        raise UserError("the model's outputs are not finite (NaN or infinite): its weights are broken, train it again")
+    check_finite(logits)
     sums = logits.double().sum(1)
     if float(logits.min()) >= 0 and bool(((sums - 1).abs() < 1e-4).all()):
         raise UserError("the model seems to output probabilities, but attacks need logits: remove its softmax")
+
+
+def check_finite(outputs: Tensor) -> None:
+    """Raises UserError for outputs at clean images that are not finite."""
+    if not bool(outputs.isfinite().all()):
+        raise UserError("the model's outputs are not finite (NaN or infinite): its weights are broken, train it again")
+
+
+class QueryWatch:
+    """Counts the images that a model is shown, and checks its outputs while an attack works on it or is judged.
+
+    The largest of several NaN is the first one, so that class 0 would seem to survive, and a hash code of NaN would
+    seem to be all -1. So the first output that is not finite ends the job.
+
+    Attributes:
+        attack: id of the attack, for messages.
+        n_images: number of images so far.
+    """
+
+    def __init__(self, attack: str) -> None:
+        self.attack = attack
+        self.n_images = 0
+        self._where: str | None = None
+
+    @contextmanager
+    def watching(self, *epsilons: float) -> Iterator[None]:
+        """Checks outputs in a block that works at these epsilons."""
+        self._where = f"epsilon {epsilons[0]:g}" if len(epsilons) == 1 else f"one of the epsilons {_listed(epsilons)}"
+        try:
+            yield
+        finally:
+            self._where = None
+
+    def hook(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """For `register_forward_hook` of the model. Raises UserError for broken outputs."""
+        self.n_images += len(output)
+        self._check(inputs, output, "the model's")
+
+    def surrogate_hook(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """For `register_forward_hook` of a surrogate, whose queries are not counted. Raises UserError likewise."""
+        self._check(inputs, output, "the surrogate's")
+
+    def _check(self, inputs: tuple[Tensor, ...], output: Tensor, whose: str) -> None:
+        if self._where is None or bool(output.isfinite().all()):
+            return
+        broken = ~output.isfinite().flatten(1).all(1)
+        if bool(inputs[0][broken].isfinite().all()):  # else it is the attack that is broken, see `check_bounds`
+            raise UserError(
+                f"attack {self.attack}, {self._where}: {whose} outputs are not finite (NaN or infinite) at"
+                f" {int(broken.sum())} perturbed images, which neither survive nor fail; train the model again or lower"
+                " the epsilons"
+            )
+
+
+def _listed(epsilons: Sequence[float]) -> str:
+    return ", ".join(f"{epsilon:g}" for epsilon in epsilons)
 
 
 def check_images(images: Tensor) -> None:

@@ -96,11 +96,13 @@ class HashAttack:
         norm: the norm that bounds the perturbation.
         propose: makes the perturbed images.
         uses_gradient: whether the attacker differentiates the model.
+        name: id of the attack, which is the name of its file; `get_hash_attack` fills it in.
     """
 
     norm: Literal["linf"]
     propose: HashPropose
     uses_gradient: bool
+    name: str = ""
 
 
 def sharpness(iteration: int, iterations: int) -> float:

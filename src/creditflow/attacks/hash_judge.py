@@ -1,12 +1,14 @@
 """The entry point of attacks on hash codes: attack queries at all epsilons, and keep the codes of what is proposed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from creditflow.attacks import guards
 from creditflow.attacks.epsilons import check_epsilons
 from creditflow.attacks.hash_attack import HashAttack, HashProblem
 from creditflow.attacks.judge import check_bounds, frozen, perturbation_size
@@ -77,7 +79,7 @@ class HashAttackResult:
 def get_hash_attack(name: str) -> HashAttack:
     """Returns the attack with this id (a file in `attacks/hashing`). Raises UserError if there is none."""
     attack: HashAttack = plugins.load("hash_attack", name).ATTACK
-    return attack
+    return replace(attack, name=name)
 
 
 def run_hash_attack(
@@ -96,19 +98,22 @@ def run_hash_attack(
     The model runs in eval mode; its parameters collect no gradient, and its flags and modes are restored.
 
     Raises:
-        UserError: epsilons that do not rise.
+        UserError: epsilons that do not rise; outputs that are not finite, be it at clean images or at an image that
+            the attack tried.
         RuntimeError: the attack broke its bounds.
     """
     check_epsilons(epsilons)
     train = [tensor.to(queries.data.device) for tensor in (queries.train.codes, queries.train.labels)]
     batches: list[_Batch] = []
     start = 0
-    with frozen(model):
+    watch = guards.QueryWatch(attack.name)
+    with frozen(model), ExitStack() as stack:
+        stack.callback(model.register_forward_hook(watch.hook).remove)
         parts = queries.chosen.split(batch_size)
         for part, (images, labels) in zip(parts, queries.data.batches(parts), strict=True):
             names = tuple((seed, index) for index in part.tolist())
             problem = HashProblem(model, images, labels, train[0], train[1], names)
-            batches.append(_attack_batch(attack, settings, problem, epsilons, shown, start))
+            batches.append(_attack_batch(attack, settings, problem, epsilons, watch, shown, start))
             start += len(part)
     return _join(batches, epsilons, shown)
 
@@ -130,12 +135,17 @@ def _attack_batch(
     settings: Any,
     problem: HashProblem,
     epsilons: Sequence[float],
+    watch: guards.QueryWatch,
     shown: Shown | None,
     start: int,
 ) -> _Batch:
+    guards.check_finite(problem.outputs)
     clean_codes = hash_codes(problem.outputs).cpu()
     size = float(problem.outputs.abs().mean(1).sum())
-    proposed = [attack.propose(problem, epsilon, settings) for epsilon in epsilons]
+    proposed = []
+    for epsilon in epsilons:
+        with watch.watching(epsilon):
+            proposed.append(attack.propose(problem, epsilon, settings))
     sizes = torch.stack([perturbation_size(images - problem.images, attack.norm) for images in proposed]).cpu()
     for images, reached, epsilon in zip(proposed, sizes, epsilons, strict=True):
         check_bounds(images, reached, epsilon)
@@ -145,8 +155,11 @@ def _attack_batch(
         if shown is not None and epsilon == shown.epsilon
         for place in shown.within(start, start + len(images))
     ]
-    codes = torch.stack([hash_codes(_outputs(problem.model, images)).cpu() for images in proposed])
-    return _Batch(codes, clean_codes, sizes, examples, size, problem.zero_gradients)
+    codes = []
+    for images, epsilon in zip(proposed, epsilons, strict=True):
+        with watch.watching(epsilon):
+            codes.append(hash_codes(_outputs(problem.model, images)).cpu())
+    return _Batch(torch.stack(codes), clean_codes, sizes, examples, size, problem.zero_gradients)
 
 
 @torch.no_grad()

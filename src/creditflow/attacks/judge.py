@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import foolbox
@@ -55,7 +55,7 @@ class Helpers:
 def get_attack(name: str) -> Attack:
     """Returns the attack with this id (a file in `attacks/methods`). Raises UserError if there is none."""
     attack: Attack = plugins.load("attack", name).ATTACK
-    return attack
+    return replace(attack, name=name)
 
 
 def choose_images(data: Subset, n_images: int) -> Tensor:
@@ -86,8 +86,9 @@ def run_attack(
     Models run in eval mode; their parameters collect no gradient, and their flags and modes are restored.
 
     Raises:
-        UserError: images that are not uint8; epsilons that do not rise; outputs that are not finite or are
-            probabilities; an attack that needs a surrogate without one.
+        UserError: images that are not uint8; epsilons that do not rise; outputs that are probabilities, or that are not
+            finite, be it at clean images or at an image that the attack tried; an attack that needs a surrogate
+            without one.
         RuntimeError: an attack broke its bounds (norm, pixel range, finite values), or foolbox and we disagree on
             the clean accuracy: the numbers would mean nothing.
     """
@@ -95,9 +96,11 @@ def run_attack(
     _check_task(attack, data, epsilons, helpers)
     results, observed, n_classes = [], [], 0
     with ExitStack() as stack:
-        for network in [model, *([helpers.surrogate] if helpers.surrogate else [])]:
-            stack.enter_context(frozen(network))
-        counter = stack.enter_context(_count_queries(model))
+        counter = guards.QueryWatch(attack.name)
+        for network, hook in [(model, counter.hook), (helpers.surrogate, counter.surrogate_hook)]:
+            if network is not None:
+                stack.enter_context(frozen(network))
+                stack.callback(network.register_forward_hook(hook).remove)
         stack.enter_context(randomness.global_seed("attack", seed))
         pool = _pool(model, data) if attack.uses_pool else None
         views, loss = _counted(helpers.views, counter), attack.loss or cross_entropies
@@ -148,15 +151,20 @@ def _counts(
 
 @torch.no_grad()
 def _pool(model: nn.Module, data: Subset) -> Pool:
-    predictions = [model(images).argmax(1) for images, _ in data.batches(data.in_order())]
+    predictions = []
+    for images, _ in data.batches(data.in_order()):
+        outputs = model(images)
+        guards.check_finite(outputs)
+        predictions.append(outputs.argmax(1))
     return Pool(data, torch.cat(predictions))
 
 
 def _attack_batch(
-    attack: Attack, settings: Any, problem: Problem, epsilons: Sequence[float], counter: "_Counter"
+    attack: Attack, settings: Any, problem: Problem, epsilons: Sequence[float], counter: guards.QueryWatch
 ) -> AttackResult:
     counter.n_images = 0
-    candidates = attack.propose(problem, epsilons, settings)
+    with counter.watching(*epsilons):
+        candidates = attack.propose(problem, epsilons, settings)
     queries = counter.n_images / len(problem.labels)
     clean = is_correct(problem.logits, problem.labels)
     if problem.labels.dim() == 1:
@@ -164,8 +172,12 @@ def _attack_batch(
     sizes = [perturbation_size(images - problem.images, attack.norm) for images in candidates.images]
     for images, size, epsilon in zip(candidates.images, sizes, epsilons, strict=True):
         check_bounds(images, size, epsilon, candidates.lowest)
+    correct = []
+    for images, epsilon in zip(candidates.images, epsilons, strict=True):
+        with counter.watching(epsilon):
+            correct.append(_judge(problem, images))
     return AttackResult(
-        correct=torch.stack([_judge(problem, images) for images in candidates.images]).cpu(),
+        correct=torch.stack(correct).cpu(),
         perturbation=torch.stack(sizes).cpu(),
         distance=candidates.distance,
         clean_correct=clean.cpu(),
@@ -234,26 +246,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-@dataclass
-class _Counter:
-    n_images: int = 0
-
-    def hook(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """For `register_forward_hook`."""
-        self.n_images += len(output)
-
-
-@contextmanager
-def _count_queries(model: nn.Module) -> Iterator[_Counter]:
-    counter = _Counter()
-    handle = model.register_forward_hook(counter.hook)
-    try:
-        yield counter
-    finally:
-        handle.remove()
-
-
-def _counted(views: Views | None, counter: _Counter) -> Views | None:
+def _counted(views: Views | None, counter: guards.QueryWatch) -> Views | None:
     """Returns views whose queries are counted, too."""
     if views is None:
         return None

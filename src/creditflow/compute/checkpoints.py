@@ -5,7 +5,6 @@ A checkpoint fits one job only, and it is verified before it is read.
 
 import hashlib
 import io
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,12 +52,13 @@ def load_checkpoint(path: Path, identity: str, warn: Callable[[str], None]) -> d
         return None
     try:
         saved = torch.load(io.BytesIO(content[32:]), weights_only=True, map_location="cpu")
-        saved_identity = saved["identity"]
-    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError):
+        saved_identity, state = saved["identity"], saved["state"]
+        if not isinstance(state, dict):
+            raise TypeError("the state is no dictionary")
+    except Exception:  # torch's reader fails in many ways on files of another kind
         warn(f"ignoring {path}, which is no checkpoint; starting from the beginning")
         return None
     if saved_identity != identity:
         warn(f"ignoring the checkpoint {path}: it belongs to other settings or inputs; starting from the beginning")
         return None
-    state: dict[str, Any] = saved["state"]
-    return state
+    return dict(state)

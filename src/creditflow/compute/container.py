@@ -10,6 +10,15 @@ def digest_path(image: Path) -> Path:
     return image.with_suffix(".sha256")
 
 
+def noted_digest(image: Path) -> str | None:
+    """Returns the SHA-256 that was noted of an image; None if there is no note, or nothing in it."""
+    try:
+        words = digest_path(image).read_text(encoding="utf-8").split()
+    except (OSError, ValueError):
+        return None
+    return words[0] if words else None
+
+
 def running_container() -> dict[str, Any] | None:
     """Returns `name` and `sha256` of the image that this process runs in; None outside a container.
 
@@ -19,6 +28,5 @@ def running_container() -> dict[str, Any] | None:
     if not path:
         return None
     # The path is the one on the host, with links resolved. Inside, perhaps only the working directory can be seen.
-    notes = [digest_path(Path(path)), Path("containers") / digest_path(Path(path)).name]
-    digests = [note.read_text(encoding="utf-8").split()[0] for note in notes if note.exists()]
-    return {"name": Path(path).name, "sha256": digests[0] if digests else None}
+    image = Path(path)
+    return {"name": image.name, "sha256": noted_digest(image) or noted_digest(Path("containers", image.name))}

@@ -3,6 +3,7 @@
 Code, configuration, versions and device determine a result. A run costs time and memory, on some host.
 """
 
+import os
 import platform
 import resource
 import subprocess
@@ -16,7 +17,8 @@ import torch
 
 import creditflow
 from creditflow.compute.container import running_container
-from creditflow.core.files import fingerprint
+from creditflow.core.environment import without_git
+from creditflow.core.files import fingerprint, visible_files
 
 _PROVENANCE_PACKAGES = ("torch", "torchvision", "numpy", "foolbox", "safetensors")
 
@@ -36,21 +38,31 @@ class Stopwatch:
             "wall_time_s": round(time.perf_counter() - self.start, 3),
             "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
             "host": platform.node(),
-            "processor": _processor(self.device),
+            "processor": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else cpu_model(),
         }
         if self.device.type == "cuda":
             facts["peak_gpu_memory_mib"] = round(torch.cuda.max_memory_allocated(self.device) / 2**20, 1)
         return facts
 
 
-def _processor(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return platform.processor() or platform.machine()
+@cache
+def cpu_model() -> str:
+    """Returns the CPU's model, such as "AMD EPYC 9V74 80-Core Processor"; its architecture where nothing says more."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    models = [
+        value.strip() for name, _, value in (line.partition(":") for line in lines) if name.strip() == "model name"
+    ]
+    return next(filter(None, models), "") or platform.processor() or platform.machine()
 
 
 def provenance_of(settings: Any, device: torch.device) -> dict[str, Any]:
-    """Returns what determines a result and is the same in every run: code, configuration, versions, device.
+    """Returns what determines a result and is the same in every run: code, configuration, versions, device, CPU.
+
+    PyTorch has a kernel for each set of instructions, such as AVX2 or AVX512, and MKL and oneDNN choose theirs by the
+    CPU's model. Their results differ in the last bits, on a GPU's host, too, where some work stays on the CPU.
 
     `settings` is everything that says which job this is, as JSON-like values; its fingerprint is recorded.
     """
@@ -60,6 +72,8 @@ def provenance_of(settings: Any, device: torch.device) -> dict[str, Any]:
         "source_hash": source_hash(),
         "config_hash": fingerprint(settings),
         "device": device.type,
+        "cpu": cpu_model(),
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "container": running_container(),
         "python": platform.python_version(),
@@ -81,7 +95,10 @@ def git_commit() -> str | None:
     top = _git(root, "rev-parse", "--show-toplevel")
     if top is None or Path(top) != root or not (root / "Snakefile").exists():
         return None  # an installed copy or an unpacked archive, perhaps within another project's repository
-    commit, changes = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain", "--", *_CODE)
+    commit, changes = (
+        _git(root, "rev-parse", "HEAD"),
+        _git(root, "status", "--porcelain", "--untracked-files=normal", "--", *_CODE),
+    )
     if commit is None or changes is None:
         return None
     return f"{commit}-dirty" if changes else commit
@@ -90,7 +107,13 @@ def git_commit() -> str | None:
 def _git(root: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=30
+            ["git", "-C", str(root), *arguments],
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+            env=without_git(os.environ),
+            check=True,
+            timeout=30,
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -101,8 +124,9 @@ def _git(root: Path, *arguments: str) -> str | None:
 def source_hash() -> str:
     """Returns a short hash of all files of the library and of the stages, as they are on disk."""
     source = Path(__file__).resolve().parents[2]
-    paths = sorted([*source.glob("*.py"), *source.glob("creditflow/**/*.py")])
-    return fingerprint([[str(path.relative_to(source)), path.read_text(encoding="utf-8")] for path in paths])
+    paths = sorted([*visible_files(source, "*.py"), *visible_files(source, "creditflow/**/*.py")])
+    texts = [path.read_text(encoding="utf-8", errors="surrogateescape") for path in paths]
+    return fingerprint([[str(path.relative_to(source)), text] for path, text in zip(paths, texts, strict=True)])
 
 
 @cache

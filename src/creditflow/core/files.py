@@ -3,13 +3,14 @@
 import fcntl
 import glob
 import hashlib
+import importlib
 import io
 import json
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,10 @@ from creditflow.core.errors import UserError, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+#: The most cells of a table; a million records with fifty columns.
+_MAX_CELLS = 50_000_000
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -97,31 +102,35 @@ def seal(value: dict[str, Any]) -> dict[str, Any]:
 def is_whole(value: Any) -> bool:
     """Removes the key `seal` from a JSON object and returns whether the seal fits the rest.
 
-    An object without a seal counts as whole; a value that is not an object does not.
+    Without a seal nothing says that an object is what was written, so it does not count as whole. Neither does a value
+    that is not an object.
     """
-    if not isinstance(value, dict):
-        return False
-    checksum = value.pop("seal", None)
-    return checksum is None or checksum == seal(value)["seal"]
+    return isinstance(value, dict) and value.pop("seal", None) == seal(value)["seal"]
 
 
 def write_parquet(path: Path, frame: "pd.DataFrame") -> None:
-    """Writes a table as Parquet, atomically, together with a checksum of its rows."""
+    """Writes a table as Parquet, atomically, together with a checksum of its rows and of its `attrs`.
+
+    The `attrs` are JSON-like values; they say what the table is.
+    """
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False)
     sealed = _read_parquet(buffer)  # with the types that a reader will get
-    sealed.attrs = {"seal": _rows_sha256(sealed)}
+    sealed.attrs = frame.attrs | {"seal": _table_sha256(sealed, frame.attrs)}
     buffer = io.BytesIO()
     sealed.to_parquet(buffer, index=False)
     write_atomically(path, buffer.getvalue())
 
 
 def read_parquet(path: Path) -> "pd.DataFrame":
-    """Reads what `write_parquet` wrote. Raises ValueError if it is damaged, OSError if it cannot be read."""
+    """Reads what `write_parquet` wrote, its `attrs` included.
+
+    Raises ValueError if it is damaged or has no seal, and OSError if it cannot be read.
+    """
     content = path.read_bytes()
     try:
         frame = _read_parquet(io.BytesIO(content))
-        whole = frame.attrs.pop("seal", None) == _rows_sha256(frame)
+        whole = frame.attrs.pop("seal", None) == _table_sha256(frame, frame.attrs)
     except Exception as error:  # with damaged bytes pyarrow and pandas raise errors of many types
         raise ValueError(one_line(error)) from error
     if not whole:
@@ -132,34 +141,44 @@ def read_parquet(path: Path) -> "pd.DataFrame":
 def _read_parquet(file: io.BytesIO) -> "pd.DataFrame":
     import pandas as pd
 
+    facts = importlib.import_module("pyarrow.parquet").read_metadata(file)
+    if facts.num_rows * max(facts.num_columns, 1) > _MAX_CELLS:  # a kilobyte can promise billions of equal cells
+        raise ValueError(f"it promises {facts.num_rows:,} rows of {facts.num_columns} columns, more than a table has")
     file.seek(0)
     return pd.read_parquet(file)
 
 
-def _rows_sha256(frame: "pd.DataFrame") -> str:
+def _table_sha256(frame: "pd.DataFrame", attrs: Mapping[Any, Any]) -> str:
     from pandas.util import hash_pandas_object
 
-    return sha256(
-        hash_pandas_object(frame, index=False).to_numpy().tobytes() + repr(list(frame.dtypes.items())).encode()
-    )
+    rows = hash_pandas_object(frame, index=False).to_numpy().tobytes()
+    return sha256(rows + repr(list(frame.dtypes.items())).encode() + json.dumps(dict(attrs), sort_keys=True).encode())
 
 
-def read_json(path: Path, what: str) -> Any:
-    """Reads JSON and removes a seal.
+def read_json(
+    path: Path, what: str, *, sealed: bool = True, advice: str = "delete it and run the same command again"
+) -> Any:
+    """Reads JSON and removes its seal.
 
-    Raises UserError if the file is missing, broken or changed; `what` says in the message what it should have been.
+    Args:
+        path: the file.
+        what: what it should have been, for messages.
+        sealed: whether an object must have a seal.
+        advice: what the messages tell the user to do. The default is for files that a stage makes again.
+
+    Raises:
+        UserError: if the file is missing, broken or changed, or if it lacks the seal that it must have.
     """
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} is not {what} ({one_line(error)}); delete it and run the same command again"
-        ) from error
-    if isinstance(value, dict) and not is_whole(value):
-        raise UserError(
-            f"{path} is damaged or was edited: its seal is not that of its content;"
-            " delete it and run the same command again"
-        )
+        raise UserError(f"{path} is not {what} ({one_line(error)}); {advice}") from error
+    if not isinstance(value, dict) or not (sealed or "seal" in value):
+        return value
+    if "seal" not in value:
+        raise UserError(f"{path} has no seal: it was edited, or an older version wrote it; {advice}")
+    if not is_whole(value):
+        raise UserError(f"{path} is damaged or was edited: its seal is not that of its content; {advice}")
     return value
 
 
@@ -191,6 +210,33 @@ def file_sha256(path: Path) -> str:
 def fingerprint(value: Any) -> str:
     """Returns a short hash of a JSON-like value; it is the same in every process."""
     return sha256(json.dumps(value, sort_keys=True).encode())[:16]
+
+
+def as_path(text: str) -> Path:
+    """Returns the path that a person means: `~` is the home folder, and `$VAR` a variable of the environment.
+
+    A file that is really called so comes first. A variable or a user that is not known stays as it is written.
+    """
+    path = Path(text)
+    return path if path.exists() else Path(os.path.expanduser(os.path.expandvars(text)))  # noqa: PTH111
+
+
+def visible_files(folder: Path, pattern: str) -> list[Path]:
+    """Returns the files that fit a glob pattern below a folder, sorted, as the project means them.
+
+    Left out are what editors and systems leave behind (see `is_left_behind`), also in the name of a folder on the way,
+    folders that are called like files, and links to nothing. A folder that is not there has no files.
+    """
+    paths = (path for path in folder.glob(pattern) if path.is_file())
+    return sorted(path for path in paths if not any(map(is_left_behind, path.relative_to(folder).parts)))
+
+
+def is_left_behind(name: str) -> bool:
+    """Returns whether the name of a file or folder says that it is hidden, temporary, a backup or byte code.
+
+    For example, `.x.py`, `._x.py`, `.#x.py`, `#x.py#`, `x.py~` and `__pycache__`.
+    """
+    return name.startswith((".", "#", "~$")) or name.endswith(("~", ".swp", ".bak", ".orig")) or name == "__pycache__"
 
 
 def warn(message: str) -> None:

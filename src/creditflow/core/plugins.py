@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from creditflow.core.errors import UserError, suggestion
+from creditflow.core.files import visible_files
 from creditflow.core.settings import NoSettings, SettingsModel
 
 _PACKAGE = Path(__file__).parents[1]
@@ -37,7 +38,8 @@ def names(kind: str) -> list[str]:
 
 @cache
 def _names(folder: Path, changed: int) -> tuple[str, ...]:
-    return tuple(sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")))
+    stems = [path.stem for path in visible_files(folder, "*.py")]
+    return tuple(stem for stem in stems if stem.isidentifier() and not stem.startswith("_"))
 
 
 def check(kind: str, name: str) -> None:
@@ -87,6 +89,17 @@ def declared(kind: str, name: str, argument: str, default: Any = None) -> Any:
     raise UserError(f"{kind} {name!r}: {path(kind, name)} must declare {argument}= with a literal value")
 
 
+def assigns(kind: str, name: str, variable: str) -> bool:
+    """Returns whether a plugin's file gives a value to a variable; read without importing the file."""
+    targets: list[ast.expr] = []
+    for statement in _parsed(kind, name).body:
+        if isinstance(statement, ast.Assign):
+            targets += statement.targets
+        elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+            targets.append(statement.target)
+    return any(isinstance(target, ast.Name) and target.id == variable for target in targets)
+
+
 def path(kind: str, name: str) -> Path:
     """Returns the file of a plugin."""
     return _PACKAGE / ROOMS[kind] / f"{name}.py"
@@ -100,4 +113,4 @@ def _parsed(kind: str, name: str) -> ast.Module:
 
 @cache  # a workflow asks for each job
 def _parsed_file(file: Path, changed: int) -> ast.Module:
-    return ast.parse(file.read_text(encoding="utf-8"))
+    return ast.parse(file.read_text(encoding="utf-8-sig"))

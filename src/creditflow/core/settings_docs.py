@@ -102,7 +102,11 @@ def _docstrings(model: type[BaseModel]) -> dict[str, str]:
 
 @cache
 def _classes(file: Path) -> dict[str, ast.ClassDef]:
-    return {node.name: node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ClassDef)}
+    return {
+        node.name: node
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8-sig")))
+        if isinstance(node, ast.ClassDef)
+    }
 
 
 def _default(field: FieldInfo) -> str:

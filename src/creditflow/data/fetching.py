@@ -7,8 +7,9 @@ from typing import Any
 
 from creditflow.core import files
 from creditflow.core.errors import UserError
+from creditflow.data.downloads import NotAvailableError
 from creditflow.data.formats.archives import unpack
-from creditflow.data.sources import Folder, NotAvailableError, Source, UserFolder, as_published
+from creditflow.data.sources import Folder, Source, UserFolder, as_published, expanded
 
 
 def fetch(
@@ -22,13 +23,14 @@ def fetch(
     Args:
         dataset: the dataset's id, for error messages.
         checksums, sources: see `Dataset`.
-        search_paths: folders of the user's.
+        search_paths: folders of the user's; `~` and variables such as `$DATA` are replaced.
         folder: where the files are written.
 
     Returns the source that had the files. Raises UserError if a file or folder in a search path is damaged or
     incomplete (as it is the user's own, nothing else is tried), or if no source has all files; the message then names
     each source and why it does not have them.
     """
+    search_paths = [expanded(path) for path in search_paths]
     layout = next((source for source in sources if isinstance(source, UserFolder)), None)
     places = layout.places(search_paths) if layout else search_paths
     request = _Request(dataset, checksums, sources, places, layout)
@@ -125,7 +127,10 @@ class _Request:
         ]
 
     def _not_there(self) -> list[str]:
-        return [f"{Folder(place)}: not there" for place in self.places]
+        names = [f"{name}{'' if as_published(expected) else ' (or .gz)'}" for name, expected in self.checksums.items()]
+        wanted = ", ".join(dict.fromkeys([*(self.layout.entries if self.layout else ()), *names]))
+        reasons = {True: f"exists, but has none of {wanted}", False: "not there"}
+        return [f"{Folder(place)}: {reasons[place.is_dir()]}" for place in self.places]
 
     def _nowhere(self, reasons: Sequence[str]) -> UserError:
         why = " | ".join(reasons) or "data.search_paths names no folder"

@@ -5,16 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
-from creditflow.core.errors import UserError, one_line
+from creditflow.core.errors import UserError
 from creditflow.data.dataset import ImageFiles
+from creditflow.data.image_files import CROP_MARGIN, fit, read_image
 from creditflow.data.settings import Augmentation, InputSettings
-
-#: torchvision's ratio of resized side to crop for its ImageNet weights.
-_CROP_MARGIN = 256 / 224
 
 
 def to_unit_interval(images: Tensor) -> Tensor:
@@ -43,7 +40,7 @@ def _resize(x: Tensor, size: int, how: str) -> Tensor:
     height, width = x.shape[-2:]
     if how == "squash":
         return x if (height, width) == (size, size) else _interpolate(x, size, size)
-    scale = round(size * _CROP_MARGIN) / min(height, width)
+    scale = round(size * CROP_MARGIN) / min(height, width)
     x = _interpolate(x, max(size, round(height * scale)), max(size, round(width * scale)))
     top, left = (x.shape[-2] - size) // 2, (x.shape[-1] - size) // 2
     return x[..., top : top + size, left : left + size].contiguous()
@@ -81,33 +78,14 @@ def decode(path: Path, settings: InputSettings) -> Tensor:
     """Returns an image file as uint8 (C, size, size), with one channel if the settings ask for one, and three
     otherwise.
 
-    Raises UserError, which names the file, if it cannot be read.
+    Raises UserError, which names the file, as `image_files.read_image` does.
     """
     assert settings.size is not None
     size = settings.size
-    mode = "L" if settings.channels == 1 else "RGB"
-    try:
-        with Image.open(path) as image:
-            # A JPEG decoder can halve the size while it decodes. We never go below twice the size that is needed.
-            image.draft(mode, (2 * size, 2 * size))
-            pixels = image.convert(mode)
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{path} cannot be read as an image ({one_line(error)}); replace it, or prepare the dataset again"
-        ) from error
-    array = np.asarray(_fit(pixels, size, settings.resize))
+    pixels = read_image(path, "L" if settings.channels == 1 else "RGB", size)
+    array = np.asarray(fit(pixels, size, settings.resize))
     array = array.copy() if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
     return torch.from_numpy(array).view(-1, size, size)
-
-
-def _fit(image: Image.Image, size: int, how: str) -> Image.Image:
-    """Does for one image what `_resize` does for a batch."""
-    if how == "squash":
-        return image.resize((size, size), Image.Resampling.BILINEAR)
-    scale = round(size * _CROP_MARGIN) / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
 
 
 class Decoder:

@@ -133,6 +133,7 @@ def save_prepared(
     splits: Mapping[str, Split],
     class_names: Sequence[str],
     unreadable: Mapping[str, Sequence[str]] | None = None,
+    dataset: str | None = None,
 ) -> None:
     """Writes the canonical form, atomically.
 
@@ -141,6 +142,7 @@ def save_prepared(
         splits: images and labels by the name of the split.
         class_names: names in the order of the labels.
         unreadable: for each split of files the names of those that were left out; they are kept for the record.
+        dataset: id of the dataset, which the file then states; None if it has none.
 
     Raises UserError as `check_splits` does, or if a file of the sample for mean and standard deviation cannot be read.
     """
@@ -153,6 +155,8 @@ def save_prepared(
     if folders := {images.folder.resolve() for images, _ in splits.values() if isinstance(images, ImageFiles)}:
         facts["folder"] = str(*folders)
         facts["unreadable"] = {name: list(names) for name, names in (unreadable or {}).items()}
+    if dataset is not None:
+        facts["identity"] = {"dataset": dataset}
     facts["sha256"] = {name: files.sha256(array.data) for name, array in arrays.items()}
     # All facts are in one entry: safetensors does not keep the order of several, and equal datasets must give equal
     # files.
@@ -207,18 +211,52 @@ def load_prepared(
     return subset
 
 
+def read_facts(path: Path) -> dict[str, Any]:
+    """Returns the facts beside the arrays: `class_names`, `mean`, `std`, `sha256` of each array, and `identity`.
+
+    Raises UserError if the file is not a prepared dataset, or if its facts are not what was written.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return _facts(file)
+    except (
+        OSError,
+        TypeError,
+        KeyError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+        safetensors.SafetensorError,
+    ) as error:
+        why = f"is not a prepared dataset ({one_line(error)})"
+        raise UserError(f"{path} {why}; delete it and prepare it again") from error
+
+
+def _facts(file: Any) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(file.metadata()["creditflow"])
+    if not files.is_whole(facts):
+        raise ValueError("it has no seal, or its seal is not that of its content")
+    return facts
+
+
 def _read(path: Path, split: str) -> tuple[Tensor | ImageFiles, Tensor, dict[str, Any]]:
     """Returns images, labels and the facts beside them, after a check that they are what was written."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["creditflow"])
+            facts = _facts(file)
             stored = {name: file.get_tensor(name) for name in file.keys() if name.startswith(f"{split}_")}  # noqa: SIM118 - no mapping
-        if not files.is_whole(facts) or any(
-            files.sha256(tensor.numpy().data) != facts["sha256"][name] for name, tensor in stored.items()
-        ):
+        if any(files.sha256(tensor.numpy().data) != facts["sha256"][name] for name, tensor in stored.items()):
             raise ValueError("its content is not what was written")
         return _stored_images(stored, split, facts), stored[f"{split}_labels"], facts
-    except (OSError, TypeError, KeyError, ValueError, safetensors.SafetensorError) as error:
+    except (
+        OSError,
+        TypeError,
+        KeyError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+        safetensors.SafetensorError,
+    ) as error:
         why = f"is not a prepared dataset with a {split!r} split ({one_line(error)})"
         raise UserError(f"{path} {why}; delete it and prepare it again") from error
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
-from creditflow.core.errors import UserError, one_line
+from creditflow.core.errors import UserError
 from creditflow.data.dataset import ImageFiles, Split
+from creditflow.data.image_files import read_image
 
 #: The number of unreadable files that are named.
 _NAMED = 20
@@ -18,7 +18,7 @@ _NAMED = 20
 _BLOCK = 4096
 #: A JPEG decoder can leave out detail, which is faster. It has to come to the end of the file all the same, so damage
 #: shows.
-_DRAFT = (64, 64)
+_DRAFT = 32
 
 
 def drop_unreadable(
@@ -82,13 +82,10 @@ def _blocks(names: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _why_not(path: Path) -> str | None:
-    """Returns why a file cannot be read as an image, or None if it can."""
+    """Returns why a file cannot be read as an image, or None if it can. Training reads it with the same function."""
     try:
-        with Image.open(path) as image:
-            image.draft("RGB", _DRAFT)
-            image.convert("RGB")
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's decoders fail in many ways on damaged files
-        return one_line(error).replace(str(path), path.name)
+        read_image(path, "RGB", _DRAFT)
+    except UserError as error:
+        reason = str(error).removeprefix(f"{path} cannot be read as an image (")
+        return reason.removesuffix("); replace it, or prepare the dataset again")
     return None

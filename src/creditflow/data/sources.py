@@ -1,20 +1,16 @@
 """Where raw files come from: a folder of the user's, a download, a Debian package, a file inside a Python package.
 
 A source writes one named file, verified, or raises NotAvailableError: no file is used before its checksum is known to
-    be
-right. Some datasets are published with an MD5, which finds damage but not malice. So their files are read with care
+be right. Some datasets are published with an MD5, which finds damage but not malice. So their files are read with care
 (`formats/archives.py`, `formats/cifar.py`, `formats/mat.py`).
 """
 
-import gzip
 import hashlib
-import http.client
+import os
 import shutil
 import subprocess
 import tempfile
-import urllib.request
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -24,16 +20,14 @@ from tqdm import tqdm
 
 from creditflow.core import files
 from creditflow.core.errors import UserError, one_line
+from creditflow.data.downloads import NotAvailableError, length_of, open_address, pieces
+from creditflow.data.formats.gz import ExpansionError, decompressed
 
-_TIMEOUT_S = 30
+#: Seconds that apt-get, and dpkg-deb, may take in all.
 _APT_TIMEOUT_S = 600
-_CHUNK = 1 << 20
-#: The most bytes of a file that is decompressed in memory, and of one that is kept as published.
-_MAX_CONTENT, _MAX_PUBLISHED = 1 << 30, 64 << 30
-
-
-class NotAvailableError(Exception):
-    """This source does not have the file; the message says why."""
+#: The most bytes of content of a file whose SHA-256 is known (the largest has 47 MB), and of one that is kept as
+#: published (the largest has 13 GB).
+_MAX_CONTENT, _MAX_PUBLISHED = 256 << 20, 64 << 30
 
 
 class Source(Protocol):
@@ -54,15 +48,9 @@ def as_published(expected: str) -> bool:
     return expected.startswith("md5:")
 
 
-def _verified(content: bytes, expected: str, origin: str) -> bytes:
-    """Returns the content, decompressed if it is gzip. Raises NotAvailableError if its SHA-256 is another."""
-    try:
-        content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-    except (EOFError, OSError, zlib.error) as error:
-        raise NotAvailableError(f"{origin} is truncated or corrupt ({one_line(error)})") from error
-    if files.sha256(content) != expected:
-        raise NotAvailableError(f"{origin} is truncated or corrupt (its SHA-256 is not {expected[:12]}...)")
-    return content
+def expanded(path: Path) -> Path:
+    """Returns a path as people write it, such as `~/data` or `$DATA/images`, with the folders that are meant."""
+    return Path(os.path.expanduser(os.path.expandvars(path)))  # noqa: PTH111 - pathlib's raises for unknown users
 
 
 def receive(stream: IO[bytes], expected: str, target: Path, origin: str, size: int | None = None) -> None:
@@ -70,43 +58,42 @@ def receive(stream: IO[bytes], expected: str, target: Path, origin: str, size: i
 
     Raises NotAvailableError as `Source.deliver` does.
     """
-    if as_published(expected):
-        _keep_published(stream, expected, target, origin, size)
-    else:
-        target.write_bytes(_verified(b"".join(_chunks(stream, _MAX_CONTENT, origin)), expected, origin))
-
-
-def _keep_published(stream: IO[bytes], expected: str, target: Path, origin: str, size: int | None) -> None:
-    md5 = hashlib.md5(usedforsecurity=False)
     try:
-        with (
-            target.open("wb") as file,
-            tqdm(desc=target.name, total=size, unit="B", unit_scale=True, leave=False, disable=None) as bar,
-        ):
-            for chunk in _chunks(stream, _MAX_PUBLISHED, origin):
-                md5.update(chunk)
-                file.write(chunk)
-                bar.update(len(chunk))
-        if md5.hexdigest() != expected.removeprefix("md5:"):
-            raise NotAvailableError(f"{origin} is truncated or corrupt (its MD5 is not {expected[4:16]}...)")
+        if as_published(expected):
+            _keep_published(stream, expected, target, origin, size)
+        else:
+            _keep_content(stream, expected, target, origin)
     except BaseException:
         target.unlink(missing_ok=True)
         raise
 
 
-def _chunks(stream: IO[bytes], limit: int, origin: str) -> Iterator[bytes]:
-    total = 0
-    while True:
-        try:
-            chunk = stream.read(_CHUNK)
-        except (OSError, http.client.HTTPException) as error:
-            raise NotAvailableError(f"{origin}: {one_line(error)}") from error
-        if not chunk:
-            return
-        total += len(chunk)
-        if total > limit:
-            raise NotAvailableError(f"{origin} is larger than the {limit >> 30} GiB that are expected at most")
-        yield chunk
+def _keep_content(stream: IO[bytes], expected: str, target: Path, origin: str) -> None:
+    """Writes the content, decompressed if it is gzip, piece by piece."""
+    sha256 = hashlib.sha256()
+    try:
+        with target.open("wb") as file:
+            for piece in decompressed(pieces(stream.read, _MAX_CONTENT, origin), _MAX_CONTENT):
+                sha256.update(piece)
+                file.write(piece)
+    except ExpansionError as error:
+        raise NotAvailableError(f"{origin} is truncated or corrupt ({one_line(error)})") from error
+    if sha256.hexdigest() != expected:
+        raise NotAvailableError(f"{origin} is truncated or corrupt (its SHA-256 is not {expected[:12]}...)")
+
+
+def _keep_published(stream: IO[bytes], expected: str, target: Path, origin: str, size: int | None) -> None:
+    md5 = hashlib.md5(usedforsecurity=False)
+    with (
+        target.open("wb") as file,
+        tqdm(desc=target.name, total=size, unit="B", unit_scale=True, leave=False, disable=None) as bar,
+    ):
+        for piece in pieces(stream.read, _MAX_PUBLISHED, origin):
+            md5.update(piece)
+            file.write(piece)
+            bar.update(len(piece))
+    if md5.hexdigest() != expected.removeprefix("md5:"):
+        raise NotAvailableError(f"{origin} is truncated or corrupt (its MD5 is not {expected[4:16]}...)")
 
 
 @dataclass(frozen=True)
@@ -174,13 +161,8 @@ class DownloadEach:
 
 
 def _download(url: str, expected: str, target: Path) -> None:
-    try:
-        response = urllib.request.urlopen(url, timeout=_TIMEOUT_S)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise NotAvailableError(f"{url}: {one_line(error)}") from error
-    with response:
-        length = response.headers.get("Content-Length", "")
-        receive(response, expected, target, url, int(length) if length.isdigit() else None)
+    with open_address(url) as response:
+        receive(response, expected, target, url, length_of(response))
 
 
 class DebianPackage:
@@ -209,8 +191,15 @@ class DebianPackage:
             Path(scratch.name, folder).mkdir(parents=True)
         for command in (["update"], ["download", self.package]):
             _run_apt_get(command, Path(scratch.name))
-        archive = next(Path(scratch.name, "download").glob("*.deb"))
-        subprocess.run(["dpkg-deb", "-x", str(archive), f"{scratch.name}/root"], check=True, capture_output=True)
+        archive = next(Path(scratch.name, "download").glob("*.deb"), None)
+        if archive is None:
+            raise NotAvailableError(f"apt-get download {self.package} wrote no package")
+        subprocess.run(
+            ["dpkg-deb", "-x", str(archive), f"{scratch.name}/root"],
+            check=True,
+            capture_output=True,
+            timeout=_APT_TIMEOUT_S,
+        )
         return scratch
 
 
@@ -222,7 +211,7 @@ def _run_apt_get(command: Sequence[str], scratch: Path) -> None:
         ["apt-get", "-oAPT::Sandbox::User=", *options, *command],
         cwd=scratch / "download",
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=_APT_TIMEOUT_S,
         check=False,
     )
@@ -279,8 +268,15 @@ class UserFolder:
 
         Raises UserError if any of the entries is no longer there.
         """
-        origin = files.read_json(raw / "origin.json", "what fetch notes of a dataset")
-        folder = Path(origin.get("folder", raw)).resolve()
+        origin = files.read_json(raw / "origin.json", "what fetch notes of a dataset", sealed=False)
+        if not isinstance(origin, dict) or not isinstance(place := origin.get("folder", str(raw)), str):
+            raise UserError(f"{raw}/origin.json is not what fetch notes of a dataset; fetch the dataset again")
+        try:
+            folder = Path(place).resolve()
+        except ValueError as error:  # a name that no file can have
+            raise UserError(
+                f"{raw}/origin.json names no folder ({one_line(error)}); fetch the dataset again"
+            ) from error
         if missing := self.missing(folder):
             raise UserError(
                 f"{folder} has lost {', '.join(missing)}; put it back, or delete {raw} and run the same command again"

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from creditflow.core.errors import UserError
 from creditflow.data.dataset import ImageFiles, Split
+from creditflow.data.image_files import MAX_PIXELS, MAX_RATIO
 
 
 def check_splits(splits: Mapping[str, Split], class_names: Sequence[str]) -> None:
@@ -22,6 +23,8 @@ def check_splits(splits: Mapping[str, Split], class_names: Sequence[str]) -> Non
             _check_names(where, images.names)
         elif images.dtype != np.uint8 or images.ndim != 4:
             raise UserError(f"{where}: images must be uint8 (N, C, H, W), not {images.dtype} {images.shape}")
+        else:
+            _check_shape(where, images.shape)
         if len(images) == 0 or labels.shape[:1] != (len(images),):
             raise UserError(
                 f"{where}: {len(images)} images, but labels of shape {labels.shape}; a split must have"
@@ -29,6 +32,15 @@ def check_splits(splits: Mapping[str, Split], class_names: Sequence[str]) -> Non
             )
         _check_labels(where, labels, len(class_names))
     _check_alike(splits)
+
+
+def _check_shape(where: str, shape: tuple[int, ...]) -> None:
+    height, width = shape[2:]
+    if 0 in shape[1:] or max(height, width) > MAX_RATIO * min(height, width) or height * width > MAX_PIXELS:
+        raise UserError(
+            f"{where}: images of {height}x{width} pixels and {shape[1]} channels; neither side may be 0 or more than"
+            f" {MAX_RATIO} times the other, and at most {MAX_PIXELS:,} pixels are possible"
+        )
 
 
 def _check_names(where: str, names: Sequence[str]) -> None:

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from creditflow.core import plugins
-from creditflow.core.errors import UserError
+from creditflow.core.errors import UserError, one_line
 from creditflow.feedback.error import OutputTap
 from creditflow.feedback.layers import FEEDBACK_TYPES, FeedbackLayer
+from creditflow.feedback.proof import Proof
+from creditflow.feedback.replaceable import check_model, non_leaves, replaceable_layers
 from creditflow.feedback.rule import Rule, State
 
 __all__ = ["FeedbackLayer", "Rule", "State", "apply_rule", "feedback_layers", "feedback_state", "get_rule"]
@@ -32,12 +34,21 @@ def apply_rule(
     """Returns a view of the model whose Linear and Conv2d layers send the error through the rule's feedback weights.
 
     All other layers keep their exact backward, also those that have weights (batch normalisation, Conv1d, transposed
-    convolutions). Attention and subclasses of Linear and Conv2d (weight normalisation makes such a subclass) are
-    refused: they use their weights in another way, so that the rule would hold for a part of the layer only.
+    convolutions). What a rule could not hold for as a whole is refused: attention, subclasses of Linear and Conv2d
+    (parametrisations make such a subclass), weights that follow from other tensors (the old forms of weight and
+    spectral normalisation, pruning), quantised layers, scripted and traced modules, and models without Linear and
+    Conv2d. A model that takes a weight out of its layer and uses it itself, such as a tied autoencoder, is found in
+    the first pass with gradients. In a view that `torch.compile` has compiled this needs one pass before compiling.
 
     The view shares every parameter and buffer with `model`: whoever trains the view trains the model. The gradients of
     `model` stay exact. So an attack on the view uses the gradient of the rule, and an attack on `model` the exact one.
     Move the model to its device first.
+
+    A view can be pickled, saved by `torch.save`, copied, compiled, checkpointed and moved; it takes batches of any
+    size, half precision, frozen parameters and `torch.func.functional_call`. Under every rule but BP, whose layers are
+    those of the model, two things are refused by a UserError in one line: transforms of `torch.func` (grad, vmap, jvp)
+    together with forward-mode gradients, and second derivatives (`create_graph=True`), as the gradient of a rule is no
+    derivative of a function.
 
     Args:
         model: any module. It is not changed.
@@ -49,18 +60,24 @@ def apply_rule(
             assigned.
 
     Raises:
-        UserError: the rule is unknown; the rule cannot be put on a layer; the state is that of another model; or the
-            rule draws random numbers and there is neither a generator nor a state. The view of a direct rule raises it,
-            too: when it is called, if its outputs do not have the shape (N, K); and in the backward pass, if the loss
-            does not follow from the output of the view.
+        UserError: the rule is unknown; the model is no module, or is one of those that are refused; the state is that
+            of another model; or the rule draws random numbers and there is neither a generator nor a state. The first
+            passes of the view raise it if a layer with a rule takes no part. The view of a direct rule raises it, too:
+            when it is called, if its outputs do not have the shape (N, K); and in the backward pass, if the loss does
+            not follow from the output of the view.
     """
-    rule = get_rule(rule) if isinstance(rule, str) else rule
+    rule = _as_rule(rule)
+    check_model(model)
+    if not rule.exact:
+        replaceable_layers(model)  # what is refused is refused before anything is copied
     view = _view(model)
     if rule.exact:
         return view
-    known = dict(state) if state is not None else None
-    layers = _replaceable(view)
+    known = _as_state(state)
+    layers = replaceable_layers(view)
     tap = _tapped(view, layers, outputs) if rule.direct else None
+    if not layers:
+        raise UserError("the model has no Linear or Conv2d that a rule could be put on")
     for name, layer in layers:
         like = _template(layer, tap)
         layer_state = rule.initial_state(like, generator) if known is None else _take(known, name, like)
@@ -70,7 +87,25 @@ def apply_rule(
         _check(name, layer, like)
     if known:
         raise UserError(f"the feedback state has tensors that this model has not, such as {next(iter(known))!r}")
+    Proof().put_on(view)
     return view
+
+
+def _as_rule(rule: object) -> Rule:
+    if isinstance(rule, str):
+        return get_rule(rule)
+    if not isinstance(rule, Rule):
+        raise UserError(f"a rule is the id of a rule or a Rule, not {type(rule).__name__}")
+    return rule
+
+
+def _as_state(state: object) -> dict[str, Tensor] | None:
+    """Returns a copy of the state, from which tensors can be taken; None for none."""
+    if state is None:
+        return None
+    if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise UserError(f"the state must be what feedback_state returned, tensors by name, not {type(state).__name__}")
+    return dict(state)
 
 
 def feedback_layers(view: nn.Module) -> Iterator[tuple[str, FeedbackLayer]]:
@@ -83,8 +118,10 @@ def feedback_layers(view: nn.Module) -> Iterator[tuple[str, FeedbackLayer]]:
 def feedback_state(view: nn.Module) -> dict[str, Tensor]:
     """Returns the state of all layers as {"<layer>.<tensor>": tensor}, up to date with the present weights.
 
-    If the weights have changed since the rule last looked, the rule updates its state first.
+    If the weights have changed since the rule last looked, the rule updates its state first. Raises UserError for
+    something that is no module.
     """
+    check_model(view)
     collected = {}
     for name, layer in feedback_layers(view):
         for key, tensor in layer.present_state().items():
@@ -93,26 +130,19 @@ def feedback_state(view: nn.Module) -> dict[str, Tensor]:
 
 
 def _view(model: nn.Module) -> nn.Module:
-    """Returns a copy of the structure of modules whose parameters and buffers are the same objects."""
-    shared: dict[int, object] = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
-    return copy.deepcopy(model, shared)
+    """Returns a copy of the structure of modules whose parameters and buffers are the same objects.
 
-
-def _replaceable(view: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Returns name and module of each layer that a rule can be put on. Raises UserError for a layer that it cannot."""
-    layers = []
-    for name, layer in view.named_modules():
-        if type(layer) in FEEDBACK_TYPES:
-            layers.append((name, layer))
-        elif isinstance(layer, FeedbackLayer):
-            raise UserError("the model has a rule already; apply the rule to the plain model")
-        elif isinstance(layer, nn.MultiheadAttention | nn.Linear | nn.Conv2d):
-            # These layers use their weights in another way. A rule for a part of them would be neither rule nor BP.
-            raise UserError(
-                f"no feedback rule can be put on layer {name!r} of type {type(layer).__name__};"
-                " use Linear and Conv2d themselves"
-            )
-    return layers
+    Raises UserError if the model keeps something that cannot be copied.
+    """
+    tensors = [*model.parameters(), *model.buffers(), *non_leaves(model)]
+    shared: dict[int, object] = {id(tensor): tensor for tensor in tensors}
+    try:
+        return copy.deepcopy(model, shared)
+    except Exception as error:  # modules copy themselves by code of their own, which raises errors of any type
+        raise UserError(
+            f"no view can be made of the model, as it cannot be copied ({one_line(error)});"
+            " keep files, locks and generators out of the modules"
+        ) from error
 
 
 def _tapped(view: nn.Module, layers: list[tuple[str, nn.Module]], outputs: int | None) -> OutputTap:

@@ -6,13 +6,62 @@ there. So each pass has its own error: in training and in evaluation, for every 
 there are several passes before a backward.
 """
 
+import threading
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from creditflow.core.errors import UserError
+
+_SECOND_DERIVATIVE = (
+    "the gradient of a rule has no derivative: leave create_graph out, or apply the rule 'bp' for second derivatives"
+)
+_TRANSFORM = (
+    "a view works under no transform of torch.func (grad, vmap, jvp) and gives no forward-mode gradient;"
+    " use torch.autograd.grad, or apply the rule 'bp'"
+)
+
+
+def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a backward that raises UserError if somebody wants to differentiate its result (`create_graph=True`).
+
+    `once_differentiable` alone would let a penalty on the gradient be without effect: it raises an error only where the
+    error that comes from above follows from a parameter.
+    """
+    once = once_differentiable(backward)
+
+    @wraps(backward)
+    def checked(ctx: Any, *errors: Tensor) -> Any:
+        if not torch.compiler.is_compiling() and torch.is_grad_enabled():
+            raise UserError(_SECOND_DERIVATIVE)
+        return once(ctx, *errors)
+
+    return checked
+
+
+def refuse_tangents(ctx: Any, *tangents: Any) -> Any:
+    """The `jvp` of every function of a view. Raises UserError: a rule is defined for the backward pass only."""
+    raise UserError(_TRANSFORM)
+
+
+def check_no_transform() -> None:
+    """Raises UserError in a transform of `torch.func`, which would differentiate a pass by rules of its own."""
+    if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
+        raise UserError(_TRANSFORM)
+
+
+def _thread() -> int:
+    return 0 if torch.compiler.is_compiling() else threading.get_ident()
+
+
+def _backward_pass() -> int:
+    """Returns a number of the running backward pass; -1 outside of any."""
+    return -1 if torch.compiler.is_compiling() else torch._C._current_graph_task_id()
 
 
 class PassError:
@@ -40,15 +89,18 @@ class _Tap(Function):
     """The identity. Its backward notes the error that passes through."""
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, error: PassError) -> Tensor:
-        ctx.error = error
+    def forward(ctx: Any, output: Tensor, error: PassError, tap: "OutputTap") -> Tensor:
+        ctx.error, ctx.tap = error, tap
         return output.clone()  # a clone, as the caller may write into it
 
+    jvp = staticmethod(refuse_tangents)
+
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
+    @first_order
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
         ctx.error.value = grad_output
-        return grad_output, None
+        ctx.tap.arrived = ctx.error, _backward_pass()
+        return grad_output, None, None
 
 
 class OutputTap:
@@ -56,8 +108,22 @@ class OutputTap:
 
     def __init__(self, outputs: int) -> None:
         self.outputs = outputs
-        #: The error of the pass that is under way; None while the view is not being called.
-        self.current: PassError | None = None
+        #: The errors of the passes that are under way, by thread: `nn.DataParallel` runs several at a time.
+        self._under_way: dict[int, PassError] = {}
+        #: The pass whose error arrived last, and the backward pass in which it did.
+        self.arrived: tuple[PassError, int] | None = None
+
+    @property
+    def current(self) -> PassError | None:
+        """The error of the pass that is under way in this thread; None while the view is not being called.
+
+        A reentrant checkpoint calls layers again in the backward pass. They belong to the pass whose error arrived in
+        this backward pass last: autograd goes through passes one after the other, the latest first.
+        """
+        under_way = self._under_way.get(_thread()) or self._under_way.get(0)  # 0: begun by compiled code
+        if under_way is None and self.arrived is not None and self.arrived[1] == _backward_pass() != -1:
+            return self.arrived[0]
+        return under_way
 
     def put_on(self, view: nn.Module) -> None:
         """Makes each call of the view a pass."""
@@ -65,14 +131,14 @@ class OutputTap:
         view.register_forward_hook(self._end)
 
     def _begin(self, view: nn.Module, arguments: Any) -> None:
-        self.current = PassError()
+        self._under_way[_thread()] = PassError()
 
     def _end(self, view: nn.Module, arguments: Any, output: Any) -> Any:
-        error, self.current = self.current, None
+        error = self._under_way.pop(_thread())
         if not isinstance(output, Tensor) or output.dim() != 2 or output.shape[1] != self.outputs:
             returned = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise UserError(
                 f"this rule was put on for outputs of shape [N, {self.outputs}], the model returns {returned};"
                 " pass outputs=K"
             )
-        return _Tap.apply(output, error)  # type: ignore[no-untyped-call]
+        return _Tap.apply(output, error, self)  # type: ignore[no-untyped-call]

@@ -5,17 +5,17 @@ and does not outlive it. Between forward and backward a layer keeps no more than
 rule. `benchmarks/training.py` compares time and memory.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
 from creditflow.feedback.draws import fingerprint
-from creditflow.feedback.error import OutputTap, PassError
+from creditflow.feedback.error import OutputTap, PassError, check_no_transform, first_order, refuse_tangents
 from creditflow.feedback.rule import Rule, State
 
 #: Bytes of V that a backward pass makes at a time: as many as fit in a cache, or as keep a GPU busy.
@@ -72,8 +72,10 @@ class _FeedbackLinear(torch.autograd.Function):
         feedback.save(ctx, x, weight if source is None else source)
         return F.linear(x, weight, bias)
 
+    jvp = staticmethod(refuse_tangents)
+
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors[:2]
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
@@ -111,7 +113,7 @@ def _direct_linear(feedback: _Feedback, weight: Tensor, x: Tensor) -> Tensor:
     """Returns e B at each position of x, of shape (N, ..., in)."""
     matrix = feedback.weight(weight)
     error = feedback.output_error(len(x)).to(matrix.dtype).mm(matrix).to(x.dtype)
-    return error.view(len(x), *[1] * (x.dim() - 2), -1).expand_as(x).contiguous()
+    return error.view(len(x), *[1] * (x.dim() - 2), x.shape[-1]).expand_as(x).contiguous()
 
 
 class _FeedbackConv2d(torch.autograd.Function):
@@ -135,8 +137,10 @@ class _FeedbackConv2d(torch.autograd.Function):
         feedback.save(ctx, x, weight if source is None else source)
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
+    jvp = staticmethod(refuse_tangents)
+
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors[:2]
         stride, padding, dilation, groups = ctx.geometry
@@ -177,7 +181,7 @@ def _direct_conv(
     everywhere = kernels.new_ones(1, 1, *output_shape[2:])
     meets = conv2d_input((1, height * width, *x.shape[2:]), taps, everywhere, *geometry)
     error = feedback.output_error(len(x)).to(kernels.dtype)
-    at_taps = error.mm(kernels.flatten(1)).view(-1, height * width)
+    at_taps = error.mm(kernels.flatten(1)).view(len(x) * x.shape[1], height * width)
     return at_taps.mm(meets.view(height * width, -1)).view_as(x).to(x.dtype)
 
 
@@ -210,11 +214,29 @@ class FeedbackLayer(nn.Module):
         if self.rule.after_update is not None:
             present = fingerprint(self.weight)
             if not torch.equal(present, self._seen):
-                self.state, self._seen = self.rule.after_update(self.weight.detach(), self.state), present
+                with torch.autocast(self.weight.device.type, enabled=False):  # half precision is for the pass only
+                    self.state = self.rule.after_update(self.weight.detach(), self.state)
+                self._seen = present
         return self.state
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves or converts the layer (`to`, `half`, `cuda` and the like) together with the state of its rule.
+
+        A weight that was moved counts as the same weight: the rule does not take this for an update.
+        """
+        state = self.present_state()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.state = {name: fn(tensor) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+        if self.rule.after_update is not None:
+            self._seen = fingerprint(self.weight)
+        return self
+
     def _feedback(self) -> _Feedback:
-        """Returns what the backward of a pass that begins now will need."""
+        """Returns what the backward of a pass that begins now will need.
+
+        Raises UserError in a transform of `torch.func`.
+        """
+        check_no_transform()
         return _Feedback(self.rule, self.present_state(), self._tap.current if self._tap is not None else None)
 
     def _operands(self, x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:

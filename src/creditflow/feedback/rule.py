@@ -70,6 +70,11 @@ def no_state(weight: Tensor, generator: torch.Generator | None) -> State:
     return {}
 
 
+def remembered_weight(weight: Tensor, state: State) -> Tensor:
+    """Returns the V that the state holds, for a rule whose V does not follow from W."""
+    return state["feedback_weight"]
+
+
 def rows_of(state: State, rows: slice) -> State:
     """Returns a state with some rows of each tensor; scalars stay as they are."""
     return {name: tensor[rows] if tensor.dim() else tensor for name, tensor in state.items()}
@@ -86,6 +91,8 @@ class Rule:
     A state holds tensors of the shape of V and, if need be, scalars. All random numbers that a rule will ever draw
     follow from its state. So a saved state goes on as if it had never been interrupted, whatever the order in which
     layers are visited.
+
+    Give functions that a file defines by name, not lambdas: a view is pickled together with its rule.
 
     Attributes:
         feedback_weight: gives V for W and a state.

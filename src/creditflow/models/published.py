@@ -2,24 +2,34 @@
 
 import http.client
 import os
-import pickle
 import re
 import shutil
-import sys
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from creditflow.core import files, plugins
 from creditflow.core.errors import UserError, one_line
+from creditflow.data.downloads import NotAvailableError, length_of, open_address, pieces
+from creditflow.data.sources import expanded
 from creditflow.models.build import ImageClassifier, ModelSpec, build_model
 from creditflow.models.torchvision_models import TorchvisionModel, load_into
 
 #: The names of torchvision's files contain the first digits of their SHA-256.
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth$")
+#: The whole SHA-256 of files whose names have only the first eight digits, as others who have these files state it.
+_WHOLE_SHA256 = (
+    "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",  # alexnet-owt-7be5be79.pth
+    "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",  # resnet18-f37072fd.pth
+    "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",  # vgg16-397923af.pth
+)
+#: The most bytes of a file of weights; torchvision's largest has 2.6 GB.
+_MAX_WEIGHTS = 8 << 30
 
 
 def torchvision_model(backbone: str) -> TorchvisionModel:
@@ -33,10 +43,21 @@ def torchvision_model(backbone: str) -> TorchvisionModel:
 
 
 def published_digits(backbone: str, weights: str) -> str:
-    """Returns the first hexadecimal digits of the SHA-256 that torchvision states for the file of these weights."""
-    digits = _HASH_IN_NAME.search(urlsplit(torchvision_model(backbone).weights_address(weights)).path)
+    """Returns the hexadecimal digits of the SHA-256 of the file of these weights.
+
+    They are all 64 of them where the whole hash is known, and else the first ones, which torchvision states.
+    """
+    digits = _digits_in_name(urlsplit(torchvision_model(backbone).weights_address(weights)).path)
     assert digits is not None
-    return digits.group(1)
+    return digits
+
+
+def _digits_in_name(name: str) -> str | None:
+    """Returns the digits in the name of a file, made whole if the whole hash is known; None if the name has none."""
+    digits = _HASH_IN_NAME.search(name)
+    if digits is None:
+        return None
+    return next((whole for whole in _WHOLE_SHA256 if whole.startswith(digits.group(1))), digits.group(1))
 
 
 def verify(path: Path, expected: str | None, published: Callable[[], str] | None = None) -> str:
@@ -44,29 +65,47 @@ def verify(path: Path, expected: str | None, published: Callable[[], str] | None
 
     Args:
         path: the file.
-        expected: the first hexadecimal digits, 8 or more. None means those in the name of the file.
+        expected: the first hexadecimal digits, 8 or more. None means those in the name of the file, or all 64 if they
+            are known.
         published: gives the digits if the name has none either.
 
     Raises:
-        UserError: the SHA-256 begins with other digits, or there are no digits to compare with.
+        UserError: the SHA-256 begins with other digits, or there are no digits to compare with, or `fetch_weights`
+            noted another SHA-256 of this file.
     """
-    in_name = _HASH_IN_NAME.search(path.name)
-    wanted = expected or (in_name.group(1) if in_name else published() if published else None)
+    wanted = expected or _digits_in_name(path.name) or (published() if published else None)
     if wanted is None:
         raise UserError(f"{path}: give its sha256 (8 hexadecimal digits or more), as its name has none")
     if not re.fullmatch(r"[0-9a-f]{8,64}", wanted):
         raise UserError(f"{path}: sha256 {wanted!r} is not 8 to 64 hexadecimal digits in lower case")
     digits = files.file_sha256(path)
-    if not digits.startswith(wanted):
-        raise UserError(
-            f"{path} is truncated, corrupt or another file:"
-            f" its SHA-256 begins with {digits[:8]}, not {wanted[:8]}; replace it"
-        )
+    for right in (wanted, _noted(path)):
+        if right and not digits.startswith(right):
+            n = next(position for position in range(64) if digits[position] != right[position]) // 8 * 8 + 8
+            raise UserError(
+                f"{path} is truncated, corrupt or another file:"
+                f" its SHA-256 begins with {digits[:n]}, not {right[:n]}; replace it"
+            )
     return digits
+
+
+def _note_of(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _noted(path: Path) -> str | None:
+    """Returns the SHA-256 that `fetch_weights` noted of a file; None if there is no such note."""
+    try:
+        digits, name = _note_of(path).read_text(encoding="utf-8").split()
+    except (OSError, ValueError):
+        return None
+    return digits if name == path.name and re.fullmatch(r"[0-9a-f]{64}", digits) else None
 
 
 def fetch_weights(backbone: str, weights: str, search_paths: Sequence[Path], target: Path) -> str:
     """Puts torchvision's file of these weights at `target`, verified, and returns the path or address that it is from.
+
+    The whole SHA-256 is noted in a file beside it, as `sha256sum` writes it.
 
     Raises UserError if the backbone has no such weights, if a file in a search path is damaged, or if no search path
     has the file and it cannot be downloaded.
@@ -76,13 +115,16 @@ def fetch_weights(backbone: str, weights: str, search_paths: Sequence[Path], tar
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        local = next((folder / name for folder in search_paths if (folder / name).is_file()), None)
+        places = [expanded(folder) / name for folder in search_paths]
+        local = next((place for place in places if place.is_file()), None)
         if local is not None:
             verify(local, None)
             shutil.copyfile(local, part)
         else:
             _download(address, part, published_digits(backbone, weights), backbone)
+        note = f"{files.file_sha256(part)}  {target.name}\n"
         part.replace(target)
+        files.write_atomically(_note_of(target), note.encode())
     finally:
         part.unlink(missing_ok=True)
     return str(local or address)
@@ -90,8 +132,20 @@ def fetch_weights(backbone: str, weights: str, search_paths: Sequence[Path], tar
 
 def _download(address: str, part: Path, expected: str, backbone: str) -> None:
     try:
-        torch.hub.download_url_to_file(address, str(part), hash_prefix=expected, progress=sys.stderr.isatty())
-    except (OSError, http.client.HTTPException, RuntimeError) as error:
+        with (
+            open_address(address) as response,
+            part.open("wb") as file,
+            tqdm(
+                desc=part.name, total=length_of(response), unit="B", unit_scale=True, leave=False, disable=None
+            ) as bar,
+        ):
+            for piece in pieces(response.read, _MAX_WEIGHTS, address):
+                file.write(piece)
+                bar.update(len(piece))
+        digits = files.file_sha256(part)
+        if not digits.startswith(expected):
+            raise NotAvailableError(f"its SHA-256 begins with {digits[:8]}, not {expected[:8]}")
+    except (NotAvailableError, OSError, http.client.HTTPException) as error:
         raise UserError(
             f"{backbone}: {address} cannot be fetched ({one_line(error)});"
             f" put {PurePosixPath(urlsplit(address).path).name} into a folder"
@@ -115,8 +169,9 @@ def import_state(backbone: str, path: Path, weights: str, size: int) -> ImageCla
 
 def _read_state(path: Path) -> dict[str, Tensor]:
     try:
+        _check_expansion(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # torch's reader fails in many ways on damaged files
         # The message of torch is not passed on: it tells how to read the file unsafely.
         raise UserError(
             f"{path} cannot be read as a state dict of tensors and nothing else;"
@@ -125,3 +180,11 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise UserError(f"{path} is not a state dict (names and tensors)")
     return dict(state)
+
+
+def _check_expansion(path: Path) -> None:
+    """Raises ValueError for a file that would expand: torch writes its zip archives without compression."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("its members are compressed")

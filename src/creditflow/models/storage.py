@@ -19,6 +19,9 @@ from creditflow.models.build import ImageClassifier, ModelSpec
 
 _FORMAT = 1
 
+#: What to do about a damaged file. It may be the only copy that its owner has, so nobody is told to delete it.
+_ADVICE = "copy the model's files again from where they are whole, or train the model again"
+
 
 def feedback_path(path: Path) -> Path:
     """Returns the path of the feedback state that belongs to a model file."""
@@ -40,9 +43,20 @@ def save_model(
 ) -> None:
     """Writes the plain weights, the feedback state of the rule, and the sidecar.
 
-    `facts` are JSON-like values, which go into the sidecar as they are. A file of the same name is replaced.
+    Args:
+        path: the file of the weights, `<name>.safetensors`. Files of the same name are replaced.
+        model: a model that `build_model` made, or a view of one.
+        rule: id of the rule that trained it.
+        feedback: what `feedback_state` returned.
+        facts: JSON-like values, which go into the sidecar as they are.
+
+    Raises:
+        UserError: the path has another suffix, or is a folder, or cannot be written; the model is another module; the
+            feedback holds something else than tensors; or a fact is no JSON, or has a name that the sidecar uses
+            itself.
     """
-    path = Path(path)
+    path = _checked_path(path)
+    _check_content(model, rule, feedback, facts)
     weights = _dump(model.state_dict())
     state = _dump(feedback or {})
     sidecar = {
@@ -52,9 +66,52 @@ def save_model(
         "sha256": {"weights": files.sha256(weights), "feedback": files.sha256(state)},
         **facts,
     }
-    files.write_atomically(path, weights)
-    files.write_atomically(feedback_path(path), state)
-    files.write_sealed_json(sidecar_path(path), sidecar)
+    try:
+        content = files.json_bytes(files.seal(sidecar))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"the facts about {path} are no JSON ({one_line(error)}); give numbers, texts, lists"
+        ) from error
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file in it, such as {path / 'model.safetensors'}")
+    try:
+        files.write_atomically(path, weights)
+        files.write_atomically(feedback_path(path), state)
+        files.write_atomically(sidecar_path(path), content)
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}); choose another place") from error
+
+
+#: Keys of a sidecar that are no facts.
+_OWN_KEYS = ("format", "spec", "sha256", "seal")
+
+
+def _checked_path(path: object) -> Path:
+    """Returns the path of a model file. Raises UserError for other types, and for a suffix that a sidecar may have."""
+    if not isinstance(path, str | Path):
+        raise UserError(f"a model's path is a text or a Path, not {type(path).__name__}")
+    path = Path(path)
+    if path.suffix not in ("", ".safetensors"):
+        raise UserError(f"{path}: a model file ends in .safetensors; the sidecar beside it ends in .json")
+    return path
+
+
+def _check_content(model: object, rule: object, feedback: object, facts: Mapping[str, Any]) -> None:
+    """Raises UserError for what cannot be saved, or could not be loaded again."""
+    if not isinstance(model, ImageClassifier):
+        raise UserError(
+            f"only a model that build_model made can be saved, as a sidecar describes it, not {type(model).__name__};"
+            " write a backbone (CONTRIBUTING.md), or save the state_dict with torch.save"
+        )
+    if not isinstance(rule, str):
+        raise UserError(f"rule is the id of a rule, not {type(rule).__name__}")
+    if feedback is not None and not (
+        isinstance(feedback, Mapping) and all(isinstance(tensor, Tensor) for tensor in feedback.values())
+    ):
+        raise UserError("feedback is what feedback_state returned: tensors by name")
+    taken = [key for key in facts if key in _OWN_KEYS]
+    if taken:
+        raise UserError(f"the sidecar itself uses the name {taken[0]!r}; give this fact another name")
 
 
 def load_model(path: str | Path) -> ImageClassifier:
@@ -62,7 +119,7 @@ def load_model(path: str | Path) -> ImageClassifier:
 
     Raises UserError if the file or its sidecar is missing, is damaged, or is not that of a creditflow model.
     """
-    path = Path(path)
+    path = _checked_path(path)
     sidecar = read_sidecar(path)
     tensors = _read(path, sidecar["sha256"]["weights"])
     try:
@@ -71,8 +128,7 @@ def load_model(path: str | Path) -> ImageClassifier:
         model.load_state_dict(tensors, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
         raise UserError(
-            f"{path} does not hold the model that its sidecar describes ({one_line(error)});"
-            " delete both and train it again"
+            f"{path} does not hold the model that its sidecar describes ({one_line(error)}); {_ADVICE}"
         ) from error
     return model.eval()
 
@@ -82,14 +138,20 @@ def load_feedback(path: str | Path) -> tuple[str, dict[str, Tensor]]:
 
     Raises UserError as `load_model` does.
     """
-    path = Path(path)
+    path = _checked_path(path)
     sidecar = read_sidecar(path)
     return str(sidecar["rule"]), _read(feedback_path(path), sidecar["sha256"]["feedback"])
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
     """Returns the sidecar of a model file. Raises UserError if it is missing, damaged, or not a sidecar."""
-    sidecar: dict[str, Any] = files.read_json(sidecar_path(path), "the sidecar of a creditflow model")
+    place = sidecar_path(path)
+    if not place.exists():
+        raise UserError(
+            f"{place} is not there; without this sidecar {path} is no creditflow model: keep the files that save_model"
+            " or a stage wrote together, and read weights of other programs by import_weights.py"
+        )
+    sidecar: dict[str, Any] = files.read_json(place, "the sidecar of a creditflow model", advice=_ADVICE)
     hashes = sidecar.get("sha256") if isinstance(sidecar, dict) else None
     if (
         not isinstance(hashes, dict)
@@ -114,14 +176,10 @@ def _read(path: Path, expected: str) -> dict[str, Tensor]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); train the model again") from error
+        raise UserError(f"{path} cannot be read ({error.strerror}); {_ADVICE}") from error
     if files.sha256(content) != expected:
-        raise UserError(
-            f"{path} is damaged or not the file its sidecar describes; delete both and train the model again"
-        )
+        raise UserError(f"{path} is damaged or not the file that its sidecar describes; {_ADVICE}")
     try:
         return load_tensors(content)
     except SafetensorError as error:
-        raise UserError(
-            f"{path} is not a safetensors file ({one_line(error)}); delete it and train the model again"
-        ) from error
+        raise UserError(f"{path} is not a safetensors file ({one_line(error)}); {_ADVICE}") from error

@@ -25,14 +25,21 @@ MEASURED = 1000
 
 @torch.no_grad()
 def accuracies(network: Network, parameters: Parameters, data: FlatImages, dtype: torch.dtype) -> Tensor:
-    """Returns the natural accuracy (P,) of each network."""
+    """Returns the natural accuracy (P,) of each network; NaN for one that gives an output that is not finite."""
     logits_of = vmap(lambda member, images: forward(network, member, images).logits, in_dims=(0, None))
     correct = torch.zeros(len(parameters["weight1"]), dtype=torch.int64, device=data.labels.device)
+    broken = torch.zeros_like(correct, dtype=torch.bool)
     for chosen in torch.arange(len(data), device=data.labels.device).split(MEASURED):
         images, targets = data.batch(chosen, dtype)
         logits = logits_of(parameters, images)
         correct += is_right(logits, targets.expand(logits.shape)).sum(1)
-    return correct.double() / len(data)
+        broken |= _broken(logits)
+    return (correct.double() / len(data)).masked_fill(broken, torch.nan)
+
+
+def _broken(logits: Tensor) -> Tensor:
+    """Returns bool (P,): whether a network has an output (P, B, C) that is not finite. Its largest one says nothing."""
+    return ~logits.isfinite().flatten(1).all(1)
 
 
 def robust_accuracies(
@@ -43,7 +50,10 @@ def robust_accuracies(
     adversary: AdversarySettings,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Returns the accuracy (P,) of each network on adversarial versions of the first `n_images` images."""
+    """Returns the accuracy (P,) of each network on adversarial versions of the first `n_images` images.
+
+    It is NaN for a network that gives an output there that is not finite.
+    """
     device = data.labels.device
     images, targets = data.batch(torch.arange(min(n_images, len(data)), device=device), dtype)
     # The same start for every member and epoch: scores differ by the networks alone.
@@ -52,7 +62,7 @@ def robust_accuracies(
     )
     attacked = adversarial_images(network, adversary, parameters, images, targets, start)
     logits = vmap(lambda member, images: forward(network, member, images).logits)(parameters, attacked)
-    return is_right(logits, targets.expand(logits.shape)).double().mean(1)
+    return is_right(logits, targets.expand(logits.shape)).double().mean(1).masked_fill(_broken(logits), torch.nan)
 
 
 def update_angles(network: Network, loss: Loss, parameters: Parameters, directions: Parameters, batch: Batch) -> Tensor:

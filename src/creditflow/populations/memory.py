@@ -51,9 +51,9 @@ def available_bytes(device: torch.device) -> int:
     """Returns the free memory of a device, in bytes. For the CPU it is at most what the control group allows."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    available = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    available = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="utf-8"))
     free = int(available.group(1)) * 1024 if available else 2**62
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    if limit.exists() and used.exists() and limit.read_text(encoding="utf-8").strip().isdigit():
+        free = min(free, int(limit.read_text(encoding="utf-8")) - int(used.read_text(encoding="utf-8")))
     return max(free, 0)

@@ -5,6 +5,7 @@ are and how their training went. The JSON is written last and holds the hash of 
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from creditflow.core import files
 from creditflow.core.errors import UserError, one_line
+from creditflow.core.identity import check_identity
 from creditflow.core.settings import parse
 from creditflow.models.build import ModelSpec
 from creditflow.populations.network import Network, Parameters, network_of
@@ -79,14 +81,19 @@ def _described(population: Population) -> list[dict[str, Any]]:
     ]
 
 
-def load_population(path: Path) -> SavedPopulation:
-    """Reads both files. Raises UserError if one is missing, damaged or of another format."""
+def load_population(path: Path, expected: Mapping[str, object] | None = None) -> SavedPopulation:
+    """Reads both files.
+
+    Raises UserError if one is missing, damaged or of another format, or if the population's identity lacks what is
+    expected of it.
+    """
     sidecar = path.with_suffix(".json")
     content = files.read_json(sidecar, "the description of a population")
     if not isinstance(content, dict) or not set(_CONTENT) <= content.keys() or content["format"] != _FORMAT:
         raise UserError(
             f"{sidecar} does not describe a population of this version; delete it and run the same command again"
         )
+    check_identity(sidecar, "the population", content.get("identity"), expected)
     try:
         tensors = path.read_bytes()
         if files.sha256(tensors) != content["sha256"]:

@@ -17,6 +17,7 @@ from safetensors.numpy import save as dump_arrays
 
 from creditflow.core import files
 from creditflow.core.errors import UserError, one_line
+from creditflow.records import agreement
 
 _FORMAT = 1
 
@@ -104,9 +105,10 @@ def write_record(
 
 
 def read_record(path: Path) -> Record:
-    """Reads a record and verifies its outcomes.
+    """Reads a record, verifies its outcomes, and checks that its numbers are what the outcomes say.
 
-    Raises UserError if one of the two files is missing, damaged or of another format.
+    Raises UserError if one of the two files is missing, damaged or of another format, or if numbers and outcomes
+    contradict each other.
     """
     content = files.read_json(path, "a creditflow record")
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
@@ -118,29 +120,18 @@ def read_record(path: Path) -> Record:
     try:
         keys = Keys(**content["keys"])
         metrics = tuple(Metric(**row) for row in content["metrics"])
-        arrays_path = path.with_name(content["outcomes"]["file"])
+        arrays_path = path.with_suffix(".safetensors")
         arrays = arrays_path.read_bytes()
         if files.sha256(arrays) != content["outcomes"]["sha256"]:
             raise UserError(
                 f"{arrays_path} is damaged or belongs to another record; delete {path} and run the same command again"
             )
-        return Record(path, keys, metrics, load_arrays(arrays), content)
-    except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
+        outcomes = load_arrays(arrays)
+        mistake = agreement.mistake(content, outcomes)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError, SafetensorError) as error:
         raise UserError(
             f"{path} is not a whole record ({one_line(error)}); delete it and run the same command again"
         ) from error
-
-
-def read_listed(listing: Path) -> list[Record]:
-    """Reads the records that a text file names, one path on each line, in that order.
-
-    Raises UserError if it is no list or an empty one, and as `read_record` does.
-    """
-    try:
-        lines = listing.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise UserError(f"{listing} is not a list of records ({one_line(error)})") from error
-    paths = [Path(line) for line in lines if line.strip()]
-    if not paths:
-        raise UserError(f"{listing} names no record; write one path on each line")
-    return [read_record(path) for path in paths]
+    if mistake:
+        raise UserError(f"{path}: {mistake}; delete it and run the same command again")
+    return Record(path, keys, metrics, outcomes, content)

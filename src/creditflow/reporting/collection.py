@@ -1,6 +1,6 @@
 """Collects records into the frames that tables and figures are made from."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,7 +12,9 @@ from creditflow.audit.statistics import INTERVAL, two_way_interval
 from creditflow.audit.verdicts import COLUMNS as AUDIT_COLUMNS
 from creditflow.core import files
 from creditflow.core.errors import UserError, one_line
-from creditflow.records.record import Metric, Record, read_record
+from creditflow.core.identity import check_identity
+from creditflow.records.listing import KeysOf, read_records
+from creditflow.records.record import Metric, Record
 from creditflow.reporting.published import read_published
 
 _KEYS = ["experiment", "task", "dataset", "backbone", "rule", "seed", "attack", "gradient"]
@@ -101,25 +103,36 @@ def _same_images(first: Record, second: Record) -> bool:
 _FRAMES = {"records": RECORD_COLUMNS, "summary": SUMMARY_COLUMNS, "audit": AUDIT_COLUMNS}
 
 
-def read_frames(paths: Sequence[Path], source: str) -> list[pd.DataFrame]:
-    """Reads what a table or figure shows. `source` names the frames, in the order of the paths.
+def read_frames(
+    paths: Sequence[Path], source: str, experiment: str | None = None, keys_of: KeysOf = lambda path: None
+) -> list[pd.DataFrame]:
+    """Reads what a table or figure shows.
 
-    Raises UserError if the number of paths does not fit `source`, and in the cases of `read_frame`.
+    Args:
+        paths: the files.
+        source: the names of the frames, in the order of the paths.
+        experiment: the experiment that they must belong to; None for any.
+        keys_of: the keys that a single record must have at its path.
+
+    Raises:
+        UserError: if the number of paths does not fit `source`, if a file belongs to another experiment, and in the
+            cases of `read_frame`.
     """
+    named = {} if experiment is None else {"experiment": experiment}
     if source == "gallery":
-        return [_read_gallery(paths)]
+        return [_read_gallery(paths, named, keys_of)]
     if source == "populations":
-        return [_read_populations(paths)]
+        return [_read_populations(paths, named)]
     kinds = source.split()
     if len(paths) != len(kinds):
         raise UserError(f"give --frame {len(kinds)} file(s), in this order: {', '.join(kinds)}")
-    return [read_frame(path, kind) for path, kind in zip(paths, kinds, strict=True)]
+    return [read_frame(path, kind, named) for path, kind in zip(paths, kinds, strict=True)]
 
 
-def _read_gallery(paths: Sequence[Path]) -> pd.DataFrame:
+def _read_gallery(paths: Sequence[Path], named: Mapping[str, object], keys_of: KeysOf) -> pd.DataFrame:
     """Returns a row per record of an attack on retrieval: its keys, the epsilon that is shown, and its pictures."""
     rows = []
-    for record in map(read_record, paths):
+    for record in read_records(paths, lambda path: {**named, **(keys_of(path) or {})}):
         pictures = {name: array for name, array in record.outcomes.items() if name.startswith(("clean_", "attacked_"))}
         if not pictures:
             raise UserError(f"{record.path} has no pictures; delete it and run the same command again")
@@ -127,24 +140,25 @@ def _read_gallery(paths: Sequence[Path]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _read_populations(paths: Sequence[Path]) -> pd.DataFrame:
+def _read_populations(paths: Sequence[Path], named: Mapping[str, object]) -> pd.DataFrame:
     """Returns a row per network of the populations: its keys, its scores, and where it is (`saved`, `index`)."""
     from creditflow.populations.storage import load_population
 
     rows = []
     for path in paths:
-        saved = load_population(path)
-        keys = {"dataset": path.parts[-3], "backbone": path.parts[-2], "rule": saved.content["rule"]}
+        keys = {"dataset": path.parts[-3], "backbone": path.parts[-2], "rule": path.stem}
+        saved = load_population(path, {**named, **keys} if named else None)
+        keys["rule"] = saved.content["rule"]
         rows += [
             keys | member | {"saved": saved, "index": index} for index, member in enumerate(saved.content["members"])
         ]
     return pd.DataFrame(rows)
 
 
-def read_frame(path: Path, kind: str) -> pd.DataFrame:
+def read_frame(path: Path, kind: str, expected: Mapping[str, object] | None = None) -> pd.DataFrame:
     """Reads `records.parquet`, `summary.parquet`, `audit.parquet` or a file of published numbers.
 
-    Raises UserError if it is not what `kind` says.
+    Raises UserError if it is not what `kind` says, or if its identity lacks what is expected of it.
     """
     if kind == "published":
         return read_published(path)
@@ -156,4 +170,6 @@ def read_frame(path: Path, kind: str) -> pd.DataFrame:
         ) from error
     if list(frame.columns)[: len(_FRAMES[kind])] != _FRAMES[kind]:
         raise UserError(f"{path} is not a {kind} of this version; delete it and run the same command again")
+    identity = frame.attrs.pop("identity", None)
+    check_identity(path, "the frame", identity, {**expected, "frame": kind} if expected else None)
     return frame

@@ -10,9 +10,11 @@ from typing import Any
 from creditflow.core import files, plugins
 from creditflow.core.errors import UserError
 from creditflow.core.settings import parse
-from creditflow.records.record import Record, read_record
+from creditflow.records.listing import content_hash, read_records
+from creditflow.records.record import Record
 from creditflow.reporting.collection import long_form, read_frame, read_frames
 from creditflow.reporting.finished import Finished
+from creditflow.reporting.forms import check_forms
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.table import Table
 
@@ -46,7 +48,7 @@ def export(experiment: Finished, output: Path, *, mixed: bool = False) -> Path:
 def provenance(records: Sequence[Record]) -> dict[str, Any]:
     """Returns how the records were made, as they say: code, configuration, versions, machines, seeds and times.
 
-    Of a machine it has the processor but not the name.
+    Of a machine it has the processors and the instruction set, but not the name.
     """
     made, runs = [record.content["provenance"] for record in records], [record.content["run"] for record in records]
     packages = sorted({name for fact in made for name in fact["versions"]})
@@ -61,6 +63,8 @@ def provenance(records: Sequence[Record]) -> dict[str, Any]:
         | {name: _different(fact[name] for fact in made) for name in ("creditflow", "python")},
         "devices": _different(fact["device"] for fact in made),
         "processors": _different(run["processor"] for run in runs),
+        "cpus": _different(fact.get("cpu") for fact in made),
+        "instruction_sets": _different(fact.get("instruction_set") for fact in made),
         "threads": _different(fact["threads"] for fact in made),
         "containers": _different(fact["container"] for fact in made),
         "wall_time_s": round(sum(run["wall_time_s"] for run in runs), 1),
@@ -135,7 +139,8 @@ def _provenance_lines(facts: dict[str, Any]) -> str:
         if training["trainings"]
         else "which code trained the models is not known: their sidecars are no longer there",
         f"Python {python}, torch {torch}; device {listed(facts['devices'])} ({listed(facts['processors'])}),"
-        f" threads {listed(facts['threads'])}; container {listed(facts['containers'])}",
+        f" instruction set {listed(facts['instruction_sets'])}, threads {listed(facts['threads'])};"
+        f" container {listed(facts['containers'])}",
         "all of it in [provenance.json](provenance.json)",
     ]
     if any(str(commit).endswith("-dirty") for commit in commits):
@@ -169,21 +174,42 @@ def _checked_records(experiment: Finished) -> list[Record]:
     if missing:
         others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
         raise UserError(f"{missing[0]}{others} missing; {experiment.again} first")
-    records = [read_record(path) for path in experiment.records]
-    if not read_frame(collected, "records").equals(long_form(records)):
+    records = read_records(experiment.records, experiment.keys_of)
+    if not read_frame(collected, "records", {"experiment": experiment.name}).equals(long_form(records)):
         raise UserError(f"{collected} is not what the records say now; delete it and {experiment.again}")
     _check_age(experiment)
+    _check_frames(experiment, records)
     for name in experiment.tables:
         _check_table(experiment, name)
+    _check_seals(experiment)
     return records
+
+
+def _frames(experiment: Finished) -> list[Path]:
+    """Returns the frames that tables and figures show.
+
+    Populations are what records are made from, not what is made from records; published numbers lie elsewhere.
+    """
+    shown = {path for paths in experiment.sources.values() for path in paths}
+    return sorted(path for path in shown if path.is_relative_to(experiment.folder) and path.suffix == ".parquet")
+
+
+def _check_frames(experiment: Finished, records: Sequence[Record]) -> None:
+    """Refuses frames that were made from other records, whatever their age."""
+    present = content_hash(records)
+    for path in _frames(experiment):
+        read_frame(path, path.stem, {"experiment": experiment.name, "records": present})
+
+
+def _check_seals(experiment: Finished) -> None:
+    """Refuses tables and figures that are damaged, or were made from other content than their sources have now."""
+    for (kind, name), sources in experiment.sources.items():
+        check_forms(experiment.folder / f"{kind}s/{name}", {"experiment": experiment.name, kind: name}, sources)
 
 
 def _check_age(experiment: Finished) -> None:
     """Refuses frames that are older than a record, and figures that are older than what they show."""
-    shown = {path for paths in experiment.sources.values() for path in paths}
-    # Populations are what records are made from, not what is made from records; published numbers lie elsewhere.
-    frames = {path for path in shown if path.is_relative_to(experiment.folder) and path.suffix == ".parquet"}
-    for frame in sorted(frames):
+    for frame in _frames(experiment):
         _refuse_older(frame, experiment.records, experiment.again)
     for name in experiment.figures:
         figure = experiment.folder / f"figures/{name}.png"
@@ -197,7 +223,7 @@ def _check_table(experiment: Finished, name: str) -> None:
     """
     table: Table | Listing = plugins.load("table", name).TABLE
     settings = parse(plugins.settings_class("table", name), experiment.tables[name], f"settings of table {name}")
-    frames = read_frames(experiment.sources["table", name], table.source)
+    frames = read_frames(experiment.sources["table", name], table.source, experiment.name, experiment.keys_of)
     with TemporaryDirectory() as scratch:
         table.write(frames, settings, _caption("table", name), Path(scratch, name))
         for suffix in (".csv", ".md"):

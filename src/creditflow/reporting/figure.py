@@ -70,7 +70,9 @@ def only(
 
 def write_figure(figure: Figure, frame: pd.DataFrame, settings: Any, stem: Path) -> None:
     """Draws and writes `<stem>.pdf`, `.svg` and `.png`; equal numbers give equal files."""
-    with matplotlib.rc_context(_LOOK):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # whatever a matplotlibrc says, in the user's home or beside the results
+        matplotlib.rcParams.update(_LOOK)
         canvas = figure.draw(frame, settings)
         for suffix, metadata in (("pdf", {"CreationDate": None}), ("svg", {"Date": None}), ("png", {})):
             buffer = io.BytesIO()

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from creditflow.records.listing import KeysOf
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -24,6 +26,9 @@ class Finished:
     """The descriptions of all trained models or populations; they may have been deleted since."""
     sources: Mapping[tuple[str, str], Sequence[Path]]
     """The files that each table or figure shows, by ("table" or "figure", id)."""
+
+    keys_of: KeysOf
+    """The keys that a record at a path must have."""
 
     @property
     def again(self) -> str:

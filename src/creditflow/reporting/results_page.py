@@ -34,6 +34,19 @@ _FORMS: dict[str, Callable[[Any], str]] = {
 }
 
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MAX_DEPTH = 50
+
+
+def _check_expansion(text: str) -> None:
+    """Raises ValueError for YAML that would take time or memory without a limit."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > _MAX_DEPTH:
+            raise ValueError("it has aliases (*name), or is nested too deeply; write plain values")
+
+
 def results_page(folder: Path) -> str:
     """Returns the page for a folder of exported results with its `claims.yaml`.
 
@@ -42,8 +55,10 @@ def results_page(folder: Path) -> str:
     """
     path = folder / "claims.yaml"
     try:
-        papers = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+        _check_expansion(text)
+        papers = yaml.load(text, Loader=_LOADER)
+    except (OSError, yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({one_line(error)})") from error
     if not isinstance(papers, list):
         raise UserError(f"{path}: expected a list of papers")
@@ -118,7 +133,10 @@ def _value(folder: Path, experiment: str, number: dict[str, Any], place: str) ->
     path = folder / experiment / "tables" / f"{number['table']}.csv"
     if not path.is_file():
         raise UserError(f"{place}: {path} is missing; export {experiment} first")
-    rows = pd.read_csv(path)
+    try:
+        rows = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{place}: {path} is not a table ({one_line(error)}); export {experiment} again") from error
     for column in (*number["where"], number["column"]):
         if column not in rows:
             raise UserError(f"{place}: {path} has no column {column!r}; it has {', '.join(rows.columns)}")

@@ -1,6 +1,7 @@
 """Codes on disk: one safetensors file with the codes and labels of queries, training images and database."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from creditflow.core import files
 from creditflow.core.errors import UserError, one_line
+from creditflow.core.identity import check_identity
 from creditflow.retrieval.protocol import Part
 
 PARTS: tuple[Part, ...] = ("query", "train", "database")
@@ -24,8 +26,17 @@ class Encoded:
     labels: Tensor
 
 
-def save_codes(path: Path, parts: dict[Part, Encoded], source: dict[str, object]) -> None:
-    """Writes the parts, atomically, with their source: hashes of model and data, the model's input, the protocol."""
+def save_codes(
+    path: Path, parts: dict[Part, Encoded], source: dict[str, object], identity: Mapping[str, object] | None = None
+) -> None:
+    """Writes the parts, atomically.
+
+    Args:
+        path: the file.
+        parts: codes and labels of each part.
+        source: what the codes follow from: hashes of model and data, the model's input, the protocol.
+        identity: which model's codes these are: experiment, dataset, backbone, rule, seed.
+    """
     tensors = {
         f"{name}_{what}": getattr(part, what).cpu().contiguous()
         for name, part in parts.items()
@@ -33,26 +44,41 @@ def save_codes(path: Path, parts: dict[Part, Encoded], source: dict[str, object]
     }
     # One metadata entry, as safetensors does not keep the order of several.
     content = {name: files.sha256(tensor.numpy().data) for name, tensor in tensors.items()}
-    facts = json.dumps(files.seal({"source": source, "sha256": content}), sort_keys=True)
+    facts = json.dumps(files.seal({"identity": identity, "source": source, "sha256": content}), sort_keys=True)
     files.write_atomically(path, dump_tensors(tensors, metadata={"creditflow": facts}))
 
 
-def load_codes(path: Path, source: dict[str, object]) -> dict[Part, Encoded]:
-    """Reads the parts. Raises UserError if the file is damaged, or if its codes have another source."""
+def load_codes(
+    path: Path, source: dict[str, object], expected: Mapping[str, object] | None = None
+) -> dict[Part, Encoded]:
+    """Reads the parts.
+
+    Raises UserError if the file is damaged, if its codes have another source, or if their identity lacks what is
+    expected of it.
+    """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             facts = json.loads(file.metadata()["creditflow"])
             tensors = {
                 f"{name}_{what}": file.get_tensor(f"{name}_{what}") for name in PARTS for what in ("codes", "labels")
             }
-            if not files.is_whole(facts) or any(
-                files.sha256(tensor.numpy().data) != facts["sha256"][name] for name, tensor in tensors.items()
-            ):
+            if not files.is_whole(facts):
+                raise ValueError("it has no seal, or its seal is not that of its content")
+            if any(files.sha256(tensor.numpy().data) != facts["sha256"][name] for name, tensor in tensors.items()):
                 raise ValueError("its content is not what was written")
-            written = facts["source"]
+            written, identity = facts["source"], facts.get("identity")
             parts = {name: Encoded(tensors[f"{name}_codes"], tensors[f"{name}_labels"]) for name in PARTS}
-    except (OSError, TypeError, KeyError, ValueError, safetensors.SafetensorError) as error:
+    except (  # what reading JSON of anything, and tensors of anything, can raise
+        OSError,
+        TypeError,
+        KeyError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+        safetensors.SafetensorError,
+    ) as error:
         raise UserError(f"{path} has no codes ({one_line(error)}); delete it and encode again") from error
+    check_identity(path, "the set of codes", identity, expected)
     if written != source:
         other = next(name for name in sorted({*written, *source}) if written.get(name) != source.get(name))
         raise UserError(f"{path} has codes of another {other}; encode again with encode.py")

@@ -16,7 +16,8 @@ from creditflow.core.settings import SettingsModel, parse, plain
 from creditflow.feedback.apply import apply_rule, get_rule
 from creditflow.models.build import ImageClassifier
 from creditflow.models.storage import load_feedback, load_model
-from creditflow.stages.command_line import epsilon, json_object, positive
+from creditflow.stages.command_line import epsilon, existing_file, json_object, positive
+from creditflow.stages.identity import add_expected_model, check_model
 from creditflow.stages.measuring import placed
 from creditflow.stages.settings_help import add_settings_help, parse_or_show_settings
 
@@ -43,6 +44,12 @@ def add_attack_options(parser: argparse.ArgumentParser, kind: AttackKind, attack
         "--images", type=positive, default=1000, help=f"number of {attacked}; the same ones for every model"
     )
     parser.add_argument("--batch-size", type=positive, default=250, help=f"number of {attacked} attacked at once")
+
+
+def add_surrogate_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that name a surrogate, and say what it must be."""
+    parser.add_argument("--surrogate", type=existing_file, help="model that a transfer attack makes its images on")
+    add_expected_model(parser, "surrogate")
 
 
 def parse_attack_options(parser: argparse.ArgumentParser, kind: AttackKind) -> argparse.Namespace:
@@ -97,10 +104,11 @@ def attacker_view(path: Path, model: ImageClassifier, gradient: str) -> nn.Modul
 def helpers(args: argparse.Namespace, model: ImageClassifier) -> Helpers:
     """Returns what an attack may use beside the model: a surrogate, and views with other feedback weights.
 
-    Raises UserError if the surrogate takes other images or classes.
+    Raises UserError if the surrogate is not the one that is expected, or takes other images or classes.
     """
     surrogate = None
     if args.surrogate is not None:
+        check_model(args.surrogate, args.expect_surrogate, args.data)
         surrogate = load_model(args.surrogate)
         if (surrogate.spec.image_shape, surrogate.spec.n_classes) != (model.spec.image_shape, model.spec.n_classes):
             raise UserError(f"--surrogate {args.surrogate} takes other images or classes than {args.model}")

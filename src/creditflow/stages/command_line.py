@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from creditflow.core.errors import UserError, one_line
+from creditflow.core.files import as_path
 
 
 class _Parser(argparse.ArgumentParser):
@@ -28,7 +29,7 @@ def add_compute_options(parser: argparse.ArgumentParser, *, seed: bool = True) -
     """Adds --device, --threads and, for stages with one seed, --seed."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
-        "--threads", type=positive, default=1, help="CPU threads; results may depend on it in the last bits"
+        "--threads", type=thread_count, default=1, help="CPU threads; results may depend on it in the last bits"
     )
     if seed:
         parser.add_argument("--seed", type=natural, default=0, help="every random number of the job derives from it")
@@ -52,34 +53,54 @@ def add_experiment_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+#: The largest numbers that options take; those of experiments are the same or smaller.
+_MAX_COUNT, _MAX_SEED, _MAX_THREADS, _MAX_SIZE = 100_000_000, 2**32 - 1, 4096, 10_000
+_MAX_EPSILON, _MAX_RATE = 10_000_000, 100
+
+
 def positive(text: str) -> int:
-    """Reads an integer of at least 1; a type for argparse."""
-    return _at_least(text, 1)
+    """Reads an integer from 1 to 100,000,000; a type for argparse."""
+    return _integer(text, 1, _MAX_COUNT)
 
 
 def natural(text: str) -> int:
-    """Reads an integer of at least 0; a type for argparse."""
-    return _at_least(text, 0)
+    """Reads an integer of at least 0, such as a seed or a label, that fits into 32 bits; a type for argparse."""
+    return _integer(text, 0, _MAX_SEED)
 
 
-def _at_least(text: str, minimum: int) -> int:
+def thread_count(text: str) -> int:
+    """Reads a number of threads, from 1 to 4,096; a type for argparse."""
+    return _integer(text, 1, _MAX_THREADS)
+
+
+def image_size(text: str) -> int:
+    """Reads the height and width of images in pixels, from 1 to 10,000; a type for argparse."""
+    return _integer(text, 1, _MAX_SIZE)
+
+
+def _integer(text: str, minimum: int, maximum: int) -> int:
     try:
         number = int(text)
     except ValueError:
         number = minimum - 1
-    if number < minimum:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least {minimum}")
+    if not minimum <= number <= maximum:
+        shown = text if len(text) <= 80 else f"{text[:77]}..."
+        raise argparse.ArgumentTypeError(f"{shown!r} is not an integer of at least {minimum} and at most {maximum:,}")
     return number
 
 
 def epsilon(text: str) -> float:
-    """Reads the size of a perturbation, finite and not negative; a type for argparse."""
-    return _number(text, lambda number: 0 <= number < float("inf"), "a perturbation size (a finite number >= 0)")
+    """Reads the size of a perturbation, from 0 to 10,000,000; a type for argparse."""
+    return _number(
+        text,
+        lambda number: 0 <= number <= _MAX_EPSILON,
+        f"a perturbation size (a finite number >= 0, and at most {_MAX_EPSILON:,})",
+    )
 
 
 def positive_number(text: str) -> float:
-    """Reads a finite number above 0; a type for argparse."""
-    return _number(text, lambda number: 0 < number < float("inf"), "a finite number above 0")
+    """Reads a learning rate, above 0 and at most 100; a type for argparse."""
+    return _number(text, lambda number: 0 < number <= _MAX_RATE, f"a finite number above 0 and at most {_MAX_RATE}")
 
 
 def share(text: str) -> float:
@@ -101,8 +122,8 @@ def json_object(text: str) -> dict[str, Any]:
     """Reads a JSON object such as {"steps": 5}; a type for argparse."""
     try:
         value = json.loads(text, parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not JSON ({error.msg})") from error
+    except (ValueError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(f"{text[:200]!r} is not JSON ({one_line(error)})") from error
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"{text!r} is not a JSON object")
     return value
@@ -112,9 +133,14 @@ def _no_constant(name: str) -> NoReturn:
     raise argparse.ArgumentTypeError(f"{name} is not a finite number")
 
 
+def file_path(text: str) -> Path:
+    """Reads the path of a file or folder, with `~` and `$VAR` as a shell would; a type for argparse."""
+    return as_path(text)
+
+
 def existing_file(text: str) -> Path:
     """Reads the path of a file or folder that exists; a type for argparse."""
-    path = Path(text)
+    path = as_path(text)
     if not path.exists():
         raise argparse.ArgumentTypeError(f"{text} does not exist")
     return path

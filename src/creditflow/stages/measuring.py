@@ -4,7 +4,6 @@ Stages that measure without an attack use this file, so it imports nothing of `c
 """
 
 import argparse
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -17,7 +16,8 @@ from creditflow.data.settings import InputSettings
 from creditflow.models.build import ImageClassifier
 from creditflow.models.storage import load_model, read_sidecar
 from creditflow.records.record import Keys, Metric
-from creditflow.stages.command_line import existing_file, json_object, natural
+from creditflow.stages import identity
+from creditflow.stages.command_line import existing_file, file_path, json_object, natural
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -52,20 +52,23 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--input", type=json_object, default={}, help='what the network sees, such as {"size": 224, "channels": 3}'
     )
     parser.add_argument("--classes", type=natural, nargs="+", help="labels to use, renumbered 0, 1, ...; all if absent")
-    parser.add_argument("--experiment", default="manual", help="name under which the record is filed")
-    parser.add_argument("--dataset-name", help="name of the data in the record; the data file's folder if absent")
+    identity.add_filing_options(parser)
+    identity.add_expected_data(parser)
+    identity.add_expected_model(parser)
 
 
 def add_record_option(parser: argparse.ArgumentParser) -> None:
     """Adds the option that says where the record goes."""
-    parser.add_argument("--record", type=Path, required=True, help="record to write (.json, outcomes beside it)")
+    parser.add_argument("--record", type=file_path, required=True, help="record to write (.json, outcomes beside it)")
 
 
 def loaded(args: argparse.Namespace, device: torch.device) -> tuple[ImageClassifier, dict[str, Any], Subset]:
     """Returns the plain model, its sidecar and the test split, on the device.
 
-    Raises UserError as `load_model` and `load_prepared` do, and if model and data do not fit each other.
+    Raises UserError as `load_model` and `load_prepared` do, if they are not what is expected, and if model and data do
+    not fit each other.
     """
+    check_expected(args)
     inputs = parse(InputSettings, args.input, "--input")
     model, data = load_model(args.model), load_prepared(args.data, "test", args.classes, inputs)
     shape, n_classes = data.image_shape, len(data.class_names)
@@ -75,6 +78,12 @@ def loaded(args: argparse.Namespace, device: torch.device) -> tuple[ImageClassif
             f" the data has {shape} of {n_classes}; check --data, --classes and --input"
         )
     return placed(model, device), read_sidecar(args.model), data.to(device)
+
+
+def check_expected(args: argparse.Namespace) -> None:
+    """Raises UserError if data or model are not what the options say is expected."""
+    identity.check_data(args)
+    identity.check_model(args.model, args.expect_model, args.data)
 
 
 def placed(model: Model, device: torch.device) -> Model:
@@ -91,7 +100,7 @@ def record_keys(
     return Keys(
         experiment=args.experiment,
         task=task,
-        dataset=args.dataset_name or args.data.parent.name,
+        dataset=identity.dataset_name(args),
         backbone=sidecar.get("population", sidecar["spec"]["backbone"]),
         rule=sidecar["rule"],
         seed=sidecar.get("seed", args.seed),

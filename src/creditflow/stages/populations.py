@@ -20,9 +20,11 @@ from creditflow.populations.rule import get_update_rule
 from creditflow.populations.settings import PopulationSettings
 from creditflow.populations.storage import save_population
 from creditflow.populations.training import train_population
+from creditflow.stages import identity
 from creditflow.stages.command_line import (
     add_compute_options,
     existing_file,
+    file_path,
     json_object,
     natural,
     positive_number,
@@ -50,10 +52,15 @@ def population_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--seeds", type=natural, nargs="+", required=True, help="every random number of a member derives from its seed"
     )
-    parser.add_argument("--checkpoint", type=Path, help="resume file; written after each epoch, removed at the end")
     parser.add_argument(
-        "--output", type=Path, required=True, help="population to write (.safetensors, with a .json beside it)"
+        "--checkpoint", type=file_path, help="resume file; written after each epoch, removed at the end"
     )
+    parser.add_argument(
+        "--output", type=file_path, required=True, help="population to write (.safetensors, with a .json beside it)"
+    )
+    parser.add_argument("--name", default="mlp", help="what records call the network, in place of a backbone")
+    identity.add_filing_options(parser)
+    identity.add_expected_data(parser)
     add_compute_options(parser, seed=False)
     return parser
 
@@ -65,9 +72,10 @@ def train_population_stage(args: argparse.Namespace, watch: Stopwatch) -> None:
     fit.
     """
     settings = parse(PopulationSettings, args.settings, "--settings")
+    identity.check_data(args)
     data, test = _data(args, watch.device)
-    identity = _identity(args, settings)
-    provenance = provenance_of(identity, watch.device)
+    job = _job(args, settings)
+    provenance = provenance_of(job, watch.device)
     epochs: list[int] = []
 
     def on_epoch(population: Population) -> None:
@@ -81,16 +89,17 @@ def train_population_stage(args: argparse.Namespace, watch: Stopwatch) -> None:
             _normalised(data, settings),
             _normalised(test, settings),
             settings,
-            resume=_resume_point(args.checkpoint, identity, provenance),
+            resume=_resume_point(args.checkpoint, job, provenance),
             on_epoch=on_epoch,
         )
         facts = {
+            "identity": _filed_as(args),
             "spec": _spec(data, settings).to_json(),
             "measured_images": settings.measured_images(len(data.labels), len(test.labels)),
             # A killed run that was resumed counts fewer epochs than the population has.
             "run": watch.run_facts() | {"epochs_of_this_run": len(epochs)},
         }
-        save_population(args.output, population, rule=args.rule, settings=identity, provenance=provenance, **facts)
+        save_population(args.output, population, rule=args.rule, settings=job, provenance=provenance, **facts)
         if args.checkpoint:
             args.checkpoint.unlink(missing_ok=True)
 
@@ -108,7 +117,19 @@ def _normalised(data: Subset, settings: PopulationSettings) -> FlatImages:
     return replace(flat_images(data), mean=settings.pixel_mean, deviation=settings.pixel_deviation)
 
 
-def _identity(args: argparse.Namespace, settings: PopulationSettings) -> dict[str, Any]:
+def _filed_as(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns what the population is: the names under which it is filed."""
+    return {
+        "stage": "train_population",
+        "experiment": args.experiment,
+        "task": "classification",
+        "dataset": identity.dataset_name(args),
+        "backbone": args.name,
+        "rule": args.rule,
+    }
+
+
+def _job(args: argparse.Namespace, settings: PopulationSettings) -> dict[str, Any]:
     """Returns everything that says which job this is."""
     return {
         "stage": "train_population",
@@ -122,11 +143,12 @@ def _identity(args: argparse.Namespace, settings: PopulationSettings) -> dict[st
     }
 
 
-def _resume_point(path: Path | None, identity: dict[str, Any], provenance: dict[str, Any]) -> Resume | None:
+def _resume_point(path: Path | None, settings: dict[str, Any], provenance: dict[str, Any]) -> Resume | None:
     """Returns where the run keeps its checkpoint; None without a path."""
     # A checkpoint of other code or libraries must not be continued: no single version of the code would have trained
     # the population. The code is compared by its content, so the commit does not count.
-    job = files.fingerprint([identity, provenance | {"git_commit": None}])
+    # Nor does a CPU's model: the nodes of a cluster may differ in it.
+    job = files.fingerprint([settings, provenance | {"git_commit": None, "cpu": None}])
     return None if path is None else Resume(path, job)
 
 

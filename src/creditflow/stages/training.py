@@ -16,7 +16,15 @@ from creditflow.data.prepared import load_prepared
 from creditflow.data.settings import InputSettings
 from creditflow.models.build import ImageClassifier, ModelSpec, build_model, replace_head
 from creditflow.models.storage import load_model, save_model
-from creditflow.stages.command_line import add_compute_options, existing_file, json_object, natural, stage_parser
+from creditflow.stages import identity
+from creditflow.stages.command_line import (
+    add_compute_options,
+    existing_file,
+    file_path,
+    json_object,
+    natural,
+    stage_parser,
+)
 from creditflow.training.loop import train
 from creditflow.training.settings import TrainingSettings
 from creditflow.training.task import Task, TrainingData
@@ -33,8 +41,14 @@ def training_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--settings", type=json_object, required=True, help='{"epochs": 3, "batch_size": 32, "learning_rate": 1e-3}'
     )
-    parser.add_argument("--checkpoint", type=Path, help="resume file; written after each epoch, removed at the end")
-    parser.add_argument("--output", type=Path, required=True, help="model file to write (.safetensors, with sidecar)")
+    parser.add_argument(
+        "--checkpoint", type=file_path, help="resume file; written after each epoch, removed at the end"
+    )
+    parser.add_argument(
+        "--output", type=file_path, required=True, help="model file to write (.safetensors, with sidecar)"
+    )
+    identity.add_filing_options(parser)
+    identity.add_expected_data(parser)
     add_compute_options(parser)
     return parser
 
@@ -63,8 +77,10 @@ def new_model(args: argparse.Namespace, stage: str, data: TrainingData, task: Ta
 def pretrained_model(args: argparse.Namespace, stage: str, data: TrainingData, task: Task) -> ImageClassifier:
     """Returns the model `--pretrained`, with a fresh head for this task.
 
-    Raises UserError if the file is not a model, or if the model takes images of another shape than those of `--data`.
+    Raises UserError if the file is not a model, is not the one that is expected, or takes images of another shape than
+    those of `--data`.
     """
+    identity.check_model(args.pretrained, args.expect_pretrained)
     pretrained, shape = load_model(args.pretrained), data.train.image_shape
     if pretrained.spec.image_shape != shape:
         raise UserError(f"{args.pretrained} takes images {pretrained.spec.image_shape}, {args.data} has {shape}")
@@ -77,7 +93,7 @@ def train_stage(
     rule: str,
     data: TrainingData,
     task: Task,
-    identity: dict[str, Any],
+    job: dict[str, Any],
     watch: Stopwatch,
 ) -> None:
     """Trains with progress on the terminal and a resume point that fits this very job only, then saves the model.
@@ -88,14 +104,14 @@ def train_stage(
         rule: id of the feedback rule.
         data: training and test images.
         task: what the model is trained for.
-        identity: what says which job this is, beside the common options; with the name of the stage under "stage".
+        job: what says which job this is, beside the common options; with the name of the stage under "stage".
         watch: measures the job.
 
     Raises:
         UserError: as `train` does, and if another process works on the same file.
     """
     settings = parse(TrainingSettings, args.settings, "--settings")
-    identity = identity | {
+    job = job | {
         "spec": model.spec.to_json(),
         "settings": plain(settings),
         "input": args.input,
@@ -103,7 +119,7 @@ def train_stage(
         "data": files.file_sha256(args.data),
         "seed": args.seed,
     }
-    provenance = provenance_of(identity, watch.device)
+    provenance = provenance_of(job, watch.device)
     rows: list[dict[str, float]] = []
 
     def on_epoch(row: dict[str, float]) -> None:
@@ -111,11 +127,12 @@ def train_stage(
         _print_row(row)
 
     with files.only_one_writer(args.checkpoint or args.output):
-        streams, resume = Streams(identity["stage"], args.seed), _resume_point(args.checkpoint, identity, provenance)
+        streams, resume = Streams(job["stage"], args.seed), _resume_point(args.checkpoint, job, provenance)
         state, history = train(model, rule, data, settings, streams, task=task, resume=resume, on_epoch=on_epoch)
         facts = {
+            "identity": _filed_as(args, model, rule, job),
             "seed": args.seed,
-            "settings": identity,
+            "settings": job,
             "history": history,
             "measured_images": _measured_images(settings, len(data.train.labels)),
             "provenance": provenance,
@@ -127,13 +144,27 @@ def train_stage(
             args.checkpoint.unlink(missing_ok=True)
 
 
-def _resume_point(path: Path | None, identity: dict[str, Any], provenance: dict[str, Any]) -> Resume | None:
+def _filed_as(args: argparse.Namespace, model: ImageClassifier, rule: str, job: dict[str, Any]) -> dict[str, Any]:
+    """Returns what the model is: the stage that trained it, and the names under which it is filed."""
+    return {
+        "stage": job["stage"],
+        "experiment": args.experiment,
+        "task": "retrieval" if "retrieval" in job else "classification",
+        "dataset": identity.dataset_name(args),
+        "backbone": model.spec.backbone,
+        "rule": rule,
+        "seed": args.seed,
+    }
+
+
+def _resume_point(path: Path | None, job: dict[str, Any], provenance: dict[str, Any]) -> Resume | None:
     """Returns the checkpoint of a job, which no other job will take for its own; None without a path."""
     if path is None:
         return None
-    # A checkpoint of other code, libraries, device or threads would give a model that no single version of the code has
-    # trained. The code is compared by its content (source_hash), so that a commit which changes nothing does no harm.
-    return Resume(path, files.fingerprint([identity, provenance | {"git_commit": None}]))
+    # A checkpoint of other code, libraries, device, instructions or threads would give a model that no single version
+    # of the code has trained. The code is compared by its content (source_hash), so that a commit which changes nothing
+    # does no harm. Nor does a CPU's model: the nodes of a cluster may differ in it.
+    return Resume(path, files.fingerprint([job, provenance | {"git_commit": None, "cpu": None}]))
 
 
 def _measured_images(settings: TrainingSettings, n_images: int) -> dict[str, int]:

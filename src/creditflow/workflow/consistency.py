@@ -174,6 +174,12 @@ def _check_pretrain(keys: Mapping[str, Any], where: str) -> None:
     if "files" in pretrain and chosen != ["weights"]:
         raise UserError(f"{where}: pretrain: `files` are local copies of `weights`; name the weights, too")
     _check_plugins("backbone", pretrain.get("files", {}), f"{where}: pretrain.files")
+    for backbone in keys["backbones"] if "weights" in pretrain else []:
+        if not plugins.assigns("backbone", backbone, "TORCHVISION"):
+            raise UserError(
+                f"{where}: pretrain: backbone {backbone!r} is not torchvision's, so `weights` has none for it;"
+                " pretrain it on a `dataset`, or start from another experiment's models"
+            )
     _check_plugins("backbone", keys.get("input", {}).get("backbones", {}), f"{where}: input.backbones")
 
 

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from creditflow.core import plugins
-from creditflow.core.files import fingerprint, sha256
+from creditflow.core.files import fingerprint, sha256, visible_files
 
 #: Plumbing: files and folders that every stage shares and that decide no number. Records hold a hash of all sources
 #: anyway.
@@ -23,6 +23,7 @@ PLUMBING = (
     "creditflow/compute/gpus.py",
     "creditflow/compute/provenance.py",
     "creditflow/stages/command_line.py",
+    "creditflow/workflow/",  # stages ask it only where a file belongs
 )
 
 #: Files that read what plugins declare, without importing them, and the kinds of these plugins.
@@ -64,7 +65,7 @@ class Library:
     """The sources in a folder that holds the stages' scripts and `creditflow/`. Each file is read once."""
 
     def __init__(self, folder: Path) -> None:
-        self.files = {str(path.relative_to(folder)) for path in (folder / "creditflow").rglob("*.py")}
+        self.files = {str(path.relative_to(folder)) for path in visible_files(folder, "creditflow/**/*.py")}
         self._folder = folder
         self._texts: dict[str, str] = {}
         self._imports: dict[str, list[str]] = {}

@@ -83,7 +83,7 @@ class LocalWeights(Section):
     """A file of published weights that is there already."""
 
     path: str = Field(min_length=1)
-    """Where the file lies."""
+    """Where the file lies; `~` and `$VAR` mean what they mean in a shell."""
     sha256: str = Field(pattern=r"^[0-9a-f]{8,64}$")
     """SHA-256 of the file in hexadecimal digits; the first 8 or more."""
 

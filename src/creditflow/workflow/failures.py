@@ -1,11 +1,13 @@
 """Why jobs failed, one line each, from what Snakemake, SLURM and the jobs wrote. It imports nothing heavy."""
 
+import logging
 import re
-from collections.abc import Iterable
+import shlex
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-
-_BLOCK = re.compile(r"^Error in (?:local)?rule (\w+)[^\n]*:\n(.*?)(?=^\[|^Error in |\Z)", re.MULTILINE | re.DOTALL)
-_LOGS = re.compile(r"^\s+log: ([^\n]*?)(?: \(check|$)", re.MULTILINE)
+from typing import Any
 
 #: What SLURM writes into its job log or answers to Snakemake, and what to do about it. The first that matches counts.
 _ADVICE = (
@@ -35,23 +37,110 @@ _SILENT = (
 )
 
 
-def explain_failures(snakemake_log: str) -> list[str]:
-    """Returns one line for each job that failed, from the text of Snakemake's log. A job's last attempt counts."""
-    reasons = {}
-    for rule, body in _BLOCK.findall(snakemake_log):
-        named = _LOGS.search(body)
-        logs = [Path(path) for path in named[1].split(", ")] if named else []
-        reasons[rule, *logs[:1]] = _reason(body, logs)
-    return [f"error: {' '.join(map(str, job))}: {reason}" for job, reason in reasons.items()]
+@dataclass(frozen=True)
+class Failure:
+    """The last failed attempt of a job."""
+
+    rule: str
+    logs: tuple[Path, ...]
+    """The job's own log, and then those of a scheduler."""
+    message: str
+    """What the executor said of the job; empty if nothing."""
+
+    def line(self) -> str:
+        """Returns one line: the rule, the job's log, and the reason."""
+        return f"error: {' '.join([self.rule, *map(str, self.logs[:1])])}: {_reason(self.message, self.logs)}"
 
 
-def _reason(body: str, logs: Iterable[Path]) -> str:
-    written = [log.read_text(errors="replace") for log in logs if log.is_file()]
+class Failures(logging.Handler):
+    """The failed jobs of a run, from the events that Snakemake sends to each of its log handlers.
+
+    `--quiet` and `--verbose` only decide what Snakemake's own handlers print. When Snakemake closes its handlers, this
+    one prints a line for each job that failed and was not made by a later attempt. So the lines are the last ones, and
+    they appear without the workflow's `onerror`, too.
+
+    Args:
+        concerns: shell command of a failed job -> whether to explain it.
+        is_silent: whether Snakemake prints no errors at all (`--quiet all`), so that those that stop it before its jobs
+            are printed here.
+    """
+
+    def __init__(self, concerns: Callable[[str], bool] = lambda command: True, *, is_silent: bool = False) -> None:
+        super().__init__(logging.INFO)
+        self._concerns = concerns
+        self._is_silent = is_silent
+        self._failed: dict[int, Failure] = {}
+        self._group_logs: dict[int, list[str]] = {}
+        self._errors: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Notes what an event says of a job. A job's new attempt makes its earlier failure forgotten."""
+        event = getattr(getattr(record, "event", None), "name", None)
+        said: dict[str, Any] = record.__dict__
+        if event == "JOB_ERROR":
+            self._note(said)
+        elif event == "GROUP_ERROR":
+            self._group_logs |= {job["jobid"]: said["aux_logs"] for job in said["job_error_info"]}
+        elif event == "JOB_INFO":
+            self._failed.pop(said["jobid"], None)
+        elif record.levelno >= logging.ERROR:
+            self._errors.append(record.getMessage())
+
+    def _note(self, said: dict[str, Any]) -> None:
+        if not self._concerns(said["shellcmd"] or ""):
+            return
+        logs = [*said["log"], *self._group_logs.pop(said["jobid"], [])]
+        message = said["rule_msg"] or ""
+        if "see log for details" in message:  # several jobs were refused at once, for a reason that was said before
+            message = " ".join([message, *self._errors[-1:]])
+        self._failed[said["jobid"]] = Failure(said["rule_name"], tuple(map(Path, logs)), message)
+
+    def lines(self) -> list[str]:
+        """Returns one line for each failed job, or else for what stopped Snakemake itself.
+
+        These are errors of the disk, which Snakemake tells by a traceback, and with `is_silent` all errors.
+        """
+        if self._failed:
+            return [failure.line() for failure in self._failed.values()]
+        errors = [_of_the_disk(text) or (" ".join(text.split()) if self._is_silent else "") for text in self._errors]
+        return [f"error: {error}" for error in dict.fromkeys(errors) if error]
+
+    def close(self) -> None:
+        """Prints why jobs failed, once. Snakemake calls this at its end, after all that it prints."""
+        lines = self.lines()
+        self._failed.clear()
+        self._errors.clear()
+        if lines:
+            print(*lines, sep="\n", file=sys.stderr, flush=True)
+        super().close()
+
+
+def runs_a_script_of(folder: Path) -> Callable[[str], bool]:
+    """Returns a function that says whether a shell command runs a Python script of a folder."""
+
+    def runs(command: str) -> bool:
+        try:
+            words = shlex.split(command)
+        except ValueError:  # no command of this workflow
+            return False
+        return words[:1] == ["python"] and len(words) > 1 and Path(words[1]).resolve().parent == folder.resolve()
+
+    return runs
+
+
+def _of_the_disk(text: str) -> str:
+    """Returns one line for the text of an OSError of Snakemake's own, such as that of a full disk; else ''."""
+    match = re.search(r"^\w*Error: \[Errno \d+\] ([^\n]*)", text, re.MULTILINE)
+    return f"{match[1]}; make room, or make it writable, then run the same command again" if match else ""
+
+
+def _reason(message: str, logs: Iterable[Path]) -> str:
+    written = [log.read_text(encoding="utf-8", errors="replace") for log in logs if log.is_file()]
     lines = [line for text in written[:1] for line in text.splitlines()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     if errors:
         return errors[-1]
-    everything = "\n".join([body, *written])
+    everything = "\n".join([message, *written])
     for pattern, advice in _ADVICE:
         if match := re.search(pattern, everything):
             return advice.format(*match.groups())

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from creditflow.reporting.finished import Finished
 from creditflow.workflow.experiments import Experiment
+from creditflow.workflow.layout import record_keys
 from creditflow.workflow.outputs import record_paths, trainings
 from creditflow.workflow.sources import source_files
 
@@ -20,4 +21,5 @@ def finished(experiment: Experiment, results: Path) -> Finished:
         records=record_paths(experiment, results),
         sidecars=[path.with_suffix(".json") for path in trainings(experiment, results)],
         sources={(kind, name): source_files(experiment, results, kind, name) for kind, name in shown},
+        keys_of=record_keys,
     )

@@ -64,7 +64,7 @@ def generated_files(root: Path) -> dict[Path, str]:
     readme = root / "config/README.md"
     return {
         root / "config/schema.yaml": _schema_file(),
-        readme: _with_tables(readme.read_text(), readme),
+        readme: _with_tables(readme.read_text(encoding="utf-8"), readme),
         root / "docs/configuration.md": _plugins_page(),
     }
 
@@ -72,7 +72,7 @@ def generated_files(root: Path) -> dict[Path, str]:
 def main() -> None:
     """Writes the files that differ, and names them."""
     for path, text in generated_files(CLONE).items():
-        if not path.exists() or path.read_text() != text:
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_atomically(path, text.encode())
             print(f"wrote {path.relative_to(CLONE)}")
 

@@ -6,7 +6,9 @@ runs in. Everything that belongs to the project itself (scripts, environments, p
 which may be another folder.
 """
 
+import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 #: The folder of results, in the working directory.
@@ -55,6 +57,17 @@ class Place:
     def checkpoint(self) -> str:
         """The pattern of the checkpoint, which is there only while the job is not done."""
         return f"{RESULTS}/{self.owner}/checkpoints/{self.stem}.checkpoint"
+
+    @cached_property
+    def _expression(self) -> re.Pattern[str]:
+        """What the end of a path of this place looks like; a group for each wildcard."""
+        stem = re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", f"{self.owner}/{self.stem}".replace(".", r"\."))
+        return re.compile(f"(?:^|/){stem}$")
+
+    def wildcards(self, path: Path) -> dict[str, str] | None:
+        """Returns the wildcards of one job's file, from its path without suffix; None if it lies elsewhere."""
+        match = self._expression.search(path.as_posix())
+        return None if match is None else match.groupdict()
 
     def path(self, results: Path, suffix: str = "", **wildcards: object) -> Path:
         """Returns the path of one job's file below a folder of results. Raises KeyError for a missing wildcard."""
@@ -106,8 +119,9 @@ MODEL = (".safetensors", ".feedback.safetensors", ".json")
 POPULATION = (".safetensors", ".json")
 #: Suffixes of a record: itself, and the outcome of every image.
 RECORD = (".json", ".safetensors")
-TABLE = (".csv", ".md", ".tex", ".html")
-FIGURE = (".pdf", ".svg", ".png")
+#: Suffixes of a table and of a figure: their forms, and the seal of all of them.
+TABLE = (".csv", ".md", ".tex", ".html", ".json")
+FIGURE = (".pdf", ".svg", ".png", ".json")
 
 
 def in_clone(path: str) -> Path:
@@ -132,3 +146,26 @@ def script(rule: str) -> str:
 def records_list(experiment: str) -> Path:
     """Returns the file in which the workflow names all records of an experiment for the stages that read them."""
     return Path(".snakemake/creditflow") / f"{experiment}.records.txt"
+
+
+#: The places of records, and the keys that a place implies.
+_CLEAN = {"attack": "clean", "gradient": "none"}
+_RECORDS: dict[Place, dict[str, str]] = {
+    ATTACK: {"task": "classification"},
+    ATTACK_RETRIEVAL: {"task": "retrieval"},
+    EVALUATE: {"task": "classification"} | _CLEAN,
+    RETRIEVE: {"task": "retrieval"} | _CLEAN,
+    MEASURE_NULLSPACE: {"task": "regression"} | _CLEAN,
+}
+
+
+def record_keys(path: Path) -> dict[str, object] | None:
+    """Returns the keys that a record has if it lies where the workflow puts it; None for a path elsewhere."""
+    for place, implied in _RECORDS.items():
+        if (wildcards := place.wildcards(path.with_suffix(""))) is not None:
+            return {**wildcards, "seed": _number(wildcards["seed"]), **implied}
+    return None
+
+
+def _number(text: str) -> object:
+    return int(text) if text.isdecimal() else text

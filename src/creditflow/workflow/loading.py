@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from creditflow.core.errors import UserError, suggestion
+from creditflow.core.files import is_left_behind
 from creditflow.core.merging import merged
 from creditflow.core.settings import parse
 from creditflow.workflow.attack_consistency import check_attacks
@@ -56,7 +57,8 @@ class _Loader:
     """The experiments of a folder. Each file is read and checked once, when it is asked for."""
 
     def __init__(self, folder: Path) -> None:
-        self.files = {path.stem: path for path in sorted(folder.glob("*.yaml")) if not path.name.startswith(".")}
+        # A folder or a link to nothing with such a name is an experiment that is broken, and a line says so.
+        self.files = {path.stem: path for path in sorted(folder.glob("*.yaml")) if not is_left_behind(path.name)}
         self._read: dict[str, dict[str, Any] | UserError] = {}
         self._checked: dict[str, dict[str, Any] | UserError] = {}
         self._complete: dict[str, UserError | None] = {}

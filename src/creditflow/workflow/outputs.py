@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from creditflow.core import plugins
+from creditflow.core.files import as_path
 from creditflow.workflow import layout
 from creditflow.workflow.experiments import Experiment
 from creditflow.workflow.layout import Place
@@ -29,6 +30,33 @@ def model(experiment: Experiment, results: Path, chain: Chain) -> Path:
     return path_of(place, experiment, results, chain)
 
 
+def identity(experiment: Experiment, chain: Chain) -> dict[str, object]:
+    """Returns what a trained model must say that it is."""
+    return {
+        "stage": "select_member" if "population" in experiment.keys else "finetune",
+        **named(experiment, chain),
+        "seed": chain[3],
+    }
+
+
+def named(experiment: Experiment, chain: Chain) -> dict[str, object]:
+    """Returns the names under which a model or a population is filed."""
+    dataset, network, rule, _ = chain
+    task = "retrieval" if "retrieval" in experiment.keys else "classification"
+    return {"experiment": experiment.name, "task": task, "dataset": dataset, "backbone": network, "rule": rule}
+
+
+def start_identity(experiment: Experiment, backbone: str, seed: int) -> dict[str, object]:
+    """Returns what the model that a fine-tuning starts from must say that it is; nothing for a random start."""
+    pretrain = experiment.keys["pretrain"]
+    if "start" in pretrain:
+        return {}
+    filed = {"experiment": pretrain.get("experiment", experiment.name), "backbone": backbone}
+    return (
+        {"stage": "import_weights", **filed} if "weights" in pretrain else {"stage": "pretrain", **filed, "seed": seed}
+    )
+
+
 def start(experiment: Experiment, results: Path, backbone: str, seed: int) -> Path | None:
     """Returns the model that a fine-tuning starts from, without suffix; None for a random start."""
     pretrain = experiment.keys["pretrain"]
@@ -48,8 +76,13 @@ def surrogate(experiment: Experiment, results: Path, chain: Chain, attack: str) 
     """Returns the files of the model that a transfer attack makes its images with; nothing for other attacks."""
     if not plugins.declared("attack", attack, "uses_surrogate", False):
         return []
+    return with_sidecar(model(experiment, results, surrogate_chain(experiment, chain)))
+
+
+def surrogate_chain(experiment: Experiment, chain: Chain) -> Chain:
+    """Returns the model that transfer attacks on a model are made with."""
     dataset, network, rule, seed = chain
-    return with_sidecar(model(experiment, results, (dataset, network, *experiment.surrogate(network, rule, seed))))
+    return dataset, network, *experiment.surrogate(network, rule, seed)
 
 
 def starts(experiment: Experiment, results: Path) -> list[Path]:
@@ -154,7 +187,7 @@ def published_weights(experiment: Experiment, results: Path, backbone: str) -> P
 def weights_file(experiment: Experiment, results: Path, backbone: str) -> Path:
     """Returns the published weights of a backbone: a local file, or the one that is fetched."""
     local = local_weights(experiment, backbone)
-    return Path(local["path"]) if local else published_weights(experiment, results, backbone)
+    return as_path(local["path"]) if local else published_weights(experiment, results, backbone)
 
 
 def local_weights(experiment: Experiment, backbone: str) -> dict[str, str] | None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -28,7 +29,11 @@ def check_slurm(status_command: str | None) -> None:
     if status_command == "sacct":
         try:
             done = subprocess.run(
-                ["sacct", "--noheader", "--starttime=now"], capture_output=True, text=True, timeout=60, check=False
+                ["sacct", "--noheader", "--starttime=now"],
+                capture_output=True,
+                encoding="utf-8",
+                timeout=60,
+                check=False,
             )
             said = None if done.returncode == 0 else " ".join(done.stderr.split())
         except subprocess.TimeoutExpired:
@@ -38,6 +43,31 @@ def check_slurm(status_command: str | None) -> None:
                 f"sacct does not answer on this cluster ({said}), so a job's end would never be seen;"
                 " use `slurm-status-command: squeue` in the profile"
             )
+
+
+def check_writable(folders: Iterable[Path]) -> None:
+    """Raises UserError if no file can be written in one of some folders, or in what is to become their parent."""
+    there = dict.fromkeys(_nearest_that_exists(folder) for folder in folders)
+    for folder in there:
+        try:
+            with tempfile.NamedTemporaryFile(dir=folder, prefix=".creditflow-", mode="wb") as file:
+                file.write(b" " * 4096)
+        except OSError as error:
+            raise UserError(
+                f"nothing can be written in {folder} ({error.strerror}), where this run keeps what it makes; make it a"
+                " folder that you can write, make room on its disk, or run in another folder with --directory"
+            ) from None
+
+
+def check_permissions(folders: Iterable[Path]) -> None:
+    """Raises UserError for folders that may not be written; quicker than `check_writable`, which writes."""
+    there = dict.fromkeys(_nearest_that_exists(folder) for folder in folders)
+    check_writable(folder for folder in there if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)))
+
+
+def _nearest_that_exists(path: Path) -> Path:
+    """Returns the path, or the lowest folder above it that exists; a link to nothing exists."""
+    return path if os.path.lexists(path) or path == path.parent else _nearest_that_exists(path.parent)
 
 
 def bind_into_containers(paths: Iterable[str]) -> None:

@@ -5,7 +5,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from creditflow.core.errors import UserError, suggestion
+from creditflow.core.errors import UserError, one_line, suggestion
+from creditflow.core.files import visible_files
 from creditflow.core.merging import merged
 from creditflow.workflow.layout import CLONE
 
@@ -72,11 +73,17 @@ def _of_dataset(
 
 
 def _rows(chosen: Mapping[str, str], where: str) -> dict[str, dict[str, str]]:
-    known = sorted(path.stem for path in FOLDER.glob("*.csv"))
+    known = [path.stem for path in visible_files(FOLDER, "*.csv")]
     if chosen["file"] not in known:
         raise UserError(f"{where}.file: unknown hyper-parameters {chosen['file']!r}{suggestion(chosen['file'], known)}")
-    with (FOLDER / f"{chosen['file']}.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file, restval=""))
+    path = FOLDER / f"{chosen['file']}.csv"
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file, restval=""))
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path} is not a table of hyper-parameters ({one_line(error)}); get it again") from error
+    if rows and (missing := [name for name in ("table", "dataset", "variant", "rule") if name not in rows[0]]):
+        raise UserError(f"{path} has no column {', '.join(missing)}; get it again")
     for key, column in (("table", "table"), ("row", "dataset"), ("variant", "variant")):
         wanted = chosen.get(key, "")
         found = sorted({row[column] for row in rows})
@@ -96,6 +103,8 @@ def _settings(row: Mapping[str, str], rule: str, place: str) -> tuple[dict[str, 
     def number(name: str) -> float:
         return numbers(name)[0]
 
+    if number("step_size") <= 0 or min(numbers("learning_rate")) <= 0:
+        raise UserError(f"{place}: step_size and learning_rate must be above 0; mend the file")
     rates = [rate / number("step_size") for rate in numbers("learning_rate")]
     settings: dict[str, Any] = {"optimizer": {"kind": "adam"} | {name: number(name) for name in _OPTIMIZER}}
     if len(rates) > 1:

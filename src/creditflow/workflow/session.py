@@ -14,13 +14,15 @@ from typing import Any, NoReturn, TypeVar
 import snakemake
 
 from creditflow.compute import gpus
+from creditflow.core import environment
 from creditflow.core.errors import UserError
 from creditflow.core.files import warn
 from creditflow.core.merging import merged
 from creditflow.workflow import container, failures, forkserver, layout, locks, preflight
 from creditflow.workflow.experiments import Experiments
+from creditflow.workflow.report import check_report
 from creditflow.workflow.requests import check_targets
-from creditflow.workflow.yaml_files import read_mapping
+from creditflow.workflow.yaml_files import numbers_in, read_mapping
 
 Result = TypeVar("Result")
 
@@ -67,10 +69,12 @@ class Session:
         self.is_module = not workflow.modifier.is_main_snakefile()
         """Whether another Snakefile uses this workflow as a module; its rules may be read later than ours."""
         self.options = command_line(workflow.is_main_process)
+        environment.clean(os.environ)
         use_this_python()
         keep_caches_here(Path.cwd())
         look_at_memory_rarely()
         if workflow.is_main_process:
+            explain_failures(self.is_module, is_silent="all" in map(str, self.options.quiet or ()))
             locks.release_dead_locks(Path.cwd())
 
     @property
@@ -78,6 +82,23 @@ class Session:
         """The configuration: the working directory's, but the clone's within a module, as the other is its user's."""
         path = "config/config.yaml"
         return layout.in_clone(path) if self.is_module else layout.here_or_in_clone(path)
+
+    def read_config(self, config: dict[str, Any]) -> None:
+        """Reads the configuration as experiments are read (YAML 1.2), with what the command line says over it.
+
+        Snakemake's `configfile:` would read YAML 1.1, in which `1e-3` is a text. A module that is given a `config` has
+        that instead.
+        """
+        if self.is_module and self.workflow.modifier.skip_configfile:
+            return
+        settings = self.workflow.config_settings
+        paths = [*([] if settings.replace_workflow_config else [self.config_file]), *settings.configfiles]
+        values: dict[str, Any] = {}
+        for path in paths:
+            values = merged(values, explained(read_mapping, Path(path)))
+        config.clear()
+        config.update(merged(values, numbers_in(dict(settings.config))))
+        self.workflow.configfiles.append(str(self.config_file))
 
     def complete(self, config: dict[str, Any]) -> None:
         """Adds what the `config` of a module statement does not say, from the clone's configuration."""
@@ -104,6 +125,12 @@ class Session:
         if self.workflow.is_main_process and not self.is_module:
             explained(check_targets, self.targets, experiments, [rule.name for rule in self.workflow.rules], default)
 
+    def check_report(self, experiments: Experiments, default: str) -> None:
+        """Ends the workflow in one line if it is to write a report, and a table or figure in it is damaged."""
+        if self.workflow.is_main_process and self.options.report:
+            targets = [default if target == "all" else target for target in self.targets or [default]]
+            explained(check_report, experiments, targets, layout.RESULTS)
+
     def check_machine(self, image: Path, config: Mapping[str, Any]) -> None:
         """Looks at what this run needs of the machine, before any job. A dry-run needs nothing.
 
@@ -114,6 +141,7 @@ class Session:
             preflight.bind_into_containers([str(layout.CLONE)])
         if not self.workflow.is_main_process or self.is_dry:
             return
+        explained(preflight.check_writable, _folders_in_use())
         if self._uses("APPTAINER"):
             explained(preflight.check_apptainer)
             explained(container.check_image, image, config["container"]["flavour"])
@@ -123,6 +151,11 @@ class Session:
         slots = self.workflow.global_resources.get("gpu")
         if slots and slots.value:
             explained(gpus.announce_slots, slots.value)
+
+    def check_folders(self, jobs: Iterable[Any]) -> None:
+        """Ends the workflow in one line if jobs cannot write where their files belong, before any of them runs."""
+        files = {path for job in jobs for path in (*job.output, *job.log, *([job.benchmark] if job.benchmark else []))}
+        explained(preflight.check_permissions, sorted({Path(path).parent for path in files}))
 
     def share_start_up(self, jobs: Iterable[Any]) -> None:
         """Has short stages forked from one process that has loaded their libraries.
@@ -147,10 +180,24 @@ class Session:
         return DeploymentMethod[method] in self.workflow.deployment_settings.deployment_method
 
 
-def explain_failures(logs: Any) -> None:
-    """Prints why jobs failed, after all that Snakemake prints; `logs` are the paths that `onerror` gives."""
-    for path in [logs] if isinstance(logs, str | Path) else logs or ():
-        print(*failures.explain_failures(Path(path).read_text()), sep="\n", file=sys.stderr)
+def _folders_in_use() -> list[Path]:
+    """Returns the folders in which Snakemake itself writes, and those of results down to an experiment's own."""
+    state, results = Path(".snakemake"), layout.RESULTS
+    known = [state / name for name in ("", "metadata", "incomplete", "locks", "log")]
+    return [*known, results, results / "data", *(path for path in results.glob("*") if not path.is_file())]
+
+
+def explain_failures(is_module: bool, is_silent: bool) -> None:
+    """Has this process say at its end, after all that Snakemake prints, why jobs failed.
+
+    Within a module, the jobs of other workflows are left out. `is_silent` says that Snakemake prints no errors.
+    """
+    from snakemake.logging import logger
+
+    if any(isinstance(handler, failures.Failures) for handler in logger.handlers):
+        return  # two modules of one workflow
+    concerns = failures.runs_a_script_of(layout.CLONE / "src") if is_module else lambda command: True
+    logger.addHandler(failures.Failures(concerns, is_silent=is_silent))
 
 
 def command_line(is_main_process: bool) -> argparse.Namespace:

@@ -5,6 +5,7 @@ from typing import Any
 
 from creditflow.core import plugins
 from creditflow.core.errors import UserError, suggestion
+from creditflow.core.files import visible_files
 from creditflow.core.settings import parse
 from creditflow.workflow import layout
 from creditflow.workflow.experiments import Experiment
@@ -51,7 +52,7 @@ def _published(kind: str, name: str, settings: Any, where: str) -> Path:
     """Returns the file of published numbers that the settings choose, or else the plugin itself."""
     folder = layout.in_clone(_PUBLISHED)
     chosen = settings.published or str(plugins.declared(kind, name, "published"))
-    known = sorted(path.stem for path in folder.glob("*.csv"))
+    known = [path.stem for path in visible_files(folder, "*.csv")]
     if chosen not in known:
         raise UserError(f"{where}.published: unknown published numbers {chosen!r}{suggestion(chosen, known)}")
     return folder / f"{chosen}.csv"

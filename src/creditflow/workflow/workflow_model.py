@@ -20,7 +20,8 @@ class Data(SettingsModel):
 
     search_paths: Many[Annotated[str, Field(min_length=1)]]
     """Folders that are looked through before anything is downloaded: for raw files of datasets (plain or .gz),
-    archives, folders of images (docs/datasets.md), and published weights (.pth, under torchvision's file name)."""
+    archives, folders of images (docs/datasets.md), and published weights (.pth, under torchvision's file name). `~` and
+    `$VAR` mean what they mean in a shell."""
     max_unreadable: float = Field(ge=0, le=1)
     """Share of a split's image files that may be unreadable. They are left out, and named in the log."""
 

@@ -75,7 +75,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 def read(path: Path) -> Any:
     """Returns what a YAML file holds. Raises UserError as `read_mapping` does, except for a file without keys."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
         _check_events(text)
         node = yaml.compose(text, Loader=_LOADER)
         if node is None:
@@ -86,6 +86,15 @@ def read(path: Path) -> Any:
         raise UserError(f"{path}: not valid YAML ({one_line(error)})") from None
     except _RefusedError as error:
         raise UserError(f"{path}: {one_line(error)}") from None
+
+
+def numbers_in(value: Any) -> Any:
+    """Returns keys and values, such as those of `--config`, with texts such as "1e-4" as the numbers that they are."""
+    if isinstance(value, dict):
+        return {key: numbers_in(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [numbers_in(part) for part in value]
+    return float(value) if isinstance(value, str) and _CORE["float"].fullmatch(value) else value
 
 
 def _check_events(text: str) -> None:

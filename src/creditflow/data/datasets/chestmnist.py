@@ -36,7 +36,7 @@ def _read(folder: Path) -> dict[str, Split]:
     splits: dict[str, Split] = {}
     for split, (images, findings) in read_medmnist(path, (28, 28), len(_FINDINGS)).items():
         if not np.isin(findings, (0, 1)).all():
-            raise UserError(f"{path}: labels must be zeros and ones; delete its folder and fetch again")
+            raise UserError(f"{path}: labels must be zeros and ones; fetch it again")
         nothing = findings.sum(1, keepdims=True) == 0
         splits[split] = images, np.concatenate([findings, nothing], axis=1).astype(np.uint8)
     return splits

@@ -19,9 +19,7 @@ def _read(folder: Path) -> dict[str, Split]:
 def _class_names(folder: Path) -> tuple[str, ...]:
     names = cifar.read_names(folder / _ARCHIVE, f"{_INSIDE}/meta", b"fine_label_names")
     if len(names) != _N_CLASSES:
-        raise UserError(
-            f"{folder / _ARCHIVE} has {len(names)} fine labels, not {_N_CLASSES}; delete its folder and fetch again"
-        )
+        raise UserError(f"{folder / _ARCHIVE} has {len(names)} fine labels, not {_N_CLASSES}; fetch it again")
     return names
 
 

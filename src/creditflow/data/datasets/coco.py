@@ -102,7 +102,10 @@ _FOLDER = UserFolder(
     ("annotations/instances_train2014.json", "annotations/instances_val2014.json", "train2014", "val2014"),
     "https://cocodataset.org",
 )
-_ADDRESS = "http://images.cocodataset.org"
+#: The most bytes of a file of annotations, which is held in memory; the largest of 2014 has 332 MB.
+_MAX_ANNOTATIONS = 1 << 30
+# https://images.cocodataset.org is this storage, but shows a certificate for another name, which no client accepts.
+_ADDRESS = "https://s3.amazonaws.com/images.cocodataset.org"
 
 
 def _read(raw: Path) -> dict[str, Split]:
@@ -127,11 +130,16 @@ def _split(folder: Path, part: str) -> Split:
 def _annotations(path: Path) -> tuple[list[int], dict[int, str], set[tuple[int, int]]]:
     """Returns the ids of the 80 categories in order, file names by image id, and (image, category) of all objects."""
     try:
+        if path.stat().st_size > _MAX_ANNOTATIONS:
+            raise ValueError(f"it is larger than {_MAX_ANNOTATIONS >> 20:,} MiB")
         content = json.loads(path.read_bytes(), object_hook=_without_outlines)
-        kinds = sorted((category["id"], category["name"]) for category in content["categories"])
-        names = {image["id"]: image["file_name"] for image in content["images"]}
-        objects = {(annotation["image_id"], annotation["category_id"]) for annotation in content["annotations"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        kinds = sorted((_identity(category["id"]), category["name"]) for category in content["categories"])
+        names = {_identity(image["id"]): image["file_name"] for image in content["images"]}
+        objects = {
+            (_identity(annotation["image_id"]), _identity(annotation["category_id"]))
+            for annotation in content["annotations"]
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path} has no annotations of objects ({type(error).__name__}: {one_line(error)}); get it again"
         ) from error
@@ -140,6 +148,12 @@ def _annotations(path: Path) -> tuple[list[int], dict[int, str], set[tuple[int, 
     if not all(isinstance(name, str) for name in names.values()):
         raise UserError(f"{path} has images without a file name; get it again")
     return [identity for identity, _ in kinds], names, objects
+
+
+def _identity(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError(f"an id is {value!r:.40}, and no whole number")
+    return value
 
 
 def _without_outlines(entry: dict[str, Any]) -> dict[str, Any]:

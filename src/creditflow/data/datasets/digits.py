@@ -7,14 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
+from creditflow.core.errors import UserError, one_line
 from creditflow.data.dataset import Dataset, Split
 from creditflow.data.sources import PackageFile
 
-_N_TRAIN = 1297
+_N_TRAIN, _N_IMAGES = 1297, 1797
 
 
 def _read(folder: Path) -> dict[str, Split]:
-    table = np.loadtxt(folder / "digits.csv", delimiter=",", dtype=np.int64)
+    path = folder / "digits.csv"
+    try:
+        table = np.loadtxt(path, delimiter=",", dtype=np.int64, ndmin=2, max_rows=_N_IMAGES + 1)
+    except Exception as error:  # NumPy's reader fails in many ways on damaged text
+        raise UserError(f"{path} is truncated or corrupt ({one_line(error)}); fetch it again") from error
+    if table.shape != (_N_IMAGES, 65) or table.min() < 0 or table[:, :-1].max() > 16 or table[:, -1].max() > 9:
+        raise UserError(f"{path} does not have {_N_IMAGES} rows of 64 levels 0..16 and a digit; fetch it again")
     # The 17 grey levels 0..16 become 0..255, like every other dataset's.
     images = np.round(table[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     labels = table[:, -1]

@@ -4,6 +4,7 @@ The validation images are the test images here. Labels are numbered in the order
 weights.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from creditflow.data.sources import UserFolder
 
 _N_CLASSES = 1000
 _ENDINGS = (".jpeg", ".jpg")
+#: How the names begin that editors, file managers and macOS give to files of their own.
+_NOT_OURS = (".", "#", "~")
 _KIT = "ILSVRC2012_devkit_t12"
 
 _FOLDER = UserFolder(
@@ -40,7 +43,7 @@ def _class_names(raw: Path) -> list[str]:
 
 def _wnids(folder: Path) -> list[str]:
     wnids = sorted(
-        path.name for path in (folder / "train").iterdir() if re.fullmatch(r"n\d{8}", path.name) and path.is_dir()
+        path.name for path in _entries(folder / "train") if re.fullmatch(r"n\d{8}", path.name) and path.is_dir()
     )
     if len(wnids) != _N_CLASSES:
         raise UserError(
@@ -77,13 +80,22 @@ def _flat(folder: Path, wnids: list[str]) -> Split:
 
 
 def _images(folder: Path) -> list[str]:
-    try:
-        names = sorted(path.name for path in folder.iterdir() if path.name.lower().endswith(_ENDINGS))
-    except OSError as error:
-        raise UserError(f"{folder} cannot be read ({one_line(error)}); unpack the images again") from error
+    names = sorted(
+        path.name
+        for path in _entries(folder)
+        if path.name.lower().endswith(_ENDINGS) and not path.name.startswith(_NOT_OURS) and path.is_file()
+    )
     if not names:
         raise UserError(f"{folder} has no images; unpack it again")
     return names
+
+
+def _entries(folder: Path) -> list["os.DirEntry[str]"]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({one_line(error)}); unpack the images again") from error
 
 
 def _truth(folder: Path, wnids: list[str]) -> NDArray[np.int64]:
@@ -99,8 +111,8 @@ def _truth(folder: Path, wnids: list[str]) -> NDArray[np.int64]:
     try:
         numbers = {synset["WNID"]: int(synset["ILSVRC2012_ID"].item()) for synset in synsets}
         label = {numbers[wnid]: index for index, wnid in enumerate(wnids)}
-        return np.array([label[int(word)] for word in truth.read_text(encoding="utf-8").split()], dtype=np.int64)
-    except (AttributeError, ValueError, IndexError, KeyError, OverflowError, TypeError) as error:
+        return np.array([label[int(word)] for word in truth.read_text(encoding="utf-8-sig").split()], dtype=np.int64)
+    except (AttributeError, OSError, ValueError, IndexError, KeyError, OverflowError, TypeError) as error:
         why = f"{type(error).__name__}: {one_line(error)}"
         raise UserError(f"{kit} is not the development kit of these classes ({why}); get it again") from error
 

@@ -6,7 +6,7 @@ from creditflow.data.dataset import Dataset
 from creditflow.data.formats.idx import read_mnist_like
 from creditflow.data.sources import Download
 
-_MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist", "http://yann.lecun.com/exdb/mnist")
+_MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist", "https://yann.lecun.com/exdb/mnist")
 
 DATASET = Dataset(
     checksums={

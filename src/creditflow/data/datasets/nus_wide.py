@@ -39,7 +39,7 @@ def _class_names(raw: Path) -> tuple[str, ...]:
     if not path.exists():
         return tuple(f"concept {number}" for number in range(1, _N_CONCEPTS + 1))
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({one_line(error)}); mend or remove it") from error
     names = tuple(line.strip() for line in lines if line.strip())

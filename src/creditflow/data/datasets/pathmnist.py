@@ -16,10 +16,7 @@ def _read(folder: Path) -> dict[str, Split]:
     splits: dict[str, Split] = {}
     for split, (images, labels) in read_medmnist(path, (28, 28, 3), 1).items():
         if labels.min(initial=0) < 0 or labels.max(initial=0) > 8:
-            raise UserError(
-                f"{path}: labels must lie in 0..8, not {labels.min()}..{labels.max()};"
-                " delete its folder and fetch again"
-            )
+            raise UserError(f"{path}: labels must lie in 0..8, not {labels.min()}..{labels.max()}; fetch it again")
         splits[split] = images, labels[:, 0]
     return splits
 

@@ -26,14 +26,14 @@ def _read(folder: Path) -> dict[str, Split]:
 def _split(contents: dict[str, bytes], split: str, archive: Path) -> Split:
     pixels, labels = (np.frombuffer(contents.pop(f"{_INSIDE}/{split}_{part}.bin"), dtype=np.uint8) for part in "Xy")
     if pixels.size != labels.size * np.prod(_SHAPE) or labels.min(initial=1) < 1 or labels.max(initial=1) > _N_CLASSES:
-        raise UserError(f"{archive}: its {split} images or labels are not STL-10's; delete its folder and fetch again")
+        raise UserError(f"{archive}: its {split} images or labels are not STL-10's; fetch it again")
     # The archive has the pixels of an image column by column, and its labels begin with 1.
     return pixels.reshape(-1, *_SHAPE).transpose(0, 1, 3, 2), labels.astype(np.int64) - 1
 
 
 DATASET = Dataset(
     checksums={_ARCHIVE: "md5:91f7769df0f17e558f3565bffb0c7dfb"},
-    sources=[Download(lambda: ["http://ai.stanford.edu/~acoates/stl10"])],
+    sources=[Download(lambda: ["https://ai.stanford.edu/~acoates/stl10"])],
     read=_read,
     class_names=("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"),
 )

@@ -22,23 +22,23 @@ def _split(path: Path) -> Split:
     right_kinds = images.dtype == np.uint8 and labels.dtype.kind in "iu"
     if not right_kinds or images.shape[:-1] != (32, 32, 3) or labels.shape != (images.shape[-1], 1):
         raise UserError(
-            f"{path}: X of shape {images.shape} and y of shape {labels.shape} are not SVHN's;"
-            " delete its folder and fetch again"
+            f"{path}: X of shape {images.shape} and y of shape {labels.shape} are not SVHN's; fetch it again"
         )
     labels = labels[:, 0].astype(np.int64)
     if labels.min(initial=1) < 1 or labels.max(initial=1) > 10:
-        raise UserError(
-            f"{path}: labels must lie in 1..10, not {labels.min()}..{labels.max()}; delete its folder and fetch again"
-        )
+        raise UserError(f"{path}: labels must lie in 1..10, not {labels.min()}..{labels.max()}; fetch it again")
     return images.transpose(3, 2, 0, 1), labels % 10  # the label of the digit 0 is 10
 
+
+# Not everybody who names this host reaches it by https, so http comes second. The checksums are verified either way.
+_ADDRESSES = ("https://ufldl.stanford.edu/housenumbers", "http://ufldl.stanford.edu/housenumbers")
 
 DATASET = Dataset(
     checksums={
         "train_32x32.mat": "md5:e26dedcc434d2e4c54c9b2d4a06d8373",
         "test_32x32.mat": "md5:eb5a983be6a315427106f1b164d9cef3",
     },
-    sources=[Download(lambda: ["http://ufldl.stanford.edu/housenumbers"])],
+    sources=[Download(lambda: _ADDRESSES)],
     read=_read,
     class_names=tuple("0123456789"),
 )

@@ -14,6 +14,8 @@ from creditflow.data.dataset import Split
 from creditflow.data.formats.archives import read_members
 
 _SHAPE = (3, 32, 32)
+#: The largest number that a label may be, so that it fits into an array.
+_MAX_LABEL = 2**31 - 1
 
 
 def read_splits(archive: Path, splits: Mapping[str, Sequence[str]], label_key: bytes) -> dict[str, Split]:
@@ -36,7 +38,10 @@ def read_names(archive: Path, member: str, key: bytes) -> tuple[str, ...]:
     names = _unpickle(read_members(archive, {member})[member], origin).get(key)
     if not isinstance(names, list) or not all(isinstance(name, bytes) for name in names):
         raise _not_a_batch(origin, f"{key.decode()} is not a list of names")
-    return tuple(name.decode() for name in names)
+    try:
+        return tuple(name.decode() for name in names)
+    except UnicodeDecodeError as error:
+        raise _not_a_batch(origin, one_line(error)) from error
 
 
 def _join(archive: Path, names: Sequence[str], contents: dict[str, bytes], label_key: bytes) -> Split:
@@ -47,7 +52,7 @@ def _join(archive: Path, names: Sequence[str], contents: dict[str, bytes], label
 def _batch(content: bytes, label_key: bytes, origin: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     batch = _unpickle(content, origin)
     data, labels = batch.get(b"data"), batch.get(label_key)
-    if not isinstance(data, _Array) or not isinstance(labels, list) or not all(type(label) is int for label in labels):
+    if not isinstance(data, _Array) or not isinstance(labels, list) or not all(map(_is_label, labels)):
         raise _not_a_batch(origin, f"it has no array 'data' or no list of numbers {label_key.decode()!r}")
     images = data.values
     if images.ndim != 2 or images.shape != (len(labels), np.prod(_SHAPE)):
@@ -55,8 +60,12 @@ def _batch(content: bytes, label_key: bytes, origin: str) -> tuple[NDArray[np.ui
     return images.reshape(-1, *_SHAPE), np.array(labels, dtype=np.int64)
 
 
+def _is_label(value: object) -> bool:
+    return type(value) is int and abs(value) <= _MAX_LABEL  # whether the dataset has it is checked later
+
+
 def _not_a_batch(origin: str, why: str) -> UserError:
-    return UserError(f"{origin} is not what CIFAR has there ({why}); delete its folder and fetch again")
+    return UserError(f"{origin} is not what CIFAR has there ({why}); fetch it again")
 
 
 def _unpickle(content: bytes, origin: str) -> dict[Any, Any]:

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 from creditflow.core.errors import UserError, one_line
 
+#: The most characters of a line, and bytes of a list; ImageNet's longest would have 300 MB.
+_MAX_LINE, _MAX_LIST = 10_000, 1 << 30
+
 
 def read_list(path: Path, n_labels: int) -> tuple[list[str], NDArray[np.uint8]]:
     """Reads a list of lines "path l1 ... lK". Returns the paths as they are written, and the labels (N, K).
@@ -15,7 +18,9 @@ def read_list(path: Path, n_labels: int) -> tuple[list[str], NDArray[np.uint8]]:
     Raises UserError, with the number of the line, if a line is something else.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        if path.stat().st_size > _MAX_LIST:
+            raise UserError(f"{path} is larger than a list of images; get it again")
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({one_line(error)}); get it again") from error
     rows = [_row(line, n_labels, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
@@ -26,6 +31,8 @@ def read_list(path: Path, n_labels: int) -> tuple[list[str], NDArray[np.uint8]]:
 
 
 def _row(line: str, n_labels: int, where: str) -> tuple[str, list[bool]]:
+    if len(line) > _MAX_LINE:
+        raise UserError(f"{where}: {len(line):,} characters; is this a list of images?")
     name, *labels = line.rsplit(maxsplit=n_labels)
     if len(labels) != n_labels or not set(labels) <= {"0", "1"}:
         raise UserError(
@@ -58,8 +65,8 @@ def locate(folder: Path, listed: str, others: Sequence[str] = ()) -> str:
     """Returns the path of an image below `folder`.
 
     It is the first path at which there is a file: the path as listed, the same without its first folders (which may be
-        those
-    of the list's author), or one of `others`. If there is no file, it is the path as listed; reading it will then fail.
+    those of the list's author), or one of `others`. If there is no file, it is the path as listed; reading it
+    will then fail.
     """
     spellings = [*_endings(listed), *others]
     return next((name for name in spellings if (folder / name).is_file()), spellings[0])

@@ -19,8 +19,9 @@ from scipy.io import loadmat
 
 from creditflow.core.errors import UserError, one_line
 
-#: Bytes that the reading process may hold. The largest variable of a published file has 225 MB.
-_MAX_MEMORY = 8 << 30
+#: Bytes that the reading process may take beside those that it has at its start, and its seconds of computing. The
+#: largest variable of a published file has 225 MB.
+_MAX_MEMORY, _MAX_SECONDS = 2 << 30, 600
 
 
 def read_mat(path: Path, names: Sequence[str]) -> list[Any]:
@@ -37,21 +38,34 @@ def read_mat(path: Path, names: Sequence[str]) -> list[Any]:
     except Exception as error:  # SciPy fails in many ways on damaged files
         raise _damaged(path, f"{type(error).__name__}: {one_line(error)}") from error
     if missing := [name for name in names if name not in values]:
-        raise UserError(f"{path} has no {', '.join(missing)}; delete it and get it again")
+        raise UserError(f"{path} has no {', '.join(missing)}; get it again")
     return [values[name] for name in names]
 
 
 def _damaged(path: Path, why: str) -> UserError:
-    return UserError(f"{path} is truncated or corrupt ({why}); delete it and get it again")
+    return UserError(f"{path} is truncated or corrupt ({why}); get it again")
 
 
 def _confine() -> None:
     """Bounds what a damaged file can do to the process that reads it, and keeps that process silent."""
     faulthandler.disable()
     warnings.simplefilter("ignore")
-    for kind, limit in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_DATA, _MAX_MEMORY)):
+    limits = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_DATA: _data_size() + _MAX_MEMORY,
+        resource.RLIMIT_CPU: _MAX_SECONDS,
+    }
+    for kind, limit in limits.items():
         _, most = resource.getrlimit(kind)
         resource.setrlimit(kind, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))
+
+
+def _data_size() -> int:
+    """Returns the bytes of data that this process holds."""
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("VmData:"):
+            return int(line.split()[1]) << 10
+    return 0
 
 
 def _load(path: Path, names: Sequence[str]) -> dict[str, Any]:

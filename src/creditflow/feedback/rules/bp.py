@@ -1,9 +1,17 @@
 """BP: backpropagation, V = W. The layers stay as they are."""
 
-from creditflow.feedback.rule import Rule
+from torch import Tensor
+
+from creditflow.feedback.rule import Rule, State
+
+
+def feedback_weight(weight: Tensor, state: State) -> Tensor:
+    """Returns a copy of W."""
+    return weight.clone()
+
 
 RULE = Rule(
-    feedback_weight=lambda weight, state: weight.clone(),
+    feedback_weight=feedback_weight,
     exact=True,
     title="BP",
     order=10,

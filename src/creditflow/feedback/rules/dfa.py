@@ -16,7 +16,7 @@ backward, and dW_l = delta_l^T h_{l-1} keeps its form. B is xavier-uniform, with
 import torch
 from torch import Tensor
 
-from creditflow.feedback.rule import Rule, State, xavier_uniform
+from creditflow.feedback.rule import Rule, State, remembered_weight, xavier_uniform
 
 
 def draw(weight: Tensor, generator: torch.Generator | None) -> State:
@@ -25,7 +25,7 @@ def draw(weight: Tensor, generator: torch.Generator | None) -> State:
 
 
 RULE = Rule(
-    feedback_weight=lambda weight, state: state["feedback_weight"],
+    feedback_weight=remembered_weight,
     initial_state=draw,
     direct=True,
     title="DFA",

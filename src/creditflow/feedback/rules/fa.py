@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from creditflow.feedback.rule import Rule, State, xavier_uniform
+from creditflow.feedback.rule import Rule, State, remembered_weight, xavier_uniform
 
 
 def draw(weight: Tensor, generator: torch.Generator | None) -> State:
@@ -12,7 +12,7 @@ def draw(weight: Tensor, generator: torch.Generator | None) -> State:
 
 
 RULE = Rule(
-    feedback_weight=lambda weight, state: state["feedback_weight"],
+    feedback_weight=remembered_weight,
     initial_state=draw,
     title="FA",
     order=50,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from creditflow.feedback.draws import fill_uniform
-from creditflow.feedback.rule import Rule, State, xavier_uniform
+from creditflow.feedback.rule import Rule, State, remembered_weight, xavier_uniform
 
 #: rho, and the number of noise samples in a mirror step. V remembers about SAMPLES / RATE samples.
 RATE, SAMPLES = 0.02, 32
@@ -44,7 +44,7 @@ def mirror(weight: Tensor, state: State) -> State:
 
 
 RULE = Rule(
-    feedback_weight=lambda weight, state: state["feedback_weight"],
+    feedback_weight=remembered_weight,
     initial_state=draw,
     after_update=mirror,
     title="WM",

@@ -21,6 +21,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,8 +32,8 @@ HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIG
 #: Linux: a process is sent this signal when the one that forked it ends.
 _PR_SET_PDEATHSIG = 1
 
-#: Seconds within which a client that has connected says what it wants.
-_PATIENCE = 10
+#: Seconds within which a client that has connected has said all that it wants, and the most bytes of that.
+_PATIENCE, _MAX_REQUEST = 10, 64 << 20
 
 
 class Server:
@@ -156,20 +157,42 @@ def _say(client: socket.socket, number: int) -> None:
 
 def _receive(client: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     """Returns a request and the client's standard files; None if the client went or stopped before it had said all."""
+    deadline = time.monotonic() + _PATIENCE
     client.settimeout(_PATIENCE)
     files: list[int] = []
     try:
         start, files, _, _ = socket.recv_fds(client, 8, 3)
-        size, content = int.from_bytes(start, "big"), b""
-        while len(content) < size and (part := client.recv(size - len(content))):
+        size, content = int.from_bytes(start, "big"), bytearray()
+        if len(start) < 8 or size > _MAX_REQUEST or len(files) != 3:  # without descriptors to spare, files are missing
+            return None, files
+        while len(content) < size:
+            client.settimeout(max(deadline - time.monotonic(), 0.001))
+            part = client.recv(size - len(content))
+            if not part or time.monotonic() > deadline:
+                return None, files
             content += part
-    except OSError:
+        if _has_gone(client):
+            return None, files
+        client.settimeout(None)
+        request: dict[str, Any] = json.loads(content)
+    except (OSError, ValueError, RecursionError):
         return None, files
-    client.settimeout(None)
-    if len(start) < 8 or len(content) < size or len(files) != 3:  # without descriptors to spare, files are missing
-        return None, files
-    request: dict[str, Any] = json.loads(content)
     return request | {"server": os.getpid()}, files
+
+
+def _has_gone(client: socket.socket) -> bool:
+    """Says whether a client no longer waits: while this process was stopped, it lost patience and ran its stage."""
+    client.setblocking(False)
+    try:
+        return client.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+
+
+def _put_last(folders: str) -> None:
+    """As `creditflow.core.environment.put_last`, which this process must not import."""
+    moved = {str(Path(folder).absolute()) for folder in folders.split(os.pathsep) if folder}
+    sys.path.sort(key=moved.__contains__)
 
 
 def main() -> None:
@@ -177,6 +200,7 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
     with socket.socket(fileno=int(descriptor)) as listening:
         folder = Path(listening.getsockname()).parent
+        _put_last(os.environ.get("PYTHONPATH", ""))
         gc.disable()
         for library in libraries:
             importlib.import_module(library)

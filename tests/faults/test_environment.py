@@ -1,0 +1,183 @@
+"""Stages run alike whatever the shell, a notebook or a git hook exports."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure as Canvas
+
+from creditflow.compute import provenance
+from creditflow.core.environment import clean
+from creditflow.reporting.figure import Figure, write_figure
+from creditflow.workflow import forkserver
+from helpers import ROOT, project, snakemake
+from workflows.test_sign_symmetry_workflow import TINY
+
+#: What shells, notebooks, schedulers and hooks export, and what a stage does with it unless it is cleaned.
+HOSTILE = {
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # Jupyter's: matplotlib dies at import
+    "MATPLOTLIBRC": "/nonexistent/matplotlibrc",
+    "PYTHONWARNINGS": "error",
+    "PYTHONOPTIMIZE": "2",
+    "PYTHONINSPECT": "1",
+    "PYTHONDEVMODE": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONIOENCODING": "ascii:strict",
+    "PYTHONUTF8": "0",
+    "PYTHONCOERCECLOCALE": "0",
+    "PYTHONSTARTUP": "/nonexistent/startup.py",
+    "LC_ALL": "POSIX",
+    "PIP_USER": "1",
+    "PIP_TARGET": "/nonexistent",
+    "GIT_DIR": "/nonexistent/.git",
+    "GIT_WORK_TREE": "/nonexistent",
+    "GIT_INDEX_FILE": "/nonexistent/index",
+    "MKL_CBWR": "COMPATIBLE",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "NPY_DISABLE_CPU_FEATURES": "AVX2",
+    "OMP_THREAD_LIMIT": "1",
+    "KMP_ALL_THREADS": "1",
+    "BASH_ENV": "/nonexistent/bashrc",
+    "CDPATH": "/",
+    "GREP_OPTIONS": "--color=always",
+}
+
+#: These are as a stage finds them: where Python puts what it caches, and what C libraries say.
+_REMAIN = ("LC_ALL", "PYTHONCOERCECLOCALE")
+
+
+def test_what_is_cleaned_and_what_stays() -> None:
+    kept = {"PATH": "/bin", "HOME": "/root", "TORCH_HOME": "/x", "MPLCONFIGDIR": "/y", "OMP_NUM_THREADS": "4"}
+    kept |= {"MKL_NUM_THREADS": "4", "CUDA_VISIBLE_DEVICES": "", "HTTPS_PROXY": "x", "GIT_CONFIG_COUNT": "1"}
+    environment = HOSTILE | kept
+    changed = clean(environment)
+    assert changed == HOSTILE.keys() - set(_REMAIN)
+    assert environment == kept | {name: HOSTILE[name] for name in _REMAIN} | {"PYTHONUTF8": "1"}
+    assert clean(environment) == set()
+
+
+#: A script beside the library: what it was started with, and what it can write.
+SCRIPT = """\
+from creditflow.core import files
+import json, os, sys
+print(json.dumps({"environment": dict(os.environ), "arguments": sys.argv[1:], "optimize": sys.flags.optimize,
+    "warnings": sys.warnoptions, "encodings": [sys.stdout.encoding, sys.getfilesystemencoding()],
+    "first": sys.path[0]}))
+print("Grüße, \\u6f22\\u5b57")
+"""
+
+
+def hostile(**others: str) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "COLUMNS"} | HOSTILE | others
+
+
+def told_by(done: "subprocess.CompletedProcess[str]") -> dict[str, object]:
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert second == "Grüße, 漢字"
+    return json.loads(first)
+
+
+@pytest.mark.parametrize("forked", [False, True])
+def test_a_stage_starts_with_a_clean_environment(tmp_path: Path, forked: bool) -> None:
+    source = tmp_path / "src"
+    (source / "creditflow/core").mkdir(parents=True)
+    for name in ("__init__.py", "core/__init__.py", "core/environment.py", "core/files.py", "core/errors.py"):
+        (source / "creditflow" / name).write_bytes((ROOT / "src/creditflow" / name).read_bytes())
+    (source / "probe.py").write_text(SCRIPT, encoding="utf-8")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/json.py").write_text("raise SystemExit('another json')", encoding="utf-8")
+    (tmp_path / "elsewhere/fcntl.py").write_text("raise SystemExit('another fcntl')", encoding="utf-8")
+    done = subprocess.run(
+        [*(forkserver.launch(())[1] if forked else [sys.executable]), str(source / "probe.py"), "ä", "b c"],
+        env=hostile(PYTHONPATH=str(tmp_path / "elsewhere")),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    told = told_by(done)
+    assert not (HOSTILE.keys() - set(_REMAIN) - {"PYTHONUTF8"}) & dict(told["environment"]).keys()
+    assert told["arguments"] == ["ä", "b c"] and told["first"] == str(source)
+    assert (told["optimize"], told["warnings"], told["encodings"]) == (0, [], ["utf-8", "utf-8"])
+
+
+def test_figures_are_drawn_whatever_a_notebook_exports() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "src/plot_figure.py"), "--help"],
+        env=hostile(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0 and done.stdout.startswith("usage:"), done.stderr
+
+
+def test_figures_do_not_follow_a_matplotlibrc(tmp_path: Path) -> None:
+    def draw(frame: pd.DataFrame, settings: object) -> Canvas:
+        canvas = Canvas(figsize=(2, 2))
+        canvas.add_subplot().plot([1, 3, 2], label="x")
+        return canvas
+
+    figure = Figure(draw)
+    for name, look in (("usual", {}), ("theirs", {"font.size": 30, "lines.linewidth": 9, "savefig.dpi": 30})):
+        with matplotlib.rc_context(look):
+            write_figure(figure, pd.DataFrame(), None, tmp_path / name)
+    for suffix in (".pdf", ".svg", ".png"):
+        assert (tmp_path / f"usual{suffix}").read_bytes() == (tmp_path / f"theirs{suffix}").read_bytes()
+
+
+def test_the_commit_is_that_of_the_code_within_a_git_hook(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    provenance.git_commit.cache_clear()
+    before = provenance.git_commit()
+    for name, value in {"GIT_DIR": ".git", "GIT_WORK_TREE": "", "GIT_INDEX_FILE": ".git/index"}.items():
+        monkeypatch.setenv(name, str(tmp_path / value))
+    provenance.git_commit.cache_clear()
+    assert provenance.git_commit() == before
+    provenance.git_commit.cache_clear()
+
+
+def test_jobs_of_the_workflow_have_a_clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "p'r o").mkdir()
+    folder = project(tmp_path / "p'r o", tiny=TINY)
+    (folder / "src/fetch.py").write_text(
+        "import json, os, sys\nfrom pathlib import Path\n"
+        "Path('environment.json').write_text(json.dumps([dict(os.environ), sys.flags.optimize]))\n"
+        "Path(sys.argv[-1]).mkdir(parents=True)\n",
+        encoding="utf-8",
+    )
+    snakemake(folder, "--version")  # the process that is forked has started, as Snakemake itself cannot be cleaned
+    for name, value in HOSTILE.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    done = snakemake(folder, "--", "results/data/digits/raw")
+    assert done.returncode == 0, done.stdout
+    environment, optimize = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    assert not (HOSTILE.keys() - set(_REMAIN) - {"PYTHONUTF8"}) & environment.keys()
+    assert environment["PYTHONUTF8"] == "1" and optimize == 0
+    assert Path(environment["MPLCONFIGDIR"]).is_relative_to(folder)
+
+
+def test_make_passes_nothing_on_that_changes_what_is_installed_or_run(tmp_path: Path) -> None:
+    (tmp_path / "probe.mk").write_text(f"include {ROOT}/Makefile\nprobe:\n\t@env\n", encoding="utf-8")
+    others = {"PYTHONPATH": "/x", "PYTHONHOME": "/x", "SNAKEMAKE_PROFILE": "x", "PIP_INDEX_URL": "https://x"}
+    done = subprocess.run(
+        ["make", "--no-print-directory", "-f", str(tmp_path / "probe.mk"), "probe"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]} | HOSTILE | others,
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    passed = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+    assert passed["PYTHONUTF8"] == "1" and passed["PIP_INDEX_URL"] == "https://x"
+    of_installing = {name for name in HOSTILE if name.startswith(("MPL", "MAT", "PYTHON", "PIP", "GIT", "BASH", "CD"))}
+    leaked = (of_installing | others.keys()) & passed.keys()
+    assert leaked == {"PYTHONUTF8", "PYTHONCOERCECLOCALE", "PIP_INDEX_URL"}
