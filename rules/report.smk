@@ -55,7 +55,7 @@ rule make_table:
         tex=layout.MAKE_TABLE.file(".tex"),
         html=report(
             layout.MAKE_TABLE.file(".html"),
-            caption="captions/product.rst",
+            caption="captions/result.rst",
             category="{experiment}",
             subcategory="Tables",
             labels={"table": "{table}"},
@@ -86,7 +86,7 @@ rule plot_figure:
         pdf=layout.PLOT_FIGURE.file(".pdf"),
         svg=report(
             layout.PLOT_FIGURE.file(".svg"),
-            caption="captions/product.rst",
+            caption="captions/result.rst",
             category="{experiment}",
             subcategory="Figures",
             labels={"figure": "{figure}"},

@@ -49,7 +49,9 @@ def test_a_damaged_archive_ends_in_one_line(name: str, damage: str, stages: Stag
     assert spoilt != content
     stages.fetch(name, files)
     (stages.here / victim).write_bytes(spoilt)
-    with pytest.raises(UserError, match=rf"{name}: .*{victim} is truncated or corrupt .*MD5.*; replace or remove it"):
+    with pytest.raises(
+        UserError, match=rf"{name}: .*{victim} is truncated or corrupt .*MD5.*; replace it or move it away"
+    ):
         stages.fetch(name)
     assert sorted(path.name for path in (stages.folder / "raw").iterdir()) == sorted([*files, "origin.json"]), (
         "the former stays"

@@ -45,7 +45,7 @@ def test_a_search_path_comes_first_plain_or_compressed(name: str, tmp_path: Path
 def test_a_broken_file_in_a_search_path_is_named_and_nothing_else_is_tried(broken: bytes, tmp_path: Path) -> None:
     (tmp_path / "raw-file.gz").write_bytes(broken)
     good = Download(lambda: [(tmp_path / "mirror").as_uri()])
-    with pytest.raises(UserError, match=r"toy: .*raw-file.*(truncated|corrupt).*replace or remove it"):
+    with pytest.raises(UserError, match=r"toy: .*raw-file.*(truncated|corrupt).*replace it or move it away"):
         fetch("toy", SUMS, [good], [tmp_path], tmp_path)
 
 

@@ -212,5 +212,6 @@ def test_a_record_of_another_version_is_named(whole: Whole) -> None:
         record.write_text(content, encoding="utf-8")
     assert status == 2
     assert said.strip().splitlines()[-1] == (
-        f"error: {RECORD}.json is a record of format 7, this version reads 1; delete it and run the same command again"
+        f"error: {RECORD}.json is a record of format 7, this version reads 1;"
+        " move it away and run the same command again"
     )

@@ -9,6 +9,7 @@ import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +217,8 @@ def test_tables_that_promise_billions_of_cells(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     "text",
     [
-        "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n",
+        "a: &a [x, x]\n" + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefgh")),
+        "a: &a [*a]\n",
         "[" * 5000,
         json.dumps([[[[]]]]).replace("[[[[", "[" * 200).replace("]]]]", "]" * 200),
     ],

@@ -177,7 +177,7 @@ def test_the_code_of_training_is_told_apart_from_that_of_measuring(experiment: E
     }
     assert "2 trainings before that: commit newer, older" in (folder / "README.md").read_text(encoding="utf-8")
     write_sealed_json(path, {"rule": "frsf"})
-    with pytest.raises(UserError, match=r"frsf/seed0\.json does not say which code trained the model; delete it"):
+    with pytest.raises(UserError, match=r"frsf/seed0\.json does not say which code trained the model; move it away"):
         export(experiment, tmp_path / "results", tmp_path)
 
 
@@ -227,15 +227,15 @@ def test_what_is_missing_or_stale_ends_in_one_line_and_leaves_the_folder_alone(
         return replace(experiment, keys={**experiment.keys, **keys})
 
     refused(r"seed2.json and \d+ others missing; run `snakemake --cores all tiny` first", with_keys(seeds=[0, 1, 2]))
-    refused(r"records.parquet is not what the records say now; delete it", with_keys(seeds=[0]))
+    refused(r"records.parquet is not what the records say now; move it away", with_keys(seeds=[0]))
     refused(r"table3.csv and 1 others missing", with_keys(tables={"table1": {}, "table3": {"epsilon": 1}}))
     table = results / "tiny/tables/table1.md"
     content = table.read_text(encoding="utf-8")
     table.write_text(content.replace("BP", "PB"), encoding="utf-8")
-    refused("table1.md is not what the records and the experiment say now; delete it and run")
+    refused("table1.md is not what the records and the experiment say now; move it away and run")
     table.write_text(content, encoding="utf-8")
     figure, summary = results / "tiny/figures/figure2.png", results / "tiny/summary.parquet"
     os.utime(figure, ns=(0, summary.stat().st_mtime_ns - 1))
-    refused("figure2.png is older than .*summary.parquet; delete it and run")
+    refused("figure2.png is older than .*summary.parquet; move it away and run")
     os.utime(summary, (0, 0))
-    refused("summary.parquet is older than .*seed.*json; delete it and run")
+    refused("summary.parquet is older than .*seed.*json; move it away and run")

@@ -33,9 +33,9 @@ REFUSED = "SLURM sbatch failed. The error message was '{}'.\n"
     [
         (
             "",
-            "epoch 1\nerror: model.json is not a sidecar; delete it\n",
+            "epoch 1\nerror: model.json is not a sidecar; move it away\n",
             None,
-            "model.json is not a sidecar; delete it",
+            "model.json is not a sidecar; move it away",
         ),
         ("", "epoch 1: loss 2\n", None, "ended without a word, as a process killed for lack of memory does"),
         ("", None, None, "ended without a word"),

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from creditflow.core import files
 from creditflow.core.errors import UserError
 from creditflow.data.prepared import load_prepared
 from creditflow.models.storage import load_feedback, load_model, read_sidecar
@@ -139,8 +140,8 @@ def arguments(data: Path, output: Path, **changes: object) -> list[str]:
 
 def test_a_rate_at_which_a_member_diverged_is_not_chosen(digits: Path, tmp_path: Path) -> None:
     output = tmp_path / "population.safetensors"
-    given = ["--learning-rates", "1e30", "0.1", "--seeds", "0", "1"]
-    done = stage("train_population", *arguments(digits, output, loss="cross_entropy"), "--rule", "bp", *given)
+    given = ["--learning-rates", "100", "0.1", "--seeds", "0", "1"]
+    done = stage("train_population", *arguments(digits, output, loss="mse"), "--rule", "bp", *given)
     assert done.returncode == 0, done.stderr
     assert "diverged at step" in done.stdout
     saved = load_population(output)
@@ -148,11 +149,11 @@ def test_a_rate_at_which_a_member_diverged_is_not_chosen(digits: Path, tmp_path:
     assert chosen_rate(saved, "here") == 0.1
     everything = stage(
         "train_population",
-        *arguments(digits, output, loss="cross_entropy"),
+        *arguments(digits, output, loss="mse"),
         "--rule",
         "bp",
         "--learning-rates",
-        "1e30",
+        "100",
         "--seeds",
         "0",
     )
@@ -196,9 +197,10 @@ def test_a_damaged_population_is_named(digits: Path, tmp_path: Path) -> None:
     output.write_bytes(output.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match="damaged or not the file"):
         load_population(output)
-    output.with_suffix(".json").write_text("{}", encoding="utf-8")
-    with pytest.raises(UserError, match="does not describe a population"):
-        load_population(output)
+    for content, message in (({}, "has no seal"), (files.seal({}), "does not describe a population")):
+        output.with_suffix(".json").write_text(json.dumps(content), encoding="utf-8")
+        with pytest.raises(UserError, match=message):
+            load_population(output)
 
 
 @pytest.mark.slow

@@ -76,6 +76,7 @@ def take_slot(folder: Path = Path(".snakemake/gpus")) -> str | None:
         if not waiting:
             warn(f"all {len(gpus)} GPU slots are taken; waiting")
             waiting = True
+        # This wait has no end of its own: the jobs that hold the slots may take days, and each ends or is killed.
         time.sleep(_POLL_S)
 
 

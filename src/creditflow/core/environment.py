@@ -31,8 +31,9 @@ _PREFIXES_OF_LIBRARIES = ("MPL", "MKL_", "KMP_", "ONEDNN_", "DNNL_", "NPY_")
 _PREFIXES_OF_TOOLS = ("GIT_", "PIP_")
 
 #: What stays all the same: the caches' place, which the workflow sets; how many threads a library may start, as it
-#: changes no number; and git's own configuration, which lets it read a folder of somebody else in a container.
-_KEPT = ("MPLCONFIGDIR", "GIT_CONFIG")
+#: changes no number; git's own configuration, which lets it read a folder of somebody else in a container; and what
+#: scikit-learn sets for the processes that it starts.
+_KEPT = ("MPLCONFIGDIR", "GIT_CONFIG", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
 _KEPT_ENDINGS = ("_NUM_THREADS",)
 
 #: Libraries that have read their variables once they are loaded.

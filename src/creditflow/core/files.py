@@ -156,7 +156,7 @@ def _table_sha256(frame: "pd.DataFrame", attrs: Mapping[Any, Any]) -> str:
 
 
 def read_json(
-    path: Path, what: str, *, sealed: bool = True, advice: str = "delete it and run the same command again"
+    path: Path, what: str, *, sealed: bool = True, advice: str = "move it away and run the same command again"
 ) -> Any:
     """Reads JSON and removes its seal.
 

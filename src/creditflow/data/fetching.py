@@ -85,7 +85,7 @@ class _Request:
             self._copy(local, folder)
         except NotAvailableError as error:
             raise UserError(
-                f"{self.dataset}: {error}; replace or remove it, then run the same command again"
+                f"{self.dataset}: {error}; replace it or move it away, then run the same command again"
             ) from error
         return str(local)
 

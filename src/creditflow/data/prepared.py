@@ -229,7 +229,7 @@ def read_facts(path: Path) -> dict[str, Any]:
         safetensors.SafetensorError,
     ) as error:
         why = f"is not a prepared dataset ({one_line(error)})"
-        raise UserError(f"{path} {why}; delete it and prepare it again") from error
+        raise UserError(f"{path} {why}; move it away and prepare it again") from error
 
 
 def _facts(file: Any) -> dict[str, Any]:
@@ -258,7 +258,7 @@ def _read(path: Path, split: str) -> tuple[Tensor | ImageFiles, Tensor, dict[str
         safetensors.SafetensorError,
     ) as error:
         why = f"is not a prepared dataset with a {split!r} split ({one_line(error)})"
-        raise UserError(f"{path} {why}; delete it and prepare it again") from error
+        raise UserError(f"{path} {why}; move it away and prepare it again") from error
 
 
 def _stored_images(stored: Mapping[str, Tensor], split: str, facts: dict[str, Any]) -> Tensor | ImageFiles:

@@ -279,7 +279,8 @@ class UserFolder:
             ) from error
         if missing := self.missing(folder):
             raise UserError(
-                f"{folder} has lost {', '.join(missing)}; put it back, or delete {raw} and run the same command again"
+                f"{folder} has lost {', '.join(missing)};"
+                f" put it back, or move {raw} away and run the same command again"
             )
         return folder
 

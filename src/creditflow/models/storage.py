@@ -19,7 +19,7 @@ from creditflow.models.build import ImageClassifier, ModelSpec
 
 _FORMAT = 1
 
-#: What to do about a damaged file. It may be the only copy that its owner has, so nobody is told to delete it.
+#: What to do about a damaged file. It may be the only copy that its owner has, so nobody is told to lose it.
 _ADVICE = "copy the model's files again from where they are whole, or train the model again"
 
 

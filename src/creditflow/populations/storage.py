@@ -91,7 +91,7 @@ def load_population(path: Path, expected: Mapping[str, object] | None = None) ->
     content = files.read_json(sidecar, "the description of a population")
     if not isinstance(content, dict) or not set(_CONTENT) <= content.keys() or content["format"] != _FORMAT:
         raise UserError(
-            f"{sidecar} does not describe a population of this version; delete it and run the same command again"
+            f"{sidecar} does not describe a population of this version; move it away and run the same command again"
         )
     check_identity(sidecar, "the population", content.get("identity"), expected)
     try:
@@ -99,7 +99,7 @@ def load_population(path: Path, expected: Mapping[str, object] | None = None) ->
         if files.sha256(tensors) != content["sha256"]:
             raise UserError(
                 f"{path} is damaged or not the file that {sidecar.name} describes;"
-                " delete both and train the population again"
+                " move both away and train the population again"
             )
         loaded = load_tensors(tensors)
     except (OSError, SafetensorError) as error:

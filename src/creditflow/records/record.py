@@ -115,7 +115,7 @@ def read_record(path: Path) -> Record:
         written_format = content.get("format") if isinstance(content, dict) else None
         raise UserError(
             f"{path} is a record of format {written_format}, this version reads {_FORMAT};"
-            " delete it and run the same command again"
+            " move it away and run the same command again"
         )
     try:
         keys = Keys(**content["keys"])
@@ -124,14 +124,15 @@ def read_record(path: Path) -> Record:
         arrays = arrays_path.read_bytes()
         if files.sha256(arrays) != content["outcomes"]["sha256"]:
             raise UserError(
-                f"{arrays_path} is damaged or belongs to another record; delete {path} and run the same command again"
+                f"{arrays_path} is damaged or belongs to another record;"
+                f" move {path} away and run the same command again"
             )
         outcomes = load_arrays(arrays)
         mistake = agreement.mistake(content, outcomes)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError, SafetensorError) as error:
         raise UserError(
-            f"{path} is not a whole record ({one_line(error)}); delete it and run the same command again"
+            f"{path} is not a whole record ({one_line(error)}); move it away and run the same command again"
         ) from error
     if mistake:
-        raise UserError(f"{path}: {mistake}; delete it and run the same command again")
+        raise UserError(f"{path}: {mistake}; move it away and run the same command again")
     return Record(path, keys, metrics, outcomes, content)

@@ -62,7 +62,7 @@ def _summarize_cell(cell: tuple[str, ...], records: list[Record]) -> list[dict[s
         if shape != shapes[0] or not _same_images(record, records[0]):
             raise UserError(
                 f"{record.path} and {records[0].path} differ in epsilons or images;"
-                " delete both and run the same command again"
+                " move both away and run the same command again"
             )
     rows = []
     for index, (metric, _) in enumerate(means[0]):
@@ -88,7 +88,7 @@ def _means(record: Record) -> list[tuple[Metric, NDArray[np.generic]]]:
         rows = record.outcomes.get(name, np.empty((0, 0)))
         if len(metrics) != len(rows):
             raise UserError(
-                f"{record.path}: its outcomes do not belong to its metrics; delete it and run the same command again"
+                f"{record.path}: its outcomes do not belong to its metrics; move it away and run the same command again"
             )
         means += list(zip(metrics, rows, strict=True))
     return means
@@ -135,7 +135,7 @@ def _read_gallery(paths: Sequence[Path], named: Mapping[str, object], keys_of: K
     for record in read_records(paths, lambda path: {**named, **(keys_of(path) or {})}):
         pictures = {name: array for name, array in record.outcomes.items() if name.startswith(("clean_", "attacked_"))}
         if not pictures:
-            raise UserError(f"{record.path} has no pictures; delete it and run the same command again")
+            raise UserError(f"{record.path} has no pictures; move it away and run the same command again")
         rows.append(asdict(record.keys) | {"epsilon": record.content["checks"]["shown_epsilon"]} | pictures)
     return pd.DataFrame(rows)
 
@@ -166,10 +166,10 @@ def read_frame(path: Path, kind: str, expected: Mapping[str, object] | None = No
         frame = files.read_parquet(path)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} is not a {kind} ({one_line(error)}); delete it and run the same command again"
+            f"{path} is not a {kind} ({one_line(error)}); move it away and run the same command again"
         ) from error
     if list(frame.columns)[: len(_FRAMES[kind])] != _FRAMES[kind]:
-        raise UserError(f"{path} is not a {kind} of this version; delete it and run the same command again")
+        raise UserError(f"{path} is not a {kind} of this version; move it away and run the same command again")
     identity = frame.attrs.pop("identity", None)
     check_identity(path, "the frame", identity, {**expected, "frame": kind} if expected else None)
     return frame

@@ -91,7 +91,7 @@ def _training(sidecar: Path) -> dict[str, Any]:
     content = files.read_json(sidecar, "the description of a trained model")
     made = content.get("provenance") if isinstance(content, dict) else None
     if not isinstance(made, dict) or not {"git_commit", "source_hash"} <= made.keys():
-        raise UserError(f"{sidecar} does not say which code trained the model; delete it and train the model again")
+        raise UserError(f"{sidecar} does not say which code trained the model; move it away and train the model again")
     return made
 
 
@@ -176,7 +176,7 @@ def _checked_records(experiment: Finished) -> list[Record]:
         raise UserError(f"{missing[0]}{others} missing; {experiment.again} first")
     records = read_records(experiment.records, experiment.keys_of)
     if not read_frame(collected, "records", {"experiment": experiment.name}).equals(long_form(records)):
-        raise UserError(f"{collected} is not what the records say now; delete it and {experiment.again}")
+        raise UserError(f"{collected} is not what the records say now; move it away and {experiment.again}")
     _check_age(experiment)
     _check_frames(experiment, records)
     for name in experiment.tables:
@@ -230,11 +230,11 @@ def _check_table(experiment: Finished, name: str) -> None:
             path = experiment.folder / f"tables/{name}{suffix}"
             if path.read_bytes() != Path(scratch, name + suffix).read_bytes():
                 raise UserError(
-                    f"{path} is not what the records and the experiment say now; delete it and {experiment.again}"
+                    f"{path} is not what the records and the experiment say now; move it away and {experiment.again}"
                 )
 
 
 def _refuse_older(path: Path, sources: Sequence[Path], again: str) -> None:
     newest = max(sources, key=lambda source: source.stat().st_mtime_ns)
     if path.stat().st_mtime_ns < newest.stat().st_mtime_ns:
-        raise UserError(f"{path} is older than {newest}; delete it and {again}")
+        raise UserError(f"{path} is older than {newest}; move it away and {again}")

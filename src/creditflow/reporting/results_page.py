@@ -12,6 +12,7 @@ names in braces. For each name, `numbers` says in which table, row and column it
 {table, where: {column: value}, column, form}, with a form of "percent", "points", "number" or "text".
 """
 
+import math
 import re
 from collections.abc import Callable, Set
 from pathlib import Path
@@ -36,6 +37,7 @@ _FORMS: dict[str, Callable[[Any], str]] = {
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MAX_DEPTH = 50
+_MAX_VALUES = 100_000
 
 
 def _check_expansion(text: str) -> None:
@@ -43,8 +45,20 @@ def _check_expansion(text: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=_LOADER):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent) or depth > _MAX_DEPTH:
-            raise ValueError("it has aliases (*name), or is nested too deeply; write plain values")
+        if depth > _MAX_DEPTH:
+            raise ValueError("it is nested too deeply")
+    if _expanded(yaml.compose(text, Loader=_LOADER), {}) > _MAX_VALUES:
+        raise ValueError("its aliases (*name) stand for too many values, or for themselves; write plain values")
+
+
+def _expanded(node: Any, sizes: dict[int, float]) -> float:
+    """Returns how many values a node has where each alias is replaced by what it stands for; infinity for a circle."""
+    if id(node) not in sizes:
+        sizes[id(node)] = math.inf
+        children = node.value if isinstance(node, yaml.CollectionNode) else []
+        inner = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
+        sizes[id(node)] = 1 + sum(_expanded(part, sizes) for part in inner)
+    return sizes[id(node)]
 
 
 def results_page(folder: Path) -> str:

@@ -77,11 +77,11 @@ def load_codes(
         RecursionError,
         safetensors.SafetensorError,
     ) as error:
-        raise UserError(f"{path} has no codes ({one_line(error)}); delete it and encode again") from error
+        raise UserError(f"{path} has no codes ({one_line(error)}); move it away and encode again") from error
     check_identity(path, "the set of codes", identity, expected)
     if written != source:
         other = next(name for name in sorted({*written, *source}) if written.get(name) != source.get(name))
         raise UserError(f"{path} has codes of another {other}; encode again with encode.py")
     if any(part.codes.dtype != torch.int8 or len(part.codes) != len(part.labels) for part in parts.values()):
-        raise UserError(f"{path} has codes and labels that do not belong together; delete it and encode again")
+        raise UserError(f"{path} has codes and labels that do not belong together; move it away and encode again")
     return parts

@@ -59,10 +59,11 @@ def check_model(path: Path, expected: Mapping[str, object] | None, data: Path | 
     if not expected:
         return
     sidecar = read_sidecar(path)
-    stated = sidecar.get("identity")
-    if isinstance(stated, dict):
-        stated = stated | {name: sidecar[name] for name in ("rule", "seed") if name in stated and name in sidecar}
+    stated: Any = sidecar.get("identity")
     check_identity(sidecar_path(path), "the model", stated, expected)
+    # The sidecar says the rule and the seed once more, and results are filed under these.
+    repeated = {name: sidecar[name] for name in ("rule", "seed") if name in stated and name in sidecar}
+    check_identity(sidecar_path(path), "the model", stated | repeated, expected)
     trained_on = _data_of(sidecar)
     if data is not None and trained_on is not None and trained_on != file_sha256(data):
         raise UserError(f"{path} was trained on other data than {data} holds now; {make_again(path)}")

@@ -41,10 +41,10 @@ def _class_names(raw: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({one_line(error)}); mend or remove it") from error
+        raise UserError(f"{path} cannot be read ({one_line(error)}); mend it or move it away") from error
     names = tuple(line.strip() for line in lines if line.strip())
     if len(set(names)) != _N_CONCEPTS:
-        raise UserError(f"{path} has {len(set(names))} different names, not {_N_CONCEPTS}; mend or remove it")
+        raise UserError(f"{path} has {len(set(names))} different names, not {_N_CONCEPTS}; mend it or move it away")
     return names
 
 

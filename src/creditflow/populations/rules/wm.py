@@ -27,6 +27,16 @@ def feedback_step(
     return directions
 
 
+def initial_feedback_steps(settings: Settings) -> int:
+    """Returns how many steps B learns before training."""
+    return settings.initial_steps
+
+
+def noise_widths(network: Network, settings: Settings) -> tuple[int, ...]:
+    """Returns the widths of the hidden layers, which each get noise of their own."""
+    return network.widths[1:-1]
+
+
 RULE = UpdateRule(
     title="WM",
     order=70,
@@ -36,8 +46,8 @@ RULE = UpdateRule(
     step=fa.step,
     feedback_step=feedback_step,
     feedback_step_after_each_step=True,
-    initial_feedback_steps=lambda settings: settings.initial_steps,
-    noise_widths=lambda network, settings: network.widths[1:-1],
+    initial_feedback_steps=initial_feedback_steps,
+    noise_widths=noise_widths,
     dropout=True,
     connected=("uu", "dd"),
     plastic=("uu", "dd"),
