@@ -51,7 +51,7 @@ def test_coco_from_its_archives(inside: str, stages: Stages) -> None:
     ]
     check_coco(stages.prepare("coco"))
     shutil.rmtree(raw / "val2014")
-    with pytest.raises(UserError, match=rf"{raw} has lost val2014; put it back, or delete"):
+    with pytest.raises(UserError, match=rf"{raw} has lost val2014; put it back, or move {raw} away"):
         stages.prepare("coco")
 
 
