@@ -25,7 +25,19 @@ STAGES = (
 )
 
 #: Libraries of those stages; never creditflow itself, whose files may change between two jobs.
-LIBRARIES = ("torch", "foolbox", "safetensors.torch", "pandas", "pyarrow.parquet", "matplotlib.figure")
+#: The parts of pydantic are named, as `import pydantic` itself loads none of them.
+LIBRARIES = (
+    "torch",
+    "foolbox",
+    "safetensors.torch",
+    "pandas",
+    "pyarrow.parquet",
+    "matplotlib.figure",
+    "pydantic.main",
+    "pydantic.fields",
+    "pydantic.functional_validators",
+    "pydantic.types",
+)
 
 #: The number of short jobs from which on a server saves time.
 MIN_JOBS = 8
