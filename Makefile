@@ -113,4 +113,6 @@ check-lock: $(CHECKERS) ## look up known vulnerabilities of all that is locked (
 	@.venv-check/bin/python envs/audit.py .venv-check/bin/pip-audit
 
 clean: ## remove the results of EXPERIMENT; data and other experiments stay
+	@echo '$(EXPERIMENT)' | grep -qxE '[A-Za-z0-9_-]+' && test '$(EXPERIMENT)' != data || \
+		{ echo "error: EXPERIMENT='$(EXPERIMENT)' is not the name of an experiment" >&2; exit 2; }
 	rm -rf results/$(EXPERIMENT)

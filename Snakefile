@@ -24,6 +24,8 @@ report: "rules/captions/workflow.rst"
 
 include: "rules/common.smk"
 include: "rules/expected.smk"
+include: "rules/attacking.smk"
+include: "rules/shown.smk"
 
 
 FLAVOUR = config["container"]["flavour"]

@@ -33,6 +33,7 @@ BENCHMARKS = {
     "populations": [],
     "target_propagation": ["--rounds", "3"],
     "scale": [],
+    "coverage": ["--repeats", "300"],
 }
 
 

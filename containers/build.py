@@ -33,6 +33,9 @@ from creditflow.workflow.container import FLAVOURS, check_image, image_path, loc
 # from the image, take two thirds of the time.
 COMPRESSION = "-comp zstd -Xcompression-level 3"
 
+# The base that debian.def makes is read once: packing it would take longer than writing it.
+UNPACKED = "-noI -noD -noF -noX"
+
 #: The keyring with which debootstrap verifies Debian's Release file. Without it, debootstrap goes on unverified.
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
@@ -56,13 +59,15 @@ def main() -> None:
         return
     check_sources(args)
     values = {
-        "bootstrap": args.base,
         "mountpoints": " ".join(args.bind),
         "pip_options": args.pip_options,
         "version": image.name.split("-")[1],
         "lock": lock_hash(lock),
-    } | ({"mirror": args.mirror} if args.mirror else {})
-    build(image, values, args.bind)
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        if args.base == "debootstrap":
+            values |= {"bootstrap": "localimage", "from": str(debian(Path(scratch), args.mirror))}
+        build(image, values, args.bind)
     versions = verify(image, args.flavour)
     write_atomically(digest_path(image), f"{file_sha256(image)}  {image.name}\n".encode())
     print(f"{image}: {image.stat().st_size / 2**20:.0f} MiB, {versions}")
@@ -114,23 +119,39 @@ def check_sources(args: argparse.Namespace) -> None:
         )
 
 
+def debian(folder: Path, mirror: str) -> Path:
+    """Makes an image of Debian in a folder and returns its path. Raises UserError if that fails.
+
+    This is a build of its own: once debootstrap has run, Apptainer keeps a whole core busy until its process ends. (A
+    goroutine of DebootstrapConveyorPacker.prepareFakerootEnv waits in a `for` that its `break` does not leave.)
+    """
+    image = folder / "debian.sif"
+    if not apptainer_build("debian.def", image, {"mirror": mirror}, [f"--mksquashfs-args={UNPACKED}"]):
+        raise UserError("the build of Debian failed; the last lines above say why")
+    return image
+
+
 def build(image: Path, values: dict[str, str], binds: list[str]) -> None:
     """Builds the image under a scratch name and renames it at the end. Raises UserError if the build fails."""
     part = image.with_name(f".{image.name}.part")
-    options = [f"--mksquashfs-args={COMPRESSION}", *(f"--bind={path}:{path}:ro" for path in binds)]
-    for key, value in values.items():
-        options += ["--build-arg", f"{key}={value}"]
+    # Apptainer's own test of the image is part of verify().
+    options = ["--notest", f"--mksquashfs-args={COMPRESSION}", *(f"--bind={path}:{path}:ro" for path in binds)]
+    if not apptainer_build("creditflow.def", part, values, options):
+        hint = "" if "from" in values else "; where there is no Docker Hub, use --base debootstrap"
+        raise UserError(f"the build failed; the last lines above say why{hint}")
+    part.replace(image)
+
+
+def apptainer_build(definition: str, image: Path, values: dict[str, str], options: list[str]) -> bool:
+    """Builds an image from a definition in this folder. Returns whether the image is there afterwards."""
+    options = [*options, *(f"--build-arg={key}={value}" for key, value in values.items())]
     if os.geteuid() == 0 or shutil.which("newuidmap"):
         options.append("--fakeroot")
     os.chdir(ROOT)  # the recipe names files of the project
+    image.unlink(missing_ok=True)
     with singularity_command():
-        done = Client.build(
-            "containers/creditflow.def", str(part), sudo=False, force=True, options=options, return_result=True
-        )
-    if not part.exists():
-        hint = "; where there is no Docker Hub, use --base debootstrap" if values["bootstrap"] == "docker" else ""
-        raise UserError(f"the build failed; the last lines above say why{f' ({done})' if done else ''}{hint}")
-    part.replace(image)
+        Client.build(f"containers/{definition}", str(image), sudo=False, force=True, options=options)
+    return image.exists()
 
 
 @contextmanager

@@ -17,8 +17,21 @@ ENVS = Path(__file__).resolve().parent
 
 
 def main(pip_audit: str) -> int:
-    """Asks pip-audit about every pin, prints what it found, and returns the exit code: 0 if all is well, else 1."""
-    pins = locked_pins(sorted(ENVS.glob("requirements*.txt")))
+    """Asks pip-audit about every pin, prints what it found, and returns the exit code: 0 if all is well, else 1.
+
+    The workflow's environment and that of the checkers are asked about one after the other, as each has its versions.
+    """
+    codes = [audit(pip_audit, paths) for paths in (sorted(ENVS.glob("requirements*.txt")), [ENVS / "check.txt"])]
+    return max(codes)
+
+
+def audit(pip_audit: str, paths: list[Path]) -> int:
+    """Asks about the pins of one environment, prints what was found, and returns the exit code."""
+    try:
+        pins = locked_pins(paths)
+    except (OSError, ValueError) as error:
+        print(f"error: nothing was looked up: {error}", file=sys.stderr)
+        return 1
     try:
         answer = look_up(pip_audit, pins)
     except (OSError, ValueError) as error:
@@ -29,10 +42,32 @@ def main(pip_audit: str) -> int:
     return code
 
 
+#: A pin as envs/lock.py writes it, and its hashes; whatever else stands in a lock could not be looked up.
+_PIN = re.compile(r"([A-Za-z0-9][\w.-]*)==([A-Za-z0-9][\w.]*)( ; [^\\]+)? \\")
+_HASH = re.compile(r" +--hash=sha256:[0-9a-f]{64}( \\)?")
+
+
 def locked_pins(paths: Iterable[Path]) -> dict[str, str]:
-    """Returns {name: version} of all pins in these files, whatever platform they are for."""
-    texts = (path.read_text(encoding="utf-8") for path in paths)
-    return {name: version for text in texts for name, version in re.findall(r"^([\w.-]+)==([\w.]+)", text, re.M)}
+    """Returns {name: version} of all pins in these files, whatever platform they are for.
+
+    Raises ValueError for a line that is no pin with its hashes, for a package that has two versions, and if there is no
+    pin at all: nothing may be left out in silence.
+    """
+    pins: dict[str, str] = {}
+    names = []
+    for path in paths:
+        names.append(path.name)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            pin = _PIN.fullmatch(line)
+            if pin and pins.setdefault(normal(pin[1]), pin[2]) != pin[2]:
+                raise ValueError(f"{path.name}, line {number}: {pin[1]} has a second version; run `make lock`")
+            if not (pin or _HASH.fullmatch(line) or not line.strip() or line.startswith("#")):
+                raise ValueError(
+                    f"{path.name}, line {number} is no pin with its hashes: {line[:80]!r}; run `make lock`"
+                )
+    if not pins:
+        raise ValueError(f"there is no pin in {', '.join(names) or 'requirements*.txt'}; run `make lock`")
+    return pins
 
 
 #: Seconds that all look-ups may take.

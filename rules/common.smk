@@ -9,7 +9,6 @@ from creditflow.workflow.layout import RESULTS
 from creditflow.workflow.loading import load_experiments
 from creditflow.workflow.requests import check_workflow
 from creditflow.workflow.session import explained
-from creditflow.workflow.sources import source_files
 
 EXPERIMENTS = explained(load_experiments, layout.here_or_in_clone("config/experiments"))
 explained(check_workflow, config, EXPERIMENTS)
@@ -44,19 +43,6 @@ def model_of(wildcards):
 def compact(value):
     """A value as compact JSON, for the command line."""
     return json.dumps(value, sort_keys=True)
-
-
-def records(wildcards):
-    """All records of an experiment."""
-    return list(map(str, outputs.record_paths(experiment(wildcards), RESULTS)))
-
-
-def records_list(wildcards):
-    """A file with the paths of all records: there are too many for a command line. A dry-run does not write it."""
-    path, lines = layout.records_list(wildcards.experiment), "\n".join(records(wildcards)).encode()
-    if not SESSION.is_dry and not (path.exists() and path.read_bytes() == lines):
-        files.write_atomically(path, lines)
-    return str(path)
 
 
 def threads_of(wildcards):
@@ -109,11 +95,6 @@ def weights_sha256(wildcards):
 def trained(suffix):
     """A file of the trained model that is measured, as an input function."""
     return lambda wildcards: f"{outputs.model(experiment(wildcards), RESULTS, model_of(wildcards))}{suffix}"
-
-
-def surrogate(wildcards):
-    """The model that a transfer attack makes its images with, and its sidecar; nothing for other attacks."""
-    return list(map(str, outputs.surrogate(experiment(wildcards), RESULTS, model_of(wildcards), wildcards.attack)))
 
 
 def population_settings(wildcards):
@@ -170,30 +151,17 @@ def settings(*path):
     return option
 
 
-def of_attack(key):
-    """A value of the wildcards' attack."""
-    return lambda wildcards: keys(wildcards)["attacks"][wildcards.attack][key]
-
-
-def source(kind):
-    """What a table or figure shows: frames of the experiment, and the published numbers that its settings choose."""
-    return lambda given: list(map(str, explained(source_files, experiment(given), RESULTS, kind, given[kind])))
-
-
 def library(stage, **uses):
     """A hash of the library's files that a stage's results depend on, for `params`.
 
-    `uses` names the plugins that a job loads, by kind: names or wildcards, such as `rule="{rule}"`.
+    `uses` names the plugins that a job loads, by kind: names or wildcards, such as `rule="{rule}"`. `{feedback_rule}`
+    stands for the rule whose feedback weights an attacker uses, and for nothing without them.
     """
 
     def hashed(wildcards):
-        loaded = [(kind, name) for kind, names in uses.items() for name in names.format(**wildcards).split()]
+        given = {**wildcards, "feedback_rule": feedback_rule(wildcards), "training_rule": training_rule(wildcards)}
+        loaded = [(kind, name) for kind, names in uses.items() for name in names.format(**given).split()]
         classifies = stage == "finetune" and "retrieval" not in keys(wildcards)
         return library_hash(stage, loaded, ("creditflow/retrieval/",) if classifies else ())
 
     return hashed
-
-
-def caption(kind):
-    """A table's or figure's caption: the docstring of the file that defines it."""
-    return lambda wildcards: " ".join(plugins.docstring(kind, wildcards[kind]).split())

@@ -17,12 +17,6 @@ def expected_start(wildcards, input):
     return ["--expect-pretrained", compact(identity)] if input.start else []
 
 
-def expected_surrogate(wildcards, input):
-    """The option that says what the model is that a transfer attack makes its images with; nothing without one."""
-    chain = outputs.surrogate_chain(experiment(wildcards), model_of(wildcards))
-    return ["--expect-surrogate", compact(outputs.identity(experiment(wildcards), chain))] if input.surrogate else []
-
-
 def expected_population(wildcards):
     """The option that says what the population is that a member is chosen from."""
     names = outputs.named(experiment(wildcards), model_of(wildcards))

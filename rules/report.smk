@@ -72,8 +72,9 @@ rule make_table:
         library=library("make_table", table="{table}"),
         caption=caption("table"),
         settings=settings("tables", "{table}"),
+        shown=shown("table"),
     shell:
-        "python {input.script:q} --table {wildcards.table} --settings {params.settings:q} --frame {input.frame:q}"
+        "python {input.script:q} --table {wildcards.table} --settings {params.settings:q} {params.shown:q}"
         " --experiment {wildcards.experiment} --output {output.csv:q} > {log:q} 2>&1"
 
 
@@ -104,6 +105,7 @@ rule plot_figure:
         library=library("plot_figure", figure="{figure}"),
         caption=caption("figure"),
         settings=settings("figures", "{figure}"),
+        shown=shown("figure"),
     shell:
-        "python {input.script:q} --figure {wildcards.figure} --settings {params.settings:q} --frame {input.frame:q}"
+        "python {input.script:q} --figure {wildcards.figure} --settings {params.settings:q} {params.shown:q}"
         " --experiment {wildcards.experiment} --output {output.pdf:q} > {log:q} 2>&1"

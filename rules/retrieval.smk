@@ -85,23 +85,24 @@ rule attack_retrieval:
         "../envs/environment.yaml"
     threads: threads_of
     params:
-        library=library("attack_retrieval", hash_attack="{attack}"),
+        library=library("attack_retrieval", hash_attack="{attack}", rule="{feedback_rule}"),
         classes=classes("dataset"),
         inputs=inputs,
         expected_data=expected("dataset"),
         expected_model=expected_model,
         retrieval=retrieval,
+        gradient=gradient,
         epsilons=of_attack("epsilons"),
         images=of_attack("images"),
         batch_size=of_attack("batch_size"),
-        settings=settings("attacks", "{attack}", "settings"),
+        settings=attack_settings,
         device=config["device"],
         threads=threads_of,
     shell:
         "python {input.script:q} --model {input.model:q} --data {input.data:q} {params.classes}"
         " {params.expected_data:q} {params.expected_model:q}"
         " --input {params.inputs:q} {params.retrieval:q} --codes {input.codes:q} --experiment {wildcards.experiment}"
-        " --dataset-name {wildcards.dataset} --attack {wildcards.attack} --gradient {wildcards.gradient}"
+        " --dataset-name {wildcards.dataset} --attack {wildcards.attack} --gradient {params.gradient}"
         " --epsilons {params.epsilons} --images {params.images} --batch-size {params.batch_size}"
         " --settings {params.settings:q} --seed {wildcards.seed} --device {params.device} --threads {params.threads}"
         " --record {output.record:q} > {log:q} 2>&1"

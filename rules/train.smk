@@ -85,6 +85,7 @@ rule finetune:
         script=layout.script("finetune"),
         data=prepared("dataset"),
         start=start,
+        match=matched_record,
     output:
         model=layout.FINETUNE.file(".safetensors"),
         feedback=layout.FINETUNE.file(".feedback.safetensors"),
@@ -97,13 +98,14 @@ rule finetune:
         "../envs/environment.yaml"
     threads: threads_of
     params:
-        library=library("finetune", backbone="{backbone}", rule="{rule}"),
+        library=library("finetune", backbone="{backbone}", rule="{training_rule}"),
         classes=classes("dataset"),
         inputs=inputs,
         expected_data=expected("dataset"),
         expected_start=expected_start,
         settings=finetune_settings,
         start=from_start,
+        match=lambda wildcards, input: [f"--match={path}" for path in input.match],
         retrieval=retrieval,
         checkpoint=layout.FINETUNE.checkpoint,
         device=config["device"],
@@ -111,6 +113,6 @@ rule finetune:
     shell:
         "python {input.script:q} --data {input.data:q} {params.classes} --input {params.inputs:q} {params.start:q}"
         " --experiment {wildcards.experiment} --dataset-name {wildcards.dataset} {params.expected_data:q}"
-        " {params.expected_start:q} {params.retrieval:q} --rule {wildcards.rule} --settings {params.settings:q}"
+        " {params.expected_start:q} {params.retrieval:q} --rule {wildcards.rule} {params.match:q} --settings {params.settings:q}"
         " --seed {wildcards.seed} --device {params.device} --threads {params.threads}"
         " --checkpoint {params.checkpoint:q} --output {output.model:q} > {log:q} 2>&1"

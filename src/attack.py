@@ -7,7 +7,6 @@ from creditflow.attacks.metrics import attack_metrics, attack_outcomes, robust_a
 from creditflow.compute.device import use_device
 from creditflow.compute.provenance import Stopwatch, provenance_of
 from creditflow.core.files import file_sha256
-from creditflow.models.storage import read_sidecar
 from creditflow.records.record import write_record
 from creditflow.stages import attacking, measuring
 from creditflow.stages.command_line import add_compute_options, run_stage, stage_parser
@@ -19,6 +18,7 @@ def _options() -> Namespace:
     measuring.add_record_option(parser)
     attacking.add_attack_options(parser, "attack", "test images", '{"steps": 5}')
     attacking.add_surrogate_options(parser)
+    attacking.add_judging_options(parser)
     add_compute_options(parser)
     return attacking.parse_attack_options(parser, "attack")
 
@@ -28,19 +28,16 @@ def main() -> None:
     device = use_device(args.device, args.threads)
     watch = Stopwatch(device)
     attack = get_attack(args.attack)
-    parameters = attacking.attack_settings(args, "attack", attack.uses_gradient)
+    parameters = attacking.attack_settings(args, "attack", attack.uses_gradient, attack.uses_surrogate)
     model, sidecar, data = measuring.loaded(args, device)
     chosen = choose_images(data, args.images)
-    view = attacking.attacker_view(args.model, model, args.gradient)
-    options = {"batch_size": args.batch_size, "seed": args.seed, "helpers": attacking.helpers(args, model)}
-    result = run_attack(attack, parameters, view, data, chosen, args.epsilons, **options)
-    settings = attacking.attack_facts(args, attack.norm, parameters, sidecar) | {
-        "stage": "attack",
-        "input": args.input,
-        "classes": args.classes,
-        "data": file_sha256(args.data),
-        "surrogate": read_sidecar(args.surrogate)["sha256"] if args.surrogate else None,
-    }
+    view, helpers = attacking.attacker_view(args, model), attacking.helpers(args, model)
+    options = {"batch_size": args.batch_size, "seed": args.seed, "helpers": helpers}
+    measured = {"keep": args.keep, "check_convergence": args.check_convergence}
+    result = run_attack(attack, parameters, view, data, chosen, args.epsilons, **options, **measured)
+    facts = {"stage": "attack", "input": args.input, "classes": args.classes, "data": file_sha256(args.data)}
+    facts["class_names"] = list(data.class_names) if args.keep else None
+    settings = attacking.attack_facts(args, attack.norm, parameters, sidecar) | attacking.judging_facts(args) | facts
     write_record(
         args.record,
         measuring.record_keys(args, sidecar, attack=args.attack, gradient=args.gradient),

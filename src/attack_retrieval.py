@@ -35,7 +35,7 @@ def main() -> None:
     codes = read_codes(args, sidecar, source)
     chosen = choose_images(parts["query"], args.images)
     queries = Queries(parts["query"], chosen, codes["train"])
-    view = attacking.attacker_view(args.model, model, args.gradient)
+    view = attacking.attacker_view(args, model)
     options = {"batch_size": args.batch_size, "seed": args.seed, "shown": Shown.spread(4, len(chosen), args.epsilons)}
     result = run_hash_attack(attack, parameters, view, queries, args.epsilons, **options)
     searched = hash_metrics.search(result, codes["query"].labels[chosen], codes["database"], retrieval.top)

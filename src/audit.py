@@ -1,5 +1,7 @@
 """Audit an experiment: each rule against backpropagation, by the worst case over a set of attacks (docs/audit.md)."""
 
+from creditflow.attacks.kinds import required_of
+from creditflow.audit.cells import OUTCOMES
 from creditflow.audit.verdicts import audit
 from creditflow.records.frames import write_frame
 from creditflow.records.listing import read_listed
@@ -20,10 +22,12 @@ def main() -> None:
     args = parser.parse_args()
 
     records = read_listed(args.records_list, record_keys)
-    frame = audit(records, args.settings)
+    task = "retrieval" if any(record.keys.task == "retrieval" for record in records) else "classification"
+    frame = audit(records, args.settings, OUTCOMES[task], required_of(task))
     write_frame(args.output, frame, "audit", records)
-    for row in frame[frame.verdict != ""].itertuples():
-        print(f"{row.dataset} {row.backbone} {row.rule} at {row.epsilon:g}: {row.verdict}")
+    for row in frame[frame.net_effect != ""].itertuples():
+        words = f"{row.claim_verdict}; {row.net_effect}" + (f" ({row.reason})" if row.reason else "")
+        print(f"{row.dataset} {row.backbone} {row.rule} at {row.epsilon:g}: {words}")
 
 
 if __name__ == "__main__":

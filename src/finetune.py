@@ -23,7 +23,7 @@ def options() -> argparse.Namespace:
     )
     start.add_argument("--backbone", help=f"random start of one of: {', '.join(plugins.names('backbone'))}")
     identity.add_expected_model(parser, "pretrained")
-    parser.add_argument("--rule", required=True, help=f"one of: {', '.join(plugins.names('rule'))}")
+    training.add_rule_options(parser)
     parser.add_argument(
         "--retrieval", type=json_object, help="train for retrieval, not classification: a JSON object, see retrieve.py"
     )
@@ -52,7 +52,7 @@ def main() -> None:
     # The seeds do not name the rule: under all rules training begins with the same weights and sees the same batches.
     start_model = training.pretrained_model if args.pretrained else training.new_model
     model = start_model(args, "finetune", data, task).to(device)
-    training.train_stage(args, model, args.rule, data, task, job, watch)
+    training.train_stage(args, model, args.rule, data, task, job, watch, training.stop_at(args))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,14 @@ from creditflow.reporting.collection import read_frames
 from creditflow.reporting.forms import TABLE, write_seal
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.table import Table
-from creditflow.stages.command_line import existing_file, file_path, json_object, run_stage, stage_parser
+from creditflow.stages.command_line import (
+    add_frame_options,
+    file_path,
+    frame_paths,
+    json_object,
+    run_stage,
+    stage_parser,
+)
 from creditflow.stages.settings_help import add_settings_help, parse_or_show_settings
 from creditflow.workflow.layout import record_keys
 
@@ -17,13 +24,7 @@ def main() -> None:
     parser.add_argument(
         "--settings", type=json_object, default={}, help='parameters of the table, such as {"epsilon": 0.1}'
     )
-    parser.add_argument(
-        "--frame",
-        type=existing_file,
-        nargs="+",
-        required=True,
-        help="what the table shows, in the order of its `source`",
-    )
+    add_frame_options(parser, "what the table shows, in the order of its `source`")
     parser.add_argument(
         "--output",
         type=file_path,
@@ -37,9 +38,10 @@ def main() -> None:
     table: Table | Listing = plugins.load("table", args.table).TABLE
     settings = parse(plugins.settings_class("table", args.table), args.settings, f"settings of table {args.table}")
     caption = " ".join(plugins.docstring("table", args.table).split())
-    frames = read_frames(args.frame, table.source, args.experiment, record_keys)
+    paths = frame_paths(args)
+    frames = read_frames(paths, table.source, args.experiment, record_keys)
     table.write(frames, settings, caption, args.output)
-    write_seal(args.output, TABLE, {"experiment": args.experiment, "table": args.table}, args.frame)
+    write_seal(args.output, TABLE, {"experiment": args.experiment, "table": args.table}, paths)
 
 
 if __name__ == "__main__":

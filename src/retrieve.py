@@ -4,7 +4,7 @@ from creditflow.compute.device import use_device
 from creditflow.compute.provenance import Stopwatch, provenance_of
 from creditflow.core.files import file_sha256
 from creditflow.records.record import write_record
-from creditflow.retrieval.metrics import retrieval_metrics, retrieval_outcomes, search
+from creditflow.retrieval.metrics import chance, retrieval_metrics, retrieval_outcomes, search
 from creditflow.stages.command_line import add_compute_options, run_stage, stage_parser
 from creditflow.stages.measuring import add_record_option, history_metrics, record_keys
 from creditflow.stages.retrieval import add_codes_option, add_retrieval_options, read_codes, retrieval_model
@@ -30,6 +30,7 @@ def main() -> None:
         record_keys(args, sidecar, attack="clean", gradient="none", task="retrieval"),
         [*retrieval_metrics(searched), *history_metrics(sidecar, n)],
         retrieval_outcomes(searched),
+        checks={"chance": chance(codes["query"], codes["database"], retrieval.top)},
         settings=settings,
         provenance=provenance_of(settings, device),
         run=watch.run_facts(),

@@ -67,7 +67,8 @@ def project(folder: Path, **experiments: str) -> Path:
     """Copies the workflow, without results, into a folder.
 
     Without experiments of its own it gets all that the project ships. With some, it gets these, `quick`, and what these
-    extend: every start of Snakemake reads all experiments.
+    extend: every start of Snakemake reads all experiments. All of its stages are forks where the workflow forks stages
+    at all: tests train for less time than it takes to load PyTorch.
     """
     for name in ("Snakefile", "rules", "src", "config", "profiles", "envs", "containers"):
         source = ROOT / name
@@ -77,6 +78,7 @@ def project(folder: Path, **experiments: str) -> Path:
             )
         else:
             shutil.copy(source, folder / name)
+    _fork_every_stage(folder / "src")
     shipped = folder / "config/experiments"
     if experiments:
         needed = _bases("quick", *re.findall(r"^extends: *(\w+)", "\n".join(experiments.values()), re.MULTILINE))
@@ -86,6 +88,14 @@ def project(folder: Path, **experiments: str) -> Path:
     for name, text in experiments.items():
         (shipped / f"{name}.yaml").write_text(text, encoding="utf-8")
     return folder
+
+
+def _fork_every_stage(source: Path) -> None:
+    path = source / "creditflow/workflow/forkserver/__init__.py"
+    stages = tuple(sorted(script.stem for script in source.glob("*.py")))
+    text, n = re.subn(r"^STAGES = \(.*?^\)", f"STAGES = {stages}", path.read_text(encoding="utf-8"), flags=re.M | re.S)
+    assert n == 1
+    path.write_text(text, encoding="utf-8")
 
 
 def _bases(*names: str) -> set[str]:

@@ -23,7 +23,7 @@ from creditflow.core import plugins
 from creditflow.retrieval.settings import RetrievalSettings
 for kind in ("attack", "hash_attack"):
     for name in plugins.names(kind):
-        plugins.settings_class(kind, name)()
+        plugins.settings_class(kind, name).model_json_schema()
 print(sorted({"torch", "pandas", "matplotlib", "foolbox", "pyautoattack"} & set(sys.modules)))
 """
 

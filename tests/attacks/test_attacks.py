@@ -1,5 +1,6 @@
 """Attacks against plain foolbox, closed forms and their own promises."""
 
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,9 +17,9 @@ from torch import Tensor, nn
 
 from creditflow import apply_rule, feedback_state, load_model, save_model
 from creditflow.attacks import guards
-from creditflow.attacks.attack import Attack, Candidates, Problem
+from creditflow.attacks.attack import Attack, Candidates, Problem, perturbation_size
 from creditflow.attacks.foolbox_adapter import starting_points
-from creditflow.attacks.judge import Helpers, choose_images, get_attack, perturbation_size, run_attack
+from creditflow.attacks.judge import Helpers, choose_images, get_attack, run_attack
 from creditflow.compute import randomness
 from creditflow.compute.randomness import Streams
 from creditflow.core import plugins
@@ -67,6 +68,12 @@ CHEAP: dict[str, dict[str, object]] = {
     "fab": {"steps": 3},
     "square": {"queries": 10},
     "few_pixel": {"generations": 2, "population": 10},
+    "apgd_scaled": {"steps": 5},
+    "cascade": {"transfer": {"steps": 3}, "apgd_scaled": {"steps": 5}, "square": {"queries": 10}},
+    "fab_l2": {"steps": 3},
+    "fmn_linf": {"steps": 5},
+    "fmn_l2": {"steps": 5},
+    "ddn": {"steps": 5},
     "boundary": {"steps": 20},
     "hopskipjump": {"steps": 1, "initial_evaluations": 5},
 }
@@ -91,7 +98,7 @@ def run(  # type: ignore[no-untyped-def]
 ):
     attack = get_attack(name)
     if attack.uses_surrogate and helpers is None:
-        helpers = Helpers(surrogate=model)
+        helpers = Helpers({"twin": model})
     return run_attack(
         attack,
         parse(plugins.settings_class("attack", name), parameters, name),
@@ -532,7 +539,7 @@ def test_transfer_shows_the_surrogates_adversarial_images_to_the_model(trained) 
     )
     with torch.no_grad():
         expected = model.eval()(made.images[0]).argmax(1) == data.labels
-    result = run("transfer", model, data, [0.05], helpers=Helpers(surrogate=other))
+    result = run("transfer", model, data, [0.05], helpers=Helpers({"twin": other}))
     assert torch.equal(result.correct[0], expected)
     assert result.queries_per_image == 0
     with pytest.raises(UserError, match="give it a surrogate"):
@@ -703,7 +710,8 @@ def test_the_attackers_view_of_brsf_has_the_magnitudes_it_was_trained_with(tmp_p
     model = small_model()
     view = apply_rule(model, "brsf", generator=torch.Generator().manual_seed(0))
     save_model(tmp_path / "one.safetensors", model, rule="brsf", feedback=feedback_state(view))
-    seen = attacker_view(tmp_path / "one.safetensors", load_model(tmp_path / "one.safetensors"), "feedback").eval()
+    args = Namespace(model=tmp_path / "one.safetensors", gradient="feedback", seed=0)
+    seen = attacker_view(args, load_model(args.model)).eval()
     x = torch.rand((2, 1, 12, 12), requires_grad=True)
     torch.autograd.grad(seen(x).sum(), x)
     for name, value in feedback_state(seen).items():

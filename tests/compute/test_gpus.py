@@ -1,6 +1,7 @@
 """GPU slots: jobs of one machine take turns, and a job that was given a GPU does not fall back to the CPU."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from creditflow.compute import gpus
+from creditflow.core.errors import UserError
 from helpers import ROOT, stage
 
 JOB = """
@@ -69,6 +71,42 @@ def test_a_killed_jobs_slot_is_free_at_once(tmp_path: Path) -> None:
     assert outcome(second)[0] == "3"
 
 
+WAITING = """
+import sys
+sys.path.insert(0, {source!r})
+from creditflow.compute import gpus
+from creditflow.core.errors import UserError
+from creditflow.core.errors import UserError
+gpus._REMINDER_S, gpus._PATIENCE_S = 0.5, 1.2
+try:
+    gpus.take_slot()
+except UserError as error:
+    print(error)
+"""
+
+
+def test_a_job_that_waits_says_whom_it_waits_for_and_not_for_ever(tmp_path: Path) -> None:
+    first = job(tmp_path, 60, CREDITFLOW_GPUS="3")
+    assert first.stdout is not None and first.stdout.readline() == "holds 3\n"
+    command = [sys.executable, "-c", WAITING.format(source=str(ROOT / "src"))]
+    environment = {key: value for key, value in os.environ.items() if key != gpus.VISIBLE}
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=environment | {"CREDITFLOW_GPUS": "3"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=True,
+    )
+    first.kill()
+    first.communicate()
+    holder = f"they are held by process {first.pid} (-c)"
+    reminders = done.stderr.splitlines()
+    assert len(reminders) > 1 and set(reminders) == {f"warning: all 1 GPU slots are taken; {holder}; waiting"}
+    assert done.stdout.startswith(f"no GPU slot became free in 1.2 s; {holder}; stop what hangs")
+
+
 @pytest.mark.parametrize("environment", [{}, {"CREDITFLOW_GPUS": "0,1", "CUDA_VISIBLE_DEVICES": ""}])
 def test_without_slots_or_under_a_scheduler_nothing_is_taken(tmp_path: Path, environment: dict[str, str]) -> None:
     assert outcome(job(tmp_path, 0, **environment))[0] == "None"
@@ -99,6 +137,30 @@ def test_slots_go_round_the_gpus_that_the_user_left_visible(
     gpus.announce_slots(count)
     assert os.environ[gpus.SLOTS] == slots
     assert gpus.VISIBLE not in os.environ  # else each job would take it for a scheduler's choice
+
+
+@pytest.mark.usefixtures("nvidia_smi")
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("", "nvidia-smi lists no GPU"),
+        ("echo NVIDIA-SMI has failed; exit 9", "nvidia-smi fails (NVIDIA-SMI has failed)"),
+        ("exit 9", "nvidia-smi fails (exit code 9)"),
+        ("exec sleep 20", "nvidia-smi does not answer within 0.3 s"),
+        (None, "there is no nvidia-smi"),
+    ],
+)
+def test_a_machine_without_gpus_says_what_nvidia_smi_does(
+    script: str | None, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpus, "_SMI_S", 0.3)
+    if script is None:
+        (tmp_path / "nvidia-smi").unlink()
+    else:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=re.escape(f"gpu=2 is asked for, but {reason} on this machine")):
+        gpus.announce_slots(2)
+    assert gpus.SLOTS not in os.environ
 
 
 @pytest.mark.parametrize("promised", ["0", "GPU-1234"])

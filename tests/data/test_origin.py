@@ -1,5 +1,6 @@
 """Raw files of another dataset with the same names are not taken for this one's."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -20,6 +21,21 @@ def test_the_note_of_fetch_must_be_of_the_same_files(tmp_path: Path) -> None:
     check_origin(tmp_path, "mnist", CHECKSUMS)  # the user's own folder, without a note
     check_origin(noted(tmp_path, {"source": "x", "checksums": CHECKSUMS}), "mnist", CHECKSUMS)
     check_origin(noted(tmp_path, {"folder": "/somewhere"}), "imagenet", {})
+
+
+@pytest.mark.parametrize("kind", ["sha256", "md5"])
+def test_the_files_themselves_must_be_those_of_the_note(tmp_path: Path, kind: str) -> None:
+    content = b"images of another dataset, with the same name"
+    prefix = "md5:" if kind == "md5" else ""
+    checksums = {
+        "images": prefix + hashlib.new(kind, content).hexdigest(),
+        "removed.tar": f"md5:{'c' * 32}",  # an archive that fetch has unpacked
+    }
+    (tmp_path / "images").write_bytes(content)
+    check_origin(noted(tmp_path, {"checksums": checksums}), "mnist", checksums)
+    (tmp_path / "images").write_bytes(content[:-1])
+    with pytest.raises(UserError, match=r"images is damaged or belongs to another dataset: .* not that of mnist; make"):
+        check_origin(tmp_path, "mnist", checksums)
 
 
 @pytest.mark.parametrize("origin", [{"checksums": {"train-images-idx3-ubyte.gz": "b" * 64}}, {}, [], "text"])

@@ -26,14 +26,20 @@ datasets:
   high: {source: digits, classes: [5, 6, 7, 8, 9]}
 backbones: [small_cnn]
 rules: [bp, brsf]
-seeds: [0]
+seeds: [0, 1]
 threads: 1
 pretrain: {dataset: low, settings: {epochs: 4, batch_size: 32, learning_rate: 2.0e-3}}
 finetune: {datasets: [high], settings: {epochs: 4, batch_size: 32, learning_rate: 2.0e-3, head_learning_rate: 2.0e-2}}
 gradients: [exact, feedback]
 attacks:
   fgsm: {epsilons: [0, 0.1], images: 40, batch_size: 20}
-audit: {epsilons: [0.1], attacks: [fgsm], claim: fgsm}
+  cascade:
+    gradients: [exact]
+    epsilons: [0.1]
+    images: 10
+    batch_size: 10
+    settings: {transfer: {steps: 1}, apgd_scaled: {steps: 1}, square: {queries: 1}}
+audit: {epsilons: [0.1], attacks: [fgsm, cascade], claim: fgsm}
 tables: {table1: {}, audit: {}}
 figures: {figure2: {}}
 """
@@ -84,8 +90,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Whole:
-    """A finished project; `files` are its results, but for what differs between any two runs."""
+    """A finished project; `files` are its results, but for what differs between any two runs.
 
+    Tests work in `folder`. `untouched` is the same as the workflow left it, for all processes of the tests.
+    """
+
+    untouched: Path
     folder: Path
     jobs: dict[str, list[Job]]
     files: dict[Path, Any]
@@ -185,7 +195,8 @@ def whole(built_once: Callable[[str, Callable[[Path], None]], Path]) -> Iterator
     built = built_once("faults", build)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(shutil.copytree(built, Path(name) / "copy", symlinks=True))
-        yield Whole(folder, _jobs(folder, (folder / "summary.tsv").read_text(encoding="utf-8")), snapshot(folder))
+        jobs = _jobs(folder, (folder / "summary.tsv").read_text(encoding="utf-8"))
+        yield Whole(built, folder, jobs, snapshot(folder))
 
 
 def _jobs(folder: Path, summary: str) -> dict[str, list[Job]]:

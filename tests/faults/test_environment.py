@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,11 @@ HOSTILE = {
     "NPY_DISABLE_CPU_FEATURES": "AVX2",
     "OMP_THREAD_LIMIT": "1",
     "KMP_ALL_THREADS": "1",
+    "TORCH_LOGS": "nonsense",  # torch dies at import
+    "TORCH_CPP_LOG_LEVEL": "INFO",
+    "TORCHDYNAMO_VERBOSE": "1",
+    "SOURCE_DATE_EPOCH": "yesterday",  # so do matplotlib and foolbox
+    "TQDM_NCOLS": "wide",  # and tqdm
     "BASH_ENV": "/nonexistent/bashrc",
     "CDPATH": "/",
     "GREP_OPTIONS": "--color=always",
@@ -50,14 +56,17 @@ HOSTILE = {
 #: These are as a stage finds them: where Python puts what it caches, and what C libraries say.
 _REMAIN = ("LC_ALL", "PYTHONCOERCECLOCALE")
 
+#: What a stage has instead.
+SET = {"PYTHONUTF8": "1", "GIT_PYTHON_REFRESH": "quiet", "GIT_PYTHON_GIT_EXECUTABLE": "none"}
+
 
 def test_what_is_cleaned_and_what_stays() -> None:
     kept = {"PATH": "/bin", "HOME": "/root", "TORCH_HOME": "/x", "MPLCONFIGDIR": "/y", "OMP_NUM_THREADS": "4"}
     kept |= {"MKL_NUM_THREADS": "4", "CUDA_VISIBLE_DEVICES": "", "HTTPS_PROXY": "x", "GIT_CONFIG_COUNT": "1"}
     environment = HOSTILE | kept
     changed = clean(environment)
-    assert changed == HOSTILE.keys() - set(_REMAIN)
-    assert environment == kept | {name: HOSTILE[name] for name in _REMAIN} | {"PYTHONUTF8": "1"}
+    assert changed == HOSTILE.keys() - set(_REMAIN) | SET.keys()
+    assert environment == kept | {name: HOSTILE[name] for name in _REMAIN} | SET
     assert clean(environment) == set()
 
 
@@ -86,9 +95,9 @@ def told_by(done: "subprocess.CompletedProcess[str]") -> dict[str, object]:
 @pytest.mark.parametrize("forked", [False, True])
 def test_a_stage_starts_with_a_clean_environment(tmp_path: Path, forked: bool) -> None:
     source = tmp_path / "src"
-    (source / "creditflow/core").mkdir(parents=True)
-    for name in ("__init__.py", "core/__init__.py", "core/environment.py", "core/files.py", "core/errors.py"):
-        (source / "creditflow" / name).write_bytes((ROOT / "src/creditflow" / name).read_bytes())
+    library = ROOT / "src/creditflow"
+    shutil.copytree(library / "core", source / "creditflow/core", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(library / "__init__.py", source / "creditflow")
     (source / "probe.py").write_text(SCRIPT, encoding="utf-8")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/json.py").write_text("raise SystemExit('another json')", encoding="utf-8")
@@ -117,6 +126,47 @@ def test_figures_are_drawn_whatever_a_notebook_exports() -> None:
         check=False,
     )
     assert done.returncode == 0 and done.stdout.startswith("usage:"), done.stderr
+
+
+def test_a_stage_that_attacks_needs_no_sound_configuration_of_git(tmp_path: Path) -> None:
+    (tmp_path / ".gitconfig").write_text("no section", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "src/attack.py"), "--help"],
+        env=hostile(HOME=str(tmp_path), GIT_CONFIG_GLOBAL=str(tmp_path / ".gitconfig")),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0 and done.stdout.startswith("usage:"), done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full", "| true"])
+def test_a_stage_ends_well_whatever_its_streams_are(tmp_path: Path, closed: str) -> None:
+    """What a stage prints goes nowhere then, never into a file that has got the stream's number."""
+    path = tmp_path / "stage.py"
+    path.write_text(
+        "import time\nfrom pathlib import Path\nfrom creditflow.stages.command_line import run_stage\n"
+        "def main():\n"
+        "    with open('result', 'w', encoding='utf-8') as file:\n"
+        "        file.write('whole')\n"
+        "    time.sleep(0.1)\n    print('said')\n"
+        "run_stage(main)\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} {path} {closed}; exit ${{PIPESTATUS[0]}}"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert (tmp_path / "result").read_text(encoding="utf-8") == "whole"
+    lost = closed in (">/dev/full", "| true")
+    assert done.returncode == (2 if lost else 0) and done.stderr.count("\n") == lost, done.stderr
+    assert done.stderr.startswith("error: ") or not lost
 
 
 def test_figures_do_not_follow_a_matplotlibrc(tmp_path: Path) -> None:

@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
+from pyarrow import parquet
 
 import formats
 from creditflow.core import plugins
@@ -30,7 +32,9 @@ from creditflow.data.formats.medmnist import read_medmnist
 from creditflow.data.prepared import load_prepared
 from creditflow.data.sources import receive
 from creditflow.models import published
+from creditflow.reporting.published import read_published
 from creditflow.reporting.results_page import results_page
+from creditflow.workflow import yaml_files
 
 MIB = 1 << 20
 #: Three gigabytes of zeros as 48 members of gzip, each of 64 MiB: 3 MB.
@@ -207,11 +211,60 @@ def test_lists_that_are_no_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_tables_that_promise_billions_of_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("creditflow.core.files._MAX_CELLS", 1_000_000)
+    monkeypatch.setattr("creditflow.core.tables._MAX_CELLS", 1_000_000)
     pd.DataFrame({"a": np.zeros(2_000_000)}).to_parquet(tmp_path / "f")
     assert (tmp_path / "f").stat().st_size < MIB
     with at_most(8 * MIB), pytest.raises(ValueError, match="promises 2,000,000 rows"):
         read_parquet(tmp_path / "f")
+
+
+def repeated_text() -> pa.Table:
+    indices = pa.array(np.zeros(20_000, np.int32))
+    return pa.table({"a": pa.DictionaryArray.from_arrays(indices, pa.array(["x" * 500_000]))})
+
+
+def one_list() -> pa.Table:
+    return pa.table({"a": pa.array([[1, 2, 3]])})
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (repeated_text, "texts would expand"),
+        (one_list, "columns hold lists"),
+        (lambda: pa.table({f"c{number}": [1] for number in range(1001)}), "it has 1,001 columns"),
+    ],
+    ids=["texts", "lists", "columns"],
+)
+def test_tables_that_expand_in_other_ways(table: Callable[[], Any], message: str, tmp_path: Path) -> None:
+    parquet.write_table(table(), tmp_path / "f", compression="zstd")
+    assert (tmp_path / "f").stat().st_size < MIB
+    with at_most(8 * MIB), pytest.raises(ValueError, match=message):
+        read_parquet(tmp_path / "f")
+
+
+def test_csv_files_that_are_wide_or_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "f").write_text(",".join("c" * 100_000) + "\n", encoding="utf-8")
+    with at_most(8 * MIB), pytest.raises(UserError, match="it has 100,000 columns"):
+        read_published(tmp_path / "f")
+    monkeypatch.setattr("creditflow.core.files._MAX_CSV", 1000)
+    with pytest.raises(UserError, match="more than 1,000 bytes"):
+        read_published(tmp_path / "f")
+
+
+def test_annotations_with_more_values_than_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    formats.write(tmp_path, formats.coco() | {"origin.json": "{}"})
+    monkeypatch.setattr(coco, "_MAX_ANNOTATION_VALUES", 1000)
+    (tmp_path / "annotations/instances_train2014.json").write_bytes(b"[" + b"[]," * 1000 + b"[]]")
+    with pytest.raises(UserError, match="more than 1,000 values"):
+        plugins.load("dataset", "coco").DATASET.read(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["- 1\n" * 400_000, "x" * (17 << 20)], ids=["many", "large"])
+def test_yaml_that_is_large_without_aliases(text: str, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"more than 100,000 values|more than 16,777,216 bytes"):
+        yaml_files.read(tmp_path / "f")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 
 from creditflow.compute import provenance
 from creditflow.core import plugins
+from creditflow.core.errors import UserError
 from creditflow.core.files import is_left_behind, visible_files
 from creditflow.workflow import published_hyperparameters, sources
 from creditflow.workflow.container import check_image
@@ -25,6 +26,11 @@ LEFT_BEHIND = {
     ".hidden{}": "x",
     "usf{}.bak": "x",
     "usf{}.orig": "x",
+    "usf{}.rej": "x",
+    ".usf{}.swo": "x",
+    ".nfs000012{}": "x",  # a file that was removed while somebody had it open
+    "Thumbs.db": "\0",
+    "~$usf{}": "x",
     "gone{}": "/nonexistent/file",
     "folder{}": "folder",
     "circle{}": "circle{}",
@@ -40,7 +46,7 @@ def leave_behind(folder: Path, suffix: str) -> None:
             path.symlink_to(content.format(suffix))
         else:
             path.write_bytes(content.encode("latin-1"))
-    for name in ("__pycache__", ".ipynb_checkpoints", ".git"):
+    for name in ("__pycache__", ".ipynb_checkpoints", ".git", "__MACOSX", "@eaDir"):
         (folder / name).mkdir()
         (folder / name / f"usf{suffix}").write_bytes(b"\xff\xfe")
 
@@ -64,6 +70,31 @@ def test_plugins_are_the_files_of_their_folder(clone: Path, monkeypatch: pytest.
     monkeypatch.setattr(plugins, "_PACKAGE", clone / "src/creditflow")
     (clone / "src/creditflow/feedback/rules/usf copy.py").write_text("x = 1", encoding="utf-8")  # no module's name
     assert {kind: plugins.names(kind) for kind in plugins.ROOMS} == before
+
+
+#: Files of plugins as they are while somebody edits or merges them.
+UNFINISHED = {
+    "a syntax error": (b'"""A rule."""\n\ndef (\n', "unfinished.py, line 3: not valid Python"),
+    "marks of a conflict": (b"<<<<<<< HEAD\nRULE = 1\n=======\n", "unfinished.py, line 1: not valid Python"),
+    "Latin-1": (b"# caf\xe9\nRULE = 1\n", "unfinished.py: not valid Python .'utf-8' codec"),
+    "NUL": (b"\0\0", "unfinished.py.*: not valid Python .source code .* null bytes"),
+}
+
+
+@pytest.mark.parametrize("case", UNFINISHED)
+def test_an_unfinished_plugin_stops_only_those_who_use_it(
+    clone: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    content, message = UNFINISHED[case]
+    before = Library(clone / "src").hash("finetune", [("rule", "bp")])
+    (clone / "src/creditflow/feedback/rules/unfinished.py").write_bytes(content)
+    assert Library(clone / "src").hash("finetune", [("rule", "bp")]) == before
+    assert Library(clone / "src").hash("finetune", [("rule", "unfinished")]) != before
+    monkeypatch.setattr(plugins, "_PACKAGE", clone / "src/creditflow")
+    assert plugins.docstring("rule", "bp")
+    with pytest.raises(UserError, match=message) as caught:
+        plugins.docstring("rule", "unfinished")
+    assert "\n" not in str(caught.value)
 
 
 def test_hashes_of_the_sources_stay(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:

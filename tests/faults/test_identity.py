@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from creditflow.core.errors import UserError
-from creditflow.core.files import file_sha256, json_bytes, read_json, read_parquet, seal, write_parquet
+from creditflow.core.files import file_sha256, fingerprint, json_bytes, read_json, read_parquet, seal, write_parquet
 from creditflow.data.prepared import load_prepared, save_prepared
 from creditflow.records.listing import read_records
 from creditflow.records.record import read_record
@@ -73,8 +73,9 @@ def places(whole: Whole) -> Iterator[Places]:
 
 
 def refused(whole: Whole, rule: str, *texts: str, naming: str = "") -> None:
-    """Runs the job of a rule whose command has all of `texts`; its last line must have `naming`."""
-    job = next(job for job in whole.jobs[rule] if all(text in job.command for text in texts))
+    """Runs the job of a rule whose command has all of `texts`, of seed 0; its last line must have `naming`."""
+    jobs = [job for job in whole.jobs[rule] if "--seed 1 " not in job.command]
+    job = next(job for job in jobs if all(text in job.command for text in texts))
     before = {path: (whole.folder / path).read_bytes() for path in job.outputs if (whole.folder / path).is_file()}
     status, said = whole.run(job, forked=True)
     assert status == 2 and "Traceback" not in said, said
@@ -118,6 +119,7 @@ def test_each_key_of_a_record_must_be_that_of_its_place(whole: Whole, places: Pl
     def change(content: dict[str, Any]) -> None:
         content["keys"][key] = KEYS[key]
         content["settings"].pop(key, None)
+        content["provenance"]["config_hash"] = fingerprint(content["settings"])
 
     record = ATTACKED / "bp/fgsm/exact/seed0.json"
     places.edit(record, change)
@@ -196,17 +198,36 @@ def test_a_model_that_says_nothing_of_itself(whole: Whole, places: Places) -> No
     refused(whole, "evaluate", "cells", "/bp/", naming="seed0.json does not say what it is, .*snakemake .* --force ")
 
 
+#: Edits of a sidecar whose seal was made again, and what is said of them.
+SIDECARS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "no settings": (lambda content: content.pop("settings"), "does not say how the model was trained"),
+    "other settings": (lambda content: content["settings"].update(seed=9), "does not say how the model was trained"),
+    "no provenance": (lambda content: content.pop("provenance"), "does not say how the model was trained"),
+    "history of texts": (lambda content: content["history"][0].update(train_accuracy="x"), "history .* cannot have"),
+    "no history": (lambda content: content.update(history={"a": 1}), "history that training cannot have written"),
+    "other network": (lambda content: content["spec"].update(backbone="lenet5"), "seed0.safetensors does not hold the"),
+}
+
+
+@pytest.mark.parametrize("case", SIDECARS)
+def test_a_sidecar_that_contradicts_itself(whole: Whole, places: Places, case: str) -> None:
+    change, naming = SIDECARS[case]
+    places.edit(MODELS / "bp/seed0.json", change)
+    refused(whole, "evaluate", "cells", "/bp/", naming=naming)
+
+
 def test_a_model_that_was_trained_on_other_data(whole: Whole, places: Places) -> None:
     places.edit(MODELS / "bp/seed0.json", lambda content: content["settings"].update(data="another hash"))
     refused(whole, "evaluate", "cells", "/bp/", naming="seed0.safetensors was trained on other data than ")
 
 
 def test_a_surrogate_must_be_the_one_that_is_expected(whole: Whole, tmp_path: Path) -> None:
-    options = ["--attack", "transfer", "--gradient", "none", "--epsilons", "0.1", "--images", "4"]
+    options = ["--attack", "transfer", "--gradient", "surrogate:twin", "--epsilons", "0.1", "--images", "4"]
     done = stage(
         "attack",
         *("--model", MODELS / "brsf/seed0.safetensors", "--data", PREPARED, "--classes", *"56789", *options),
-        *("--surrogate", MODELS / "brsf/seed0.safetensors", "--expect-surrogate", '{"rule": "bp", "seed": 0}'),
+        *("--surrogate", f"twin={MODELS}/brsf/seed0.safetensors"),
+        *("--expect-surrogate", 'twin={"rule": "bp", "seed": 0}'),
         *("--record", tmp_path / "r.json"),
         folder=whole.folder,
     )
@@ -266,6 +287,41 @@ def test_an_export_refuses_frames_of_other_records(whole: Whole, places: Places,
     frame.attrs["identity"]["records"] = "others"
     write_parquet(whole.folder / path, frame)
     assert f"{path} is the frame of " in exported(whole, tmp_path)
+
+
+def test_an_export_refuses_models_that_were_trained_again(whole: Whole, places: Places, tmp_path: Path) -> None:
+    sidecar = MODELS / "bp/seed0.json"
+    places.edit(sidecar, lambda content: content["sha256"].update(weights="1" * 64))
+    assert f"{sidecar} is not the model that the records of " in exported(whole, tmp_path)
+    places.copy(MODELS / "brsf/seed0", MODELS / "bp/seed0", ".json")
+    assert "are both the model of stage finetune, experiment cells, " in exported(whole, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.pop("provenance"),
+        lambda content: content.pop("run"),
+        lambda content: content["provenance"].update(versions=["torch"]),
+        lambda content: content["provenance"].pop("git_commit"),
+    ],
+)
+def test_an_export_refuses_records_of_unknown_origin(
+    whole: Whole, places: Places, change: Callable[[dict[str, Any]], object], tmp_path: Path
+) -> None:
+    record = EVALUATED / "bp/seed0.json"
+    places.edit(record, change)
+    assert f"{record} does not say how it was made" in exported(whole, tmp_path)
+
+
+@pytest.mark.parametrize("reader", ["collect", "audit"])
+def test_records_of_a_model_that_was_trained_again_since(whole: Whole, places: Places, reader: str) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["settings"]["model"] = "1" * 64
+        content["provenance"]["config_hash"] = fingerprint(content["settings"])
+
+    places.edit(EVALUATED / "bp/seed0.json", change)
+    refused(whole, reader, "cells", naming="were not measured on the same model")
 
 
 FORMS = [

@@ -3,6 +3,8 @@
 import argparse
 import importlib
 import io
+import json
+import math
 import pkgutil
 import re
 import struct
@@ -15,12 +17,15 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image, ImageCms
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from safetensors.numpy import save as dump_arrays
 
 import creditflow
 from creditflow.core.errors import UserError
+from creditflow.core.files import seal, sha256
 from creditflow.core.settings import SettingsModel
 from creditflow.data.dataset import ImageFiles
 from creditflow.data.datasets import digits
@@ -32,6 +37,7 @@ from creditflow.data.settings import InputSettings
 from creditflow.data.splits import check_splits
 from creditflow.stages import command_line
 from formats import idx, mnist, nus_wide, row, write
+from helpers import ROOT
 from preparing import Stages, check_refused
 
 #: Grey levels that rise from left to right, of 8 and of 16 bits: the mean is 127.5 of 255.
@@ -58,6 +64,53 @@ def palette(transparent: int | None) -> Image.Image:
     if transparent is not None:
         image.info["transparency"] = transparent
     return image
+
+
+def png(bits: int, colour: int, row: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+    """Returns a PNG file of 256x64 pixels whose rows are all alike, with chunks before the pixels."""
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", 256, 64, bits, colour, 0, 0, 0)),
+        *chunks,
+        (b"IDAT", zlib.compress((b"\x00" + row) * 64)),
+        (b"IEND", b""),
+    ]
+    written = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(written)
+
+
+def signed_tiff() -> bytes:
+    """Returns a TIFF file whose pixels are bytes with a sign: -128 is black."""
+    buffer = io.BytesIO()
+    Image.fromarray(RAMP - 128).save(buffer, "TIFF", tiffinfo={339: 2})
+    return buffer.getvalue()
+
+
+#: Files as no library writes them, and a part of the reason why they are refused; "" if they are the ramp of 8 bits.
+BY_HAND: dict[str, tuple[bytes, str]] = {
+    "16 bits": (png(16, 0, DEEP[0].astype(">u2").tobytes()), ""),
+    "16 bits colour": (png(16, 2, np.repeat(DEEP[0].astype(">u2"), 3).tobytes()), ""),
+    "16 bits with a transparent level": (
+        png(16, 0, DEEP[0].astype(">u2").tobytes(), (b"tRNS", DEEP[0, 9:10].astype(">u2").tobytes())),
+        "transparent pixels",
+    ),
+    "8 bits with a transparent level": (png(8, 0, RAMP[0].tobytes(), (b"tRNS", b"\x00\x07")), "transparent pixels"),
+    "palette that is too short": (
+        png(8, 3, RAMP[0].tobytes(), (b"PLTE", b"abc" * 99)),
+        "colour 255 of a palette of 99",
+    ),
+    "no palette": (png(8, 3, RAMP[0].tobytes()), "palette of 0"),
+    "signed bytes": (signed_tiff(), "signed"),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_files_that_no_library_writes(name: str, tmp_path: Path) -> None:
+    content, reason = BY_HAND[name]
+    (tmp_path / "image").write_bytes(content)
+    said = reason_in_prepare(tmp_path / "image")
+    assert reason in said and bool(reason) == bool(said)
+    if not reason:
+        assert abs(decode(tmp_path / "image", InputSettings(size=64)).float().mean() - 127.5) < 1
 
 
 #: What is scaled rightly: to the ramp of 8 bits.
@@ -162,7 +215,7 @@ def test_a_photograph_with_its_preview_behind_it_is_the_photograph(tmp_path: Pat
     assert abs(decode(path, InputSettings(size=32)).float().mean() - 127.5) < 1
 
 
-@pytest.mark.parametrize(("kind", "orientation"), list(product(["JPEG", "PNG", "WEBP"], range(1, 9))))
+@pytest.mark.parametrize(("kind", "orientation"), list(product(["JPEG", "PNG", "WEBP", "TIFF", "AVIF"], range(1, 9))))
 def test_photographs_stand_upright(kind: str, orientation: int, tmp_path: Path) -> None:
     """The upper left quarter of an upright picture is white; a camera stores it turned, and says so."""
     upright = Image.new("RGB", (32, 32))
@@ -261,6 +314,75 @@ def test_digits_outside_their_range_are_refused(change: Callable[[Any], None], t
         else:
             with pytest.raises(UserError, match=r"levels 0\.\.16 and a digit"):
                 digits.DATASET.read(tmp_path)
+
+
+SOUND: dict[str, Any] = {
+    "images": np.zeros((4, 1, 4, 4), np.uint8),
+    "labels": np.array([0, 1, 0, 1]),
+    "facts": {"class_names": ["a", "b"], "mean": [0.5], "std": [0.2]},
+}
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("images", np.zeros((4, 1, 4, 4), np.float32), "images must be uint8"),
+        ("images", np.zeros((4, 16), np.uint8), "images must be uint8"),
+        ("images", np.zeros((3, 1, 4, 4), np.uint8), "a label for each"),
+        ("images", np.zeros((4, 1, 1, 99), np.uint8), "times the other"),
+        ("labels", np.array([0, 1, 0, 2]), r"labels must lie in 0\.\.1"),
+        ("labels", np.array([0, -1, 0, 1]), r"labels must lie in 0\.\.1"),
+        ("labels", np.array([0.0, 1, 0, 1]), "labels must be whole numbers"),
+        ("labels", np.zeros((4, 2), np.uint8), "has no label"),
+        ("labels", np.full((4, 2), 2, np.uint8), "must be 0 or 1"),
+        ("facts", {"class_names": ["a"]}, r"labels must lie in 0\.\.0"),
+        ("facts", {"mean": [math.nan]}, "must be finite"),
+        ("facts", {"std": [math.inf]}, "must be finite"),
+        ("facts", {"std": [0.0]}, "each deviation above 0"),
+        ("facts", {"std": [True]}, "must be finite numbers"),
+        ("facts", {"mean": [0.5, 0.5, 0.5]}, "are not 1 numbers each"),
+    ],
+)
+def test_a_prepared_dataset_is_a_dataset_whatever_its_seal_says(
+    part: str, value: Any, message: str, tmp_path: Path
+) -> None:
+    def written(changed: dict[str, Any]) -> Path:
+        parts = SOUND | changed
+        arrays = {"train_images": parts["images"], "train_labels": parts["labels"]}
+        facts = parts["facts"] | {"sha256": {name: sha256(array.data) for name, array in arrays.items()}}
+        content = dump_arrays(arrays, metadata={"creditflow": json.dumps(seal(facts))})
+        (tmp_path / "file").write_bytes(content)
+        return tmp_path / "file"
+
+    assert len(load_prepared(written({}), "train").labels) == 4
+    with pytest.raises(UserError, match=message) as caught:
+        load_prepared(written({part: SOUND["facts"] | value if part == "facts" else value}), "train")
+    assert "\n" not in str(caught.value)
+
+
+def numbers_without_bounds(schema: Any, place: str = "") -> Iterator[str]:
+    """Yields the places of the numbers in a JSON schema that lack a minimum or a maximum."""
+    if isinstance(schema, list):
+        for index, part in enumerate(schema):
+            yield from numbers_without_bounds(part, f"{place}/{index}")
+    elif isinstance(schema, dict):
+        kinds = schema.get("type")
+        numeric = {"integer", "number"} & set(
+            kinds if isinstance(kinds, list) else [kinds] if isinstance(kinds, str) else []
+        )
+        bounds = [{"minimum", "exclusiveMinimum"} & schema.keys(), {"maximum", "exclusiveMaximum"} & schema.keys()]
+        if numeric and not all(bounds) and not {"const", "enum"} & schema.keys():
+            yield place
+        for key, part in schema.items():
+            if key not in ("const", "enum", "default", "examples"):
+                yield from numbers_without_bounds(part, f"{place}/{key}")
+
+
+def test_every_number_of_the_schema_has_a_minimum_and_a_maximum() -> None:
+    schema = yaml.safe_load((ROOT / "config/schema.yaml").read_text(encoding="utf-8"))
+    assert list(numbers_without_bounds(schema)) == []
+    del schema["$defs"]["TrainingSettings"]["properties"]["epochs"]["maximum"]
+    assert list(numbers_without_bounds(schema)) == ["/$defs/TrainingSettings/properties/epochs"]
 
 
 def settings_models() -> list[type[BaseModel]]:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from creditflow.core.errors import UserError
 from creditflow.core.files import as_path
+from creditflow.core.settings import SettingsModel, parse
 from creditflow.reporting.published import read_published
 from creditflow.stages.command_line import existing_file, file_path
 from creditflow.workflow import published_hyperparameters
@@ -37,10 +39,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("text", ["~/data", "$MY_DATA", "${MY_DATA}", "$HOME/data", "~//data/"])
+@pytest.mark.parametrize("text", ["~/data", "$MY_DATA", "${MY_DATA}", "$HOME/data", "~//data/", " ~/data\n"])
 def test_paths_are_what_a_shell_takes_them_for(home: Path, text: str) -> None:
     assert as_path(text) == existing_file(text) == file_path(text) == home / "data"
-    assert file_path(f"{text}/new") == home / "data/new"
+    assert file_path(f"{text.rstrip()}/new") == home / "data/new"
 
 
 def test_a_file_that_is_called_so_comes_first_and_the_unknown_stays(home: Path) -> None:
@@ -63,6 +65,52 @@ def test_all_paths_of_stages_are_read_so() -> None:
 def test_yaml_is_read_however_it_was_saved(tmp_path: Path, saved: str) -> None:
     (tmp_path / "x.yaml").write_bytes(SAVED[saved]("rate: 1e-4\nname: 'Grüße'\nlist:\n  - a\n  - 1E3\n"))
     assert read_mapping(tmp_path / "x.yaml") == {"rate": 1e-4, "name": "Grüße", "list": ["a", 1000.0]}
+
+
+#: What people write that is no YAML, or that looks like something else than it is; and what the message must say.
+REFUSED = {
+    "a tab": ("a:\n\tb: 1", "line 2, column 1: found character .*; a tab is here; indent with spaces"),
+    "a path of Windows": ('a: "C:\\data"', r"line 1, .*unknown escape.*; write \\\\ for one backslash, or use single"),
+    "an at sign": ("a: @x", "line 1, column 4: .*; put a text that begins with @ in quotes"),
+    "two files": ("a: 1\n---\na: 2", "line 2, column 1: but found another document"),
+    "UTF-16": ("a: 1".encode("utf-16"), "'utf-8' codec .*; save it as UTF-8"),
+    "Latin-1": ("a: ä".encode("latin-1"), "'utf-8' codec .*; save it as UTF-8"),
+    "a no-break space after a colon": (
+        "a:\u00a05",
+        "line 1, column 1: .* not seen \\(NO-BREAK SPACE\\); write an ordin",
+    ),
+    "a no-break space before a key": ("b:\n  \u00a0a: 5", "line 2, column 3: .* not seen \\(NO-BREAK SPACE\\)"),
+    "a no-break space at the end": ("a: 5\u00a0", "line 1, column 4: .* not seen \\(NO-BREAK SPACE\\)"),
+    "a space without width": ("a: \u200b5", "line 1, column 4: .* not seen \\(ZERO WIDTH SPACE\\)"),
+    "a wide space": ("a: 5\u3000", "not seen \\(IDEOGRAPHIC SPACE\\)"),
+    "a key twice in braces": ("a: {b: 1, b: 2}", "line 1, column 11: the key 'b' stands twice"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_yaml_that_is_refused_says_where_and_what_to_do(tmp_path: Path, case: str) -> None:
+    text, message = REFUSED[case]
+    (tmp_path / "x.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=message) as caught:
+        read_mapping(tmp_path / "x.yaml")
+    assert "\n" not in str(caught.value) and "unicode string" not in str(caught.value)
+
+
+def test_such_characters_within_a_text_are_the_texts(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("a: 10\u00a0% of all\nb: '\u00a0'\n", encoding="utf-8")
+    assert read_mapping(tmp_path / "x.yaml") == {"a": "10\u00a0% of all", "b": "\u00a0"}
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [("1e-4", "0.0001"), ("1,5", "1.5"), ("\u22125", "-5"), ("\uff11\uff12", "12"), (" 7 ", "7"), ("1_000", "1000")],
+)
+def test_a_number_that_is_written_as_a_text_is_named(value: str, number: str) -> None:
+    class Settings(SettingsModel):
+        rate: float
+
+    with pytest.raises(UserError, match=rf"rate must be a number, not '.*'; write {number} without quotes$"):
+        parse(Settings, {"rate": value}, "here")
 
 
 @pytest.mark.parametrize("saved", SAVED)

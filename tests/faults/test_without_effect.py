@@ -295,9 +295,10 @@ class Breaking(nn.Module):
 @pytest.mark.parametrize("name", plugins.names("attack"))
 def test_outputs_that_break_at_perturbed_images_end_the_job(name: str, value: float) -> None:
     attack, data = get_attack(name), subset(n_classes=4)
-    settings: Any = plugins.settings_class("attack", name)()
+    stages: dict[str, Any] = {"transfer": {}, "apgd_scaled": {}, "square": {}} if name == "cascade" else {}
+    settings = plugins.settings_class("attack", name).model_validate(stages)
     broken = Breaking(value)
-    helpers = Helpers(small_model(4)) if attack.uses_surrogate else None
+    helpers = Helpers({"twin": small_model(4)}) if attack.uses_surrogate else None
     epsilons = [1, 2] if attack.norm == "l0" else [0.103, 0.207]
     with pytest.raises(UserError, match=f"^attack {name}, .*epsilon.*: the model's outputs are not finite") as ended:
         run_attack(
@@ -325,7 +326,7 @@ def test_the_judge_names_the_epsilon_and_a_surrogate_is_watched_too() -> None:
             [0.103],
             batch_size=6,
             seed=0,
-            helpers=Helpers(Breaking(torch.nan)),
+            helpers=Helpers({"twin": Breaking(torch.nan)}),
         )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from creditflow.core.errors import UserError
-from creditflow.core.files import json_bytes, seal
+from creditflow.core.files import fingerprint, json_bytes, seal
 from creditflow.records.record import Keys, Metric, read_record, write_record
 
 EPSILONS = [0.0, 0.1]
@@ -84,7 +84,8 @@ def written(folder: Path, stage: str) -> Path:
     path = folder / "seed0.json"
     keys = Keys("e", task, "d", "b", "bp", 0, attack, gradient)
     later = Metric("test_accuracy", None, 0.1, 3, epoch=1)  # what training measured follows from no outcome
-    facts = {"settings": settings, "checks": {"zero_gradients": 0.25}}
+    made = {"config_hash": fingerprint(settings)}
+    facts = {"settings": settings, "checks": {"zero_gradients": 0.25}, "provenance": made}
     write_record(path, keys, [*metrics, later], outcomes | {"example": EXAMPLES}, **facts)
     return path
 
@@ -131,6 +132,13 @@ def test_the_number_of_examples_must_be_that_of_the_outcomes(stage: str, index: 
         (lambda content: content["keys"].update(attack="fgsm"), "keys say attack fgsm, its settings say pgd"),
         (lambda content: content["keys"].update(gradient="feedback"), "keys say gradient feedback, .* say exact"),
         (lambda content: content["metrics"][0].update(metric="accuracy"), "do not belong|epsilons"),
+        (lambda content: content["metrics"].clear(), "its outcomes have 'correct', its metrics no accuracy or robust_"),
+        (lambda content: [metric.update(epoch=3) for metric in content["metrics"]], "its outcomes have 'correct'"),
+        (lambda content: [metric.update(metric="x") for metric in content["metrics"][:2]], "outcomes have 'correct'"),
+        (lambda content: content["settings"].update(epsilons=[0.0, 0.3]), "at the epsilons|not those whose hash"),
+        (lambda content: content["settings"].update(images=7), "its settings are not those whose hash its provenance"),
+        (lambda content: content.pop("settings"), "its settings are not those whose hash its provenance has"),
+        (lambda content: content["provenance"].update(config_hash="0"), "not those whose hash its provenance has"),
     ],
 )
 def test_a_record_that_contradicts_itself_is_refused(change: Any, message: str, tmp_path: Path) -> None:
@@ -172,6 +180,15 @@ def test_a_record_that_borrows_the_outcomes_of_another_is_refused(tmp_path: Path
         lambda content: content["metrics"][0].update(value=10**400),
         lambda content: content["metrics"][0].update(metric=["robust_accuracy"]),
         lambda content: content["metrics"][0].update(epsilon="x", value=0.1),
+        lambda content: content["metrics"][-1].update(value="0.1"),  # what training measured follows from no outcome
+        lambda content: content["metrics"][-1].update(value=None),
+        lambda content: content["metrics"][-1].update(value=True),
+        lambda content: content["metrics"][-1].update(n="3"),
+        lambda content: content["metrics"][-1].update(epoch=1.5),
+        lambda content: content["keys"].update(seed=0.0),
+        lambda content: content["keys"].update(seed=False),
+        lambda content: content["keys"].update(dataset=None),
+        lambda content: content.update(provenance=[1]),
         lambda content: content.update(metrics={"a": 1}),
         lambda content: content.update(keys=None),
     ],

@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 
 from creditflow.core.errors import UserError
-from creditflow.records.listing import read_listed
+from creditflow.records.listing import read_listed, read_records
 from creditflow.records.record import Keys, Metric, write_record
 from creditflow.reporting.collection import read_frame
 from helpers import stage
 
 
-def made_up(folder: Path, n_seeds: int) -> list[Path]:
+def made_up(folder: Path, n_seeds: int, **settings: object) -> list[Path]:
+    """Writes a record for each seed of a model of the same name."""
     paths = [folder / f"seed{seed}.json" for seed in range(n_seeds)]
     for seed, path in enumerate(paths):
         keys = Keys("tiny", "classification", "digits", "lenet5", "bp", seed, "clean", "none")
         outcomes = {"correct": np.array([[True, False]]), "example": np.arange(2)}
-        facts = {"settings": {}, "checks": {}, "provenance": {}, "run": {}}
+        facts = {"settings": settings, "checks": {}, "provenance": {}, "run": {}}
         write_record(path, keys, [Metric("accuracy", None, 0.5, 2)], outcomes, **facts)
     return paths
 
@@ -42,6 +43,33 @@ def test_what_is_no_list_of_records_is_explained(tmp_path: Path, content: bytes,
     with pytest.raises(UserError, match=message) as caught:
         read_listed(tmp_path / "list.txt")
     assert "\n" not in str(caught.value)
+
+
+def test_paths_are_read_as_people_write_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    paths = made_up(tmp_path, 3)
+    text = "\ufeff~/seed0.json \r\n\t$HOME/seed1.json\r\n${HOME}/seed2.json"
+    (tmp_path / "list.txt").write_text(text, encoding="utf-8", newline="")
+    assert [record.path for record in read_listed(tmp_path / "list.txt")] == paths
+
+
+@pytest.mark.parametrize(("key", "value"), [("model", "a" * 64), ("model", {"weights": "a" * 64}), ("data", "a" * 64)])
+def test_records_of_one_network_were_measured_on_the_same_model_and_data(
+    tmp_path: Path, key: str, value: object
+) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    (first,) = made_up(before, 1, **{key: value})
+    attacked = write_attack(after / "fgsm.json", {key: "b" * 64})
+    with pytest.raises(UserError, match=rf"were not measured on the same {key} \(SHA-256 a{{12}} and b{{12}}\)"):
+        read_records([first, attacked])
+    read_records([first, write_attack(after / "fgsm.json", {key: "a" * 64})])
+
+
+def write_attack(path: Path, settings: dict[str, object]) -> Path:
+    keys = Keys("tiny", "classification", "digits", "lenet5", "bp", 0, "fgsm", "exact")
+    outcomes = {"correct": np.array([[True, False]]), "example": np.arange(2)}
+    write_record(path, keys, [Metric("robust_accuracy", 0.1, 0.5, 2)], outcomes, settings=settings)
+    return path
 
 
 def test_collecting_reads_what_the_list_names_and_no_experiment(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import yaml
 
 from creditflow.core import plugins
 from creditflow.core.errors import UserError
-from creditflow.core.files import write_sealed_json
+from creditflow.core.files import fingerprint, write_sealed_json
 from creditflow.core.settings import parse
 from creditflow.records.frames import write_frame
 from creditflow.records.record import Keys, Metric, read_record, write_record
@@ -53,18 +53,19 @@ def made(folder: Path, experiment: Experiment, source_hash: Callable[[str], str]
         epsilons = [0.0, 0.1] if stage_name == "attack" else [None]
         correct = np.random.default_rng([seed, len(rule)]).random((len(epsilons), 20)) < 0.8
         name = "robust_accuracy" if attack else "accuracy"
+        settings = {"norm": "linf" if attack else "", "seed": seed}
         versions: dict[str, str | None] = {"torch": "2.9", "foolbox": "3.3" if attack else None}
         write_record(
             path,
             Keys("tiny", "classification", dataset, backbone, rule, seed, *(attack or ["clean", "none"])),
             [Metric(name, size, float(row.mean()), 20) for size, row in zip(epsilons, correct, strict=True)],
             {"correct": correct, "example": np.arange(20)},
-            settings={"norm": "linf" if attack else ""},
+            settings=settings,
             provenance={
                 "creditflow": "0.1",
                 "git_commit": "c0ffee-dirty",
                 "source_hash": source_hash(rule),
-                "config_hash": f"{rule}{seed}",
+                "config_hash": fingerprint(settings),
                 "device": "cpu",
                 "threads": 1,
                 "container": None,
@@ -157,7 +158,8 @@ def test_the_provenance_is_that_of_the_records_without_hosts(experiment: Experim
         ["aaaa"],
         [None],
     )
-    assert facts["config_hashes"] == ["bp0", "bp1", "frsf0", "frsf1"]
+    settings = [{"norm": norm, "seed": seed} for norm in ("", "linf") for seed in (0, 1)]
+    assert facts["config_hashes"] == sorted(map(fingerprint, settings))
     assert facts["versions"] == {"torch": ["2.9"], "foolbox": ["3.3", None], "creditflow": ["0.1"], "python": ["3.11"]}
     assert (facts["earliest_start"], facts["latest_start"]) == ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z")
     assert facts["wall_time_s"] == pytest.approx(8 * 1800.5)

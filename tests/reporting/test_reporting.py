@@ -10,11 +10,18 @@ import pandas as pd
 import pytest
 
 from creditflow.audit.statistics import INTERVAL
-from creditflow.core import plugins
+from creditflow.core import files, plugins
 from creditflow.core.errors import UserError
 from creditflow.core.settings import parse
 from creditflow.records.record import Keys, Metric, Record
-from creditflow.reporting.collection import RECORD_COLUMNS, SUMMARY_COLUMNS, long_form, read_frame, summarize
+from creditflow.reporting.collection import (
+    RECORD_COLUMNS,
+    SUMMARY_COLUMNS,
+    long_form,
+    read_frame,
+    read_frames,
+    summarize,
+)
 from creditflow.reporting.figure import Figure, write_figure
 from creditflow.reporting.rules import rule_style
 from creditflow.reporting.table import Table, attack_table, marks
@@ -136,7 +143,7 @@ def test_every_table_says_what_the_summary_says_in_every_format(
     for suffix, text in texts.items():
         for row in selected.itertuples():
             assert f"{100 * row.value:.1f}" in text
-        for word in ("frSF", "40 images", "3 seeds", "two-way bootstrap"):
+        for word in ("frSF", "40 images", "3 seeds", "crossed random effects"):
             assert word in text, suffix
         assert ("new\\_rule" if suffix == "tex" else "new_rule") in text
     assert texts["md"].index("BP") < texts["md"].index("frSF") < texts["md"].index("new_rule")
@@ -183,7 +190,7 @@ def test_the_figure_draws_what_the_summary_says_and_equal_numbers_give_equal_fil
         assert content == (tmp_path / f"two.{suffix}").read_bytes()
     canvas = figure.draw(summary, chosen("figure", "figure2"))
     titles = [axes.get_title() for axes in canvas.axes]
-    assert titles == ["attacker's gradient: exact", "attacker's gradient: feedback weights", "", ""]
+    assert titles == ["attacker uses the exact gradient", "attacker uses the rule's own feedback path", "", ""]
     for axes, attack, gradient in zip(
         canvas.axes, ("fgsm", "fgsm", "pgd", "pgd"), ("exact", "feedback") * 2, strict=True
     ):
@@ -192,6 +199,27 @@ def test_the_figure_draws_what_the_summary_says_and_equal_numbers_give_equal_fil
                 (summary.attack == attack) & (summary.gradient == gradient) & (summary.rule == rule)
             ].sort_values("epsilon")
             np.testing.assert_allclose(line.get_ydata(), 100 * rows.value)
+
+
+def test_fresh_paths_are_left_to_the_matrix(summary: pd.DataFrame) -> None:
+    fresh = summary[summary.gradient == "feedback"].assign(gradient="through:fa", value=0.123)
+    for name in ("figure2", "overview"):
+        table: Table = plugins.load("table", name).TABLE
+        its = parse(plugins.settings_class("table", name), SETTINGS.get(name, {}), name)
+        pd.testing.assert_frame_equal(table.select(pd.concat([summary, fresh]), its), table.select(summary, its))
+    figure: Figure = plugins.load("figure", "figure2").FIGURE
+    assert len(figure.draw(pd.concat([summary, fresh]), chosen("figure", "figure2")).axes) == 4
+
+
+def test_a_summary_that_is_read_has_bps_exact_accuracy_as_that_of_its_own_feedback_path(tmp_path: Path) -> None:
+    attacked_once = [each for each in records() if (each.keys.rule, each.keys.gradient) != ("bp", "feedback")]
+    summary = summarize(attacked_once)
+    summary.attrs = {"identity": {"experiment": "e", "frame": "summary"}}
+    files.write_parquet(tmp_path / "summary.parquet", summary)
+    (frame,) = read_frames([tmp_path / "summary.parquet"], "summary", "e")
+    of_bp = frame[(frame.rule == "bp") & (frame.attack == "pgd")].set_index(["gradient", "epsilon"]).value
+    assert dict(of_bp["feedback"]) == dict(of_bp["exact"])
+    assert len(frame) == len(summarize(records()))
 
 
 def test_every_point_stands_over_its_own_epsilon(summary: pd.DataFrame) -> None:
@@ -232,7 +260,9 @@ def test_each_white_box_figure_shows_its_backbone_on_every_dataset(
     everything = pd.concat(parts, ignore_index=True)
     panels = figure.draw(everything, chosen("figure", name)).axes
     titles = [
-        f"{dataset}\n{gradient} gradient" for dataset in ("CIFAR-10", "MS-COCO") for gradient in ("exact", "feedback")
+        f"{dataset}\n{gradient}"
+        for dataset in ("CIFAR-10", "MS-COCO")
+        for gradient in ("exact gradient", "own feedback path")
     ]
     assert [axes.get_title() for axes in panels] == titles + [""] * 4
     for axes, gradient in zip(panels, ("exact", "feedback") * 4, strict=True):

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from creditflow.core.errors import UserError
+from creditflow.reporting.export_seal import write_export_seal
 from creditflow.reporting.results_page import results_page
 from helpers import ROOT, stage
 
@@ -90,3 +91,20 @@ def test_mistakes_in_claims_are_explained(
 def test_claims_that_are_no_list_of_papers_are_explained(papers: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         page(tmp_path, papers)
+
+
+def test_an_exported_table_is_verified_before_it_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page(tmp_path, [PAPER])
+    assert "tiny/provenance.json has no hashes of files; export tiny again" in capsys.readouterr().err
+    write_export_seal(tmp_path / "tiny", {"experiment": "tiny"})
+    results_page(tmp_path)
+    assert "no hashes" not in capsys.readouterr().err
+    table, provenance = tmp_path / "tiny/tables/audit.csv", tmp_path / "tiny/provenance.json"
+    whole, sealed = table.read_text(encoding="utf-8"), provenance.read_text(encoding="utf-8")
+    table.write_text(whole.replace("0.035", "0.935"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"audit\.csv is damaged, was edited, .* another hash; export tiny again"):
+        results_page(tmp_path)
+    table.write_text(whole, encoding="utf-8")
+    provenance.write_text(sealed.replace('"tiny"', '"other"'), encoding="utf-8")
+    with pytest.raises(UserError, match=r"provenance\.json is damaged or was edited"):
+        results_page(tmp_path)

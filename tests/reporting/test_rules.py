@@ -4,11 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from creditflow.core import plugins
 from creditflow.reporting.names import display
-from creditflow.reporting.rules import rule_order, rule_style, rule_title, transported_bits
+from creditflow.reporting.rules import rule_order, rule_style, rule_title, transported_bits, without_matched
 from helpers import ROOT
 
 RULES = sorted({*plugins.names("rule"), *plugins.names("update_rule")})
@@ -81,3 +82,9 @@ def test_reading_these_facts_imports_no_torch() -> None:
         " assert rule_title('sal') == 'SAL'; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT / "src")
+
+
+def test_figures_of_rules_leave_out_networks_that_are_matched_in_accuracy() -> None:
+    rows = pd.DataFrame({"rule": ["bp", "bp_matched_fa", "fa"], "value": [0, 1, 2]})
+    assert list(without_matched(rows).rule) == ["bp", "fa"]
+    assert list(without_matched(rows[:0]).columns) == ["rule", "value"]

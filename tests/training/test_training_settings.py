@@ -14,7 +14,7 @@ from creditflow.training.settings import TrainingSettings
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"learning_rate": -1.0}, "learning_rate must be above 0, not -1.0"),
         ({"learning_rate": float("nan")}, "learning_rate must be a finite number, not nan"),
-        ({"learning_rate": "1e-3"}, "learning_rate must be a number, not '1e-3'"),
+        ({"learning_rate": "1e-3"}, "learning_rate must be a number, not '1e-3'; write 0.001 without quotes"),
         ({"head_learning_rate": 0}, "head_learning_rate must be above 0, not 0"),
         ({"head_learning_rate": float("inf")}, "head_learning_rate must be a finite number, not inf"),
         ({"beta1": -0.1}, "beta1 must be at least 0, not -0.1"),

@@ -37,6 +37,14 @@ REFUSED = "SLURM sbatch failed. The error message was '{}'.\n"
             None,
             "model.json is not a sidecar; move it away",
         ),
+        ("", "stopped by SIGTERM; run the same command again to go on\n", None, "stopped by SIGTERM; run the same"),
+        ("", "Terminated\n", None, "stopped by SIGTERM; run the same command again to go on"),
+        (
+            "SLURM-job '3' failed, SLURM status is: 'TIMEOUT'. ",
+            "stopped by SIGTERM; run the same command again to go on\n",
+            None,
+            "out of time; raise its runtime",
+        ),
         ("", "epoch 1: loss 2\n", None, "ended without a word, as a process killed for lack of memory does"),
         ("", None, None, "ended without a word"),
         (
@@ -101,6 +109,29 @@ def test_jobs_that_were_refused_together_have_the_reason_that_was_said_before(tm
     fail(failures, "attack", tmp_path / "1.log", message="Part of failed array sbatch submission; see log for details.")
     (line,) = failures.lines()
     assert "the cluster has no partition x" in line
+
+
+SKEW = """WorkflowError in rule make_table in file "/a b/rules/report.smk", line 47:
+Output results/t.csv has older modification time (2026-11-26 04:13:43) than input results/s.parquet (2026-11-26 \
+05:13:14). This could indicate a clock skew problem in your network. System time: 2026-11-26 04:13:43"""
+MISSING = """MissingOutputException in rule make_table in file "/a b/rules/report.smk", line 47:
+Job 3 completed successfully, but some output files are missing.
+results/t.csv"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (SKEW, "error: make_table: results/s.parquet comes from the future, by this machine's clock"),
+        (MISSING, "error: make_table: Job 3 completed successfully, but some output files are missing. results/t.csv"),
+    ],
+)
+def test_outputs_that_snakemake_does_not_take_have_a_line(text: str, expected: str) -> None:
+    failures = Failures()
+    for said in (text, text, "WorkflowError:\nAt least one job did not complete successfully."):
+        say(failures, None, msg=said)
+    (line,) = failures.lines()
+    assert line.startswith(expected) and "\n" not in line
 
 
 def test_jobs_of_another_workflow_are_left_to_it(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_containers_see_the_folders_that_hold_data(tmp_path: Path, monkeypatch: 
     [
         (
             ["--workflow-profile", "profiles/gpu"],
-            "error: gpu=1 is asked for, but nvidia-smi lists no GPU on this machine",
+            "error: gpu=1 is asked for, but there is no nvidia-smi on this machine",
         ),
         (["--workflow-profile", "profiles/slurm"], "error: containers are asked for, but apptainer is not installed"),
         (["--executor", "slurm", "--jobs", "1"], "error: the slurm executor needs sbatch, squeue, scancel"),

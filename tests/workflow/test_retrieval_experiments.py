@@ -13,6 +13,10 @@ from helpers import ROOT
 
 FASHION = (ROOT / "config/experiments/retrieval_fashion.yaml").read_text(encoding="utf-8")
 
+#: The attacks of the shipped audit, and how the message about a missing kind begins.
+ATTACKS = "attacks: [hag, sdha, hamming_pgd, hag_100, sdha_100, mainstay_pgd]"
+LACKS = "audit.attacks: the worst case lacks an attack that leads away from"
+
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
@@ -32,8 +36,37 @@ FASHION = (ROOT / "config/experiments/retrieval_fashion.yaml").read_text(encodin
             "retrieval.protocols: 'fashion_0_4' is not under `finetune.datasets`",
         ),
         ("top: 5000", "top: 5000\n  tops: {cifar10: 1}", "retrieval.tops: 'cifar10' is not under `finetune.datasets`"),
-        ("  sdha:", "  pgd:", "attacks: unknown hash attack 'pgd'; choose from: hag, hamming_pgd, sdha"),
-        ("tables:", "audit: {epsilons: [0.1], attacks: [hag], claim: hag}\ntables:", "audit: it compares accuracies"),
+        ("  sdha:", "  pgd:", "attacks: unknown hash attack 'pgd'; choose from: hag, "),
+        (ATTACKS, "attacks: [hag, sdha_100]", f"{LACKS} the code of the query's classes (mainstay_pgd); add one"),
+        (ATTACKS, "attacks: [mainstay_pgd]\n  margin: 3", "audit.claim: 'hag' is not under `audit.attacks`"),
+        (ATTACKS, "attacks: [hag, mainstay]", "audit.attacks: 'mainstay' is not under `attacks`; did you mean 'main"),
+        (
+            "epsilons: [0.01, 0.05]\n  attacks",
+            "epsilons: [0.2]\n  attacks",
+            "audit.attacks: hag has no epsilon 0.2; it",
+        ),
+        ("seeds: [0, 1, 2]", "seeds: [0]", "audit: one seed says nothing about another training; give at least two"),
+        ("  claim: hag", "  claim: hag\n  margin: 51", "audit.margin must be at most 50, not 51"),
+        (
+            "  claim: hag",
+            "  claim: hag\n  reference: matched",
+            "audit.reference: retrieval has no networks that are matched",
+        ),
+        (
+            "finetune:\n",
+            "finetune:\n  matched: [usf]\n",
+            "finetune.matched: it matches accuracies, which retrieval has",
+        ),
+        (
+            "gradients: [exact, feedback]",
+            "gradients: [feedback]",
+            "audit.attacks: none uses the exact gradient, without",
+        ),
+        (
+            "tables:",
+            "why: {gradients: [exact], epsilon: 0.1, images: 9, batch_size: 9}\ntables:",
+            "why: it measures classifiers, and this experiment retrieves; take `why` away",
+        ),
         ("variant: official", "variant: mine", "retrieval.loss.variant must be 'official' or 'h2q', not 'mine'"),
         ("beta: 0.5", "bta: 0.5", "retrieval.loss: unknown key 'bta'; did you mean 'beta'?"),
     ],
@@ -51,8 +84,8 @@ def test_every_model_is_encoded_searched_and_attacked() -> None:
     records = list(map(str, record_paths(paper, Path("results"))))
     models = 4 * 3 * 4 * 3
     assert sum("/retrieve/" in path for path in records) == models
-    # Three attacks through two gradients, not on NUS-WIDE, for which the paper shows none.
-    assert sum("/attack_retrieval/" in path for path in records) == models * 3 // 4 * 6
+    # Three attacks, not on NUS-WIDE, for which the paper shows none; through two gradients, but for BP through one.
+    assert sum("/attack_retrieval/" in path for path in records) == models * 3 // 4 * 3 * 7 // 4
     codes = [path for path in all_files(paper, Path("results")) if "/codes/" in str(path)]
     assert len(codes) == models
     assert paper.retrieval("imagenet100") == paper.retrieval("nus_wide") | {"top": 1000}

@@ -32,7 +32,7 @@ def population(rule: str, settings: dict[str, Any]) -> dict[str, Any]:
     return {
         "description": "one rule",
         "datasets": {"digits": {"source": "digits"}},
-        "rules": sorted({"bp", rule}),
+        "rules": [rule],
         "seeds": [0],
         "threads": 1,
         "gradients": ["exact"],

@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,32 @@ def test_debian_is_not_built_unverified(monkeypatch: pytest.MonkeyPatch, tmp_pat
         build.check_sources(options)
     (tmp_path / "keyring.gpg").touch()
     build.check_sources(options)
+
+
+@pytest.mark.parametrize("fails", ["", "debian.def", "creditflow.def"])
+def test_debian_is_built_by_itself_and_is_what_the_image_starts_from(
+    fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = module_from("containers/build.py")
+    built: list[tuple[str, dict[str, str]]] = []
+
+    def apptainer_build(definition: str, image: Path, values: dict[str, str], options: list[str]) -> bool:
+        built.append((definition, values))
+        if definition != fails:
+            image.write_text(definition, encoding="utf-8")
+        return image.exists()
+
+    monkeypatch.setattr(build, "apptainer_build", apptainer_build)
+    image = tmp_path / "creditflow.sif"
+    with pytest.raises(UserError, match=r"failed; the last lines above say why$") if fails else nullcontext():
+        base = build.debian(tmp_path, "http://mirror")
+        build.build(image, {"bootstrap": "localimage", "from": str(base)}, [])
+    expected = [
+        ("debian.def", {"mirror": "http://mirror"}),
+        ("creditflow.def", {"bootstrap": "localimage", "from": str(tmp_path / "debian.sif")}),
+    ]
+    assert built == expected[: 1 if fails == "debian.def" else 2]
+    assert image.exists() == (not fails)
 
 
 @pytest.mark.parametrize(("content", "said"), [(b"an image", ""), (b"my image", "is not the image that was built")])

@@ -55,6 +55,47 @@ def test_the_audit_says_how_many_were_looked_up(reply: dict[str, object], lines:
     assert all(text.startswith(start) for text, start in zip(said, lines, strict=True)), said
 
 
+PIN = f"numpy==2.4.6 \\\n    --hash=sha256:{'0' * 64}\n"
+
+
+@pytest.mark.parametrize(
+    ("lock", "message"),
+    [
+        ("# nothing\n", "there is no pin in lock.txt"),
+        (PIN + "evil @ https://example.org/evil.whl\n", "line 3 is no pin with its hashes: 'evil @"),
+        (PIN + "-r others.txt\n", "line 3 is no pin"),
+        (PIN + "--index-url https://example.org\n", "line 3 is no pin"),
+        (PIN + "torch[all]==2.0 \\\n", "line 3 is no pin"),
+        (PIN + "torch==1!2.0 \\\n", "line 3 is no pin"),
+        (PIN + "torch==2.0+cpu \\\n", "line 3 is no pin"),
+        (PIN + "torch>=2.0 \\\n", "line 3 is no pin"),
+        (PIN + "torch==2.0\n", "line 3 is no pin"),
+        (PIN + "    --hash=md5:00\n", "line 3 is no pin"),
+        (PIN + PIN.replace("2.4.6", "1.0 ; python_full_version < '3'"), "line 3: numpy has a second version"),
+        (PIN + PIN.replace("numpy==2.4.6", "NumPy==1.0"), "line 3: NumPy has a second version"),
+    ],
+)
+def test_a_lock_that_could_not_be_looked_up_whole_is_refused(
+    lock: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = module_from("envs/audit.py")
+    path = tmp_path / "lock.txt"
+    path.write_text(PIN, encoding="utf-8")
+    assert script.locked_pins([path]) == {"numpy": "2.4.6"}
+    path.write_text(lock, encoding="utf-8")
+    assert script.audit("true", [path]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith("error: nothing was looked up: ") and message in said.err
+    assert said.err.count("\n") == 1 and not said.out
+
+
+def test_the_locks_of_the_project_can_be_looked_up_whole() -> None:
+    script = module_from("envs/audit.py")
+    locks = sorted(script.ENVS.glob("requirements*.txt"))
+    assert len(script.locked_pins(locks)) == sum(len(entries(name)) for name in LOCKS)
+    assert {"pip-audit", "uv"} <= script.locked_pins([script.ENVS / "check.txt"]).keys()
+
+
 @pytest.mark.parametrize(
     ("script", "message"),
     [
@@ -71,7 +112,8 @@ def test_an_audit_without_an_answer_is_one_line(
     if script is not None:
         program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
         program.chmod(0o755)
-    assert module_from("envs/audit.py").main(str(program)) == 1
+    audit = module_from("envs/audit.py")
+    assert audit.audit(str(program), sorted(audit.ENVS.glob("requirements*.txt"))) == 1
     said = capsys.readouterr()
     n_pins = sum(len(entries(name)) for name in LOCKS)
     assert said.err.startswith(f"error: none of {n_pins} locked packages was looked up: ")

@@ -51,12 +51,20 @@ population:
         adversarial_training: true
         training_adversary: {epsilon: 0.1, steps: 1, step: 0.1, random_start: false}
       learning_rates: {all_digits: {bp: [0.1], pepita: [0.05]}}
-gradients: [exact]
+gradients: [exact, "through:frsf"]
 attacks:
-  pgd_mse_code: {epsilons: [0.1], images: 60, batch_size: 60, settings: {steps: 5}}
-  pgd_mse: {epsilons: [0.1], images: 60, batch_size: 60, settings: {steps: 5}}
-  pgd: {epsilons: [0.1], images: 60, batch_size: 60}
-audit: {epsilons: [0.1], attacks: [pgd_mse, pgd], claim: pgd_mse}
+  pgd_mse_code: {gradients: [exact], epsilons: [0.1], images: 60, batch_size: 60, settings: {steps: 5}}
+  pgd_mse: {gradients: [exact], epsilons: [0.1], images: 60, batch_size: 60, settings: {steps: 5}}
+  pgd: {gradients: [exact], epsilons: [0.1], images: 60, batch_size: 60}
+  fgsm: {backbones: [natural], epsilons: [0.1], images: 60, batch_size: 60}
+  cascade:
+    backbones: [natural]
+    gradients: [exact]
+    epsilons: [0.1]
+    images: 60
+    batch_size: 60
+    settings: {transfer: {steps: 2}, apgd_scaled: {steps: 2}, square: {queries: 2}}
+audit: {epsilons: [0.1], attacks: [fgsm, cascade], claim: fgsm}
 tables: {pepita_table1: {}, pepita_table4: {}, zero_gradients: {}, audit: {}, published: {published: pepita}}
 figures: {pepita_figure2a: {}, pepita_figure2b: {}, audit: {}}
 """
@@ -306,7 +314,7 @@ def test_kill_9_in_the_middle_then_the_same_command(digits: Path, tmp_path: Path
         (("population", "settings", "hidden"), None, "hidden is missing"),
         (("population", "settings", "optimizer", "speed"), 3, "unknown key 'speed'"),
         (("backbones",), ["lenet5"], "take `backbones` away"),
-        (("gradients",), ["exact", "feedback"], r"say \[exact\]"),
+        (("gradients",), ["exact", "feedback"], "update rules train without feedback weights .*; take feedback away"),
         (("rules",), ["bp", "frsf"], "unknown update rule 'frsf'"),
         (("population",), None, "backbones is missing"),
     ],

@@ -34,12 +34,12 @@ CELLS = {
     "threads": 1,
     "finetune": {
         "datasets": ["cifar10", "coco"],
-        "settings": {"epochs": 2, "batch_size": 4, "angle_images": 4},
+        "settings": {"epochs": 2, "batch_size": 4, "angle_images": 2},
         "overrides": {"coco": {"epochs": 1}},
     },
     "figures": {"figure4": None, "figure5": None},
     "attacks": {
-        "fgsm": {"datasets": ["cifar10", "coco"], "images": 4, "batch_size": 4},
+        "fgsm": {"datasets": ["cifar10", "coco"], "images": 2, "batch_size": 2},
         "pgd": {"datasets": ["cifar10"], "images": 2, "batch_size": 2, "epsilons": [0, 0.01]},
         "boundary": {"datasets": ["coco"], "rules": ["frsf"], "images": 2, "batch_size": 2, "settings": {"steps": 3}},
         "hopskipjump": {
@@ -118,8 +118,9 @@ def test_the_whole_experiment_is_listed(tmp_path: Path) -> None:
     counts = {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE)}
     n_models = 3 * 4 * 4 * 3  # backbones, datasets, rules, seeds
     assert counts["finetune"] == counts["evaluate"] == n_models
-    # Three datasets are attacked: FGSM and PGD through two gradients at three seeds, two black-box attacks at one.
-    assert counts["attack"] == 3 * 3 * 4 * (2 * 2 * 3 + 2)
+    # Three datasets are attacked: FGSM and PGD through two gradients (one for BP) at three seeds, two black-box attacks
+    # at one.
+    assert counts["attack"] == 3 * 3 * (2 * (1 + 3 * 2) * 3 + 4 * 2)
     assert counts["fetch"] == counts["prepare"] == 4
     assert counts["fetch_weights"] == counts["import_weights"] == 3
 
@@ -149,7 +150,7 @@ def test_records_say_what_was_measured(cells: Path) -> None:
     assert angles.value[angles.rule == "bp"].max() < 0.1
     assert angles.value[angles.rule == "frsf"].min() > 1
     record = read_record(cells / "results/cells/attack/coco/resnet18/frsf/fgsm/feedback/seed0.json")
-    assert record.outcomes["correct"].shape == (7, 4)
+    assert record.outcomes["correct"].shape == (7, 2)
 
 
 def test_tables_and_figures_of_several_datasets_are_made(cells: Path) -> None:

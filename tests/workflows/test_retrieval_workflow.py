@@ -22,7 +22,7 @@ datasets:
   all_digits: {source: digits}
 backbones: [small_cnn]
 rules: [bp, frsf, brsf]
-seeds: [0, 1]
+seeds: [0]
 threads: 1
 pretrain: {dataset: low, settings: {epochs: 2, batch_size: 32, learning_rate: 2.0e-3}}
 finetune:
@@ -68,10 +68,9 @@ def test_everything_that_was_promised_is_there(finished: Path) -> None:
         .value.agg(list)
         .map(lambda values: values[0] > values[1] > values[2])
     ).all()
-    bp = summary[(summary.rule == "bp") & (summary.attack == "hag") & (summary.metric == "map")].pivot(
-        index="epsilon", columns="gradient"
-    )
-    assert np.array_equal(bp["value"]["exact"], bp["value"]["feedback"])
+    hag = summary[(summary.attack == "hag") & (summary.metric == "map")]
+    assert set(hag[hag.rule == "bp"].gradient) == {"exact"}  # it has no feedback weights but its own
+    assert set(hag[hag.rule == "brsf"].gradient) == {"exact", "feedback"}
     for rule in ("frsf", "brsf"):  # the attacker's gradient is the one that was asked for
         both = [
             read_record(results / f"attack_retrieval/all_digits/small_cnn/{rule}/hamming_pgd/{gradient}/seed0.json")

@@ -9,12 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from creditflow.core.files import read_json
 from creditflow.records.record import read_record
+from creditflow.workflow.layout import record_keys
 from helpers import ROOT, project, snakemake
 
 pytestmark = pytest.mark.slow
@@ -32,12 +35,25 @@ pretrain: {dataset: low, settings: {epochs: 2, batch_size: 32, learning_rate: 2.
 finetune:
   datasets: [high]
   settings: {epochs: 2, batch_size: 32, learning_rate: 2.0e-3, head_learning_rate: 2.0e-2, weight_decay: 5.0e-4}
-gradients: [exact, feedback]
+gradients: [exact, feedback, "through:frsf", "through:frsf:2"]
 attacks:
-  fgsm: {epsilons: [0, 0.1], images: 40, batch_size: 20}
+  fgsm:
+    gradients: [exact, feedback, "through:frsf"]
+    epsilons: [0, 0.1]
+    images: 40
+    batch_size: 20
+    keep: 3
+    for_gradients: {through: {epsilons: [0.1]}}
+  cascade:
+    epsilons: [0.1]
+    images: 30
+    batch_size: 30
+    settings: {transfer: {steps: 3}, apgd_scaled: {steps: 5}, square: {queries: 10}}
+    gradients: [exact, "through:frsf:2"]
+    for_gradients: {"through:frsf:2": {images: 10, settings: {transfer: null, square: null}}}
   boundary: {epsilons: [1.0], images: 8, batch_size: 8, settings: {steps: 20}}
   transfer: {epsilons: [0.1], images: 30, batch_size: 30, settings: {steps: 3}}
-audit: {epsilons: [0.1], attacks: [fgsm, transfer], claim: fgsm}
+audit: {epsilons: [0.1], attacks: [fgsm, cascade, transfer], claim: fgsm}
 tables: {audit: {}, table1: {}, table3: {epsilon: 1}, figure2: {}}
 figures: {audit: {}, figure2: {}}
 """
@@ -60,9 +76,17 @@ def copy(finished: Path, tmp_path: Path) -> Path:
 
 def planned(folder: Path, *arguments: str) -> set[str]:
     """Names of the rules that a dry-run would run, without targets."""
+    return rules_of(plan(folder, *arguments))
+
+
+def plan(folder: Path, *arguments: str) -> str:
     done = snakemake(folder, "-n", "--quiet", "host", "--", *arguments)
     assert done.returncode == 0, done.stdout
-    return set(re.findall(r"^(?:local)?rule (\w+):$", done.stdout, re.MULTILINE)) - {"all", "tiny"}
+    return done.stdout
+
+
+def rules_of(jobs: str) -> set[str]:
+    return set(re.findall(r"^(?:local)?rule (\w+):$", jobs, re.MULTILINE)) - {"all", "tiny"}
 
 
 def edit(folder: Path, old: str, new: str) -> None:
@@ -81,17 +105,31 @@ def test_everything_that_was_promised_is_there(finished: Path) -> None:
             assert (results / f"figures/{name}.{suffix}").stat().st_size > 5000
     frame = pd.read_parquet(results / "records.parquet")
     assert set(frame.experiment) == {"tiny"}
-    # Clean; three numbers after each of two epochs; FGSM twice with two epsilons, queries and zero gradients;
-    # Boundary; transfer.
-    assert len(frame) == 2 * 2 * (1 + 3 * 2 + 2 * 4 + 3 + 2)
+    # Clean; three numbers after each of two epochs; FGSM with two epsilons, queries and zero gradients, through fresh
+    # feedback weights with one epsilon, through the network's own for brSF only; two cascades; Boundary; two transfers.
+    assert len(frame) == 2 * (2 * (1 + 3 * 2 + 4 + 3 + 2 * 3 + 3 + 2 * 2) + 4)
     audited = pd.read_parquet(results / "audit.parquet")
     assert set(zip(audited.rule, audited.n_images, audited.n_seeds, strict=True)) == {("bp", 30, 2), ("brsf", 30, 2)}
-    for rule, seed, twin in (("brsf", 0, 0), ("bp", 0, 1), ("bp", 1, 0)):
-        record = json.loads(
-            (results / f"attack/high/small_cnn/{rule}/transfer/none/seed{seed}.json").read_text(encoding="utf-8")
-        )
-        sidecar = json.loads((results / f"finetune/high/small_cnn/bp/seed{twin}.json").read_text(encoding="utf-8"))
-        assert record["settings"]["surrogate"] == sidecar["sha256"]
+    attacks, models = results / "attack/high/small_cnn", results / "finetune/high/small_cnn"
+    for rule, twin in (("brsf", "bp"), ("bp", "brsf")):
+        for seed, other in ((0, 1), (1, 0)):
+            hashes = {
+                "twin": read_json(models / f"{twin}/seed{seed}.json", "a sidecar")["sha256"],
+                "other_seed": read_json(models / f"bp/seed{other}.json", "a sidecar")["sha256"],
+            }
+            for name, expected in hashes.items():
+                record = read_record(attacks / f"{rule}/transfer/surrogate-{name}/seed{seed}.json")
+                assert (record.keys.gradient, record.content["settings"]["surrogates"]) == (
+                    f"surrogate:{name}",
+                    {name: expected},
+                )
+            record = read_record(attacks / f"{rule}/cascade/exact/seed{seed}.json")
+            assert record.content["settings"]["surrogates"] == hashes and "unconverged" in record.content["checks"]
+            record = read_record(attacks / f"{rule}/cascade/through-frsf-2/seed{seed}.json")
+            assert record.keys.gradient == "through:frsf:2" and record.outcomes["correct"].shape == (1, 10)
+            assert record.content["settings"]["through"] == {"rule": "frsf", "draw": 2}
+    assert not (attacks / "bp/fgsm/feedback").exists() and (attacks / "brsf/fgsm/feedback").exists()
+    assert record_keys(attacks / "bp/cascade/through-frsf-2/seed1.json") == asdict(record.keys)
     assert not (results / "checkpoints").exists() or not any(
         path.is_file() for path in (results / "checkpoints").rglob("*")
     )
@@ -132,6 +170,8 @@ def test_two_runs_write_the_same_bytes_but_for_time_and_host(finished: Path, cop
     }
 
 
+EVERY_ATTACK = {"fgsm", "cascade", "boundary", "transfer"}
+
 AFTERWARDS = {"audit", "collect", "make_table", "plot_figure"}
 
 
@@ -140,14 +180,16 @@ AFTERWARDS = {"audit", "collect", "make_table", "plot_figure"}
     [
         ("steps: 20", "steps: 21", {"attack"}, {"boundary"}),
         ("epsilons: [0, 0.1]", "epsilons: [0.05, 0.1]", {"attack"}, {"fgsm"}),
-        ("attacks: [fgsm, transfer]", "attacks: [fgsm]", {"audit"}, set()),
+        ("attacks: [fgsm, cascade, transfer]", "attacks: [fgsm, cascade]", {"audit"}, set()),
+        ("keep: 3", "keep: 4", {"attack"}, {"fgsm"}),
+        ("through: {epsilons: [0.1]}", "through: {epsilons: [0.2]}", {"attack"}, {"fgsm"}),
         ("table3: {epsilon: 1}", "table3: {epsilon: 1.0}", {"make_table"}, set()),
-        ("threads: 1", "threads: 2", {"pretrain", "finetune", "evaluate", "attack"}, {"fgsm", "boundary", "transfer"}),
+        ("threads: 1", "threads: 2", {"pretrain", "finetune", "evaluate", "attack"}, EVERY_ATTACK),
         (
             "weight_decay: 5.0e-4",
             "weight_decay: 6.0e-4",
             {"finetune", "evaluate", "attack"},
-            {"fgsm", "boundary", "transfer"},
+            EVERY_ATTACK,
         ),
     ],
 )
@@ -155,11 +197,11 @@ def test_touching_a_key_makes_only_what_depends_on_it(
     copy: Path, old: str, new: str, rules: set[str], attacks: set[str]
 ) -> None:
     edit(copy, old, new)
-    again = planned(copy, "tiny")
+    jobs = plan(copy, "tiny")
+    again = rules_of(jobs)
     only = {"make_table": {"make_table"}, "audit": {"audit", "make_table", "plot_figure"}}
     assert again == (only[next(iter(rules))] if len(rules) == 1 and rules <= only.keys() else rules | AFTERWARDS)
-    done = snakemake(copy, "-n", "--quiet", "host", "--", "tiny")
-    assert set(re.findall(r"wildcards: .*attack=(\w+)", done.stdout)) == attacks
+    assert set(re.findall(r"wildcards: .*attack=(\w+)", jobs)) == attacks
 
 
 def test_one_figure_is_made_from_cached_records_alone(copy: Path) -> None:
@@ -192,11 +234,65 @@ def test_editing_a_library_file_makes_again_what_it_computes(copy: Path, file: s
     assert planned(copy, "tiny") == expected
 
 
-def test_editing_one_rule_leaves_the_others_alone(copy: Path) -> None:
-    path = copy / "src/creditflow/feedback/rules/brsf.py"
+def jobs_after_editing(copy: Path, rule: str) -> list[tuple[str, dict[str, str]]]:
+    """Returns the rule and the wildcards of each job of a model that runs again once a rule's file has changed."""
+    path = copy / f"src/creditflow/feedback/rules/{rule}.py"
     path.write_text(path.read_text(encoding="utf-8") + "\n# an edit\n", encoding="utf-8")
     done = snakemake(copy, "-n", "--quiet", "host", "--", "tiny")
-    assert set(re.findall(r"wildcards: .*rule=(\w+)", done.stdout)) == {"brsf"}
+    jobs = re.findall(r"^(?:local)?rule (\w+):\n(?:    .*\n)*?    wildcards: (.*)$", done.stdout, re.MULTILINE)
+    return [
+        (name, dict(pair.split("=") for pair in wildcards.split(", ")))
+        for name, wildcards in jobs
+        if "rule=" in wildcards
+    ]
+
+
+def test_editing_one_rule_leaves_the_others_alone(copy: Path) -> None:
+    jobs = jobs_after_editing(copy, "brsf")
+    assert {wildcards["rule"] for name, wildcards in jobs if name in ("finetune", "evaluate")} == {"brsf"}
+    of_bp = {(wildcards["attack"], wildcards["gradient"]) for _, wildcards in jobs if wildcards["rule"] == "bp"}
+    assert of_bp == {("transfer", "surrogate-twin"), ("cascade", "exact")}  # whose images are made on its brSF twin
+
+
+def test_editing_a_rule_that_trains_nothing_repeats_the_attacks_through_it(copy: Path) -> None:
+    jobs = jobs_after_editing(copy, "frsf")
+    assert {name for name, _ in jobs} == {"attack"}
+    assert {wildcards["gradient"] for _, wildcards in jobs} == {"through-frsf", "through-frsf-2"}
+    assert len(jobs) == 2 * 2 * 2
+
+
+WHY = """
+why: {gradients: [exact, feedback], rules: [brsf], seeds: [0], epsilon: 0.1, images: 8, batch_size: 8, steps: [1, 2]}
+audit:"""
+
+
+def test_networks_matched_in_accuracy_and_measured_gradients(copy: Path) -> None:
+    """What jobs are told; test_matched.py and test_why.py run the two stages."""
+    edit(copy, "datasets: [high]\n", "datasets: [high]\n  matched: [brsf]\n")
+    edit(copy, "\naudit:", WHY)
+    done = snakemake(copy, "-n", "-p", "--quiet", "host", "--", "tiny")
+    assert done.returncode == 0, done.stdout
+    job = r"^rule (\w+):\n    input: (.*)\n(?:    .*\n)*?    wildcards: (.*)\n(?:    .*\n)*Shell command: (.*)$"
+    jobs = re.findall(job, done.stdout, re.MULTILINE)
+    told = [
+        (name, dict(pair.split("=") for pair in wildcards.split(", ")), inputs, command)
+        for name, inputs, wildcards, command in jobs
+        if "rule=" in wildcards
+    ]
+    assert {(name, given["rule"]) for name, given, _, _ in told} == {
+        *((name, "bp_matched_brsf") for name in ("finetune", "evaluate", "attack")),
+        ("measure_gradients", "brsf"),
+    }
+    finetunings = {given["seed"]: (inputs, command) for name, given, inputs, command in told if name == "finetune"}
+    assert finetunings.keys() == {"0", "1"}
+    for seed, (inputs, command) in finetunings.items():
+        record = f"results/tiny/evaluate/high/small_cnn/brsf/seed{seed}.json"
+        assert record in inputs.split(", ")
+        assert f"--rule bp_matched_brsf --match={record} " in command
+    measured = {given["gradient"]: command for name, given, _, command in told if name == "measure_gradients"}
+    assert measured.keys() == {"exact", "feedback"}
+    expected = {"batch_size": 8, "epsilon": 0.1, "images": 8, "steps": [1, 2]}
+    assert f"--gradient feedback --settings '{json.dumps(expected)}'" in measured["feedback"]
 
 
 def test_prefetch_leaves_nothing_to_fetch(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ TINY = {
         "apgd_ce": None,
         "apgd_dlr": None,
         "square": None,
+        "cascade": None,
     },
     "audit": None,
     "tables": {

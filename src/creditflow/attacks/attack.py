@@ -1,7 +1,7 @@
 """What an attack is: it proposes perturbed images. Whether they fool the model is judged elsewhere, in one place."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
@@ -46,7 +46,7 @@ class Problem:
         images: float32 (N, C, H, W) in [0, 1].
         labels: int64 (N,), or uint8 zeros and ones (N, K).
         pool: images from which a decision-based attack may start.
-        surrogate: another model of the same task, for attacks that transfer from it.
+        surrogates: other models of the same task by name ("twin", "other_seed"), for attacks that transfer from them.
         views: views of the model with other draws of its feedback weights; None where nothing is drawn.
         loss: the loss that the attack ascends.
     """
@@ -55,7 +55,7 @@ class Problem:
     images: Tensor
     labels: Tensor
     pool: Pool | None = None
-    surrogate: nn.Module | None = None
+    surrogates: Mapping[str, nn.Module] = field(default_factory=dict)
     views: Views | None = None
     loss: Loss = cross_entropies
 
@@ -65,6 +65,15 @@ class Problem:
         with torch.no_grad():
             outputs: Tensor = self.model(self.images)
         return outputs
+
+    def part(self, chosen: Tensor, **changes: Any) -> "Problem":
+        """Returns the problem of some of the images, int64 (M,), which has their outputs already.
+
+        The `changes` are other attributes; the model stays.
+        """
+        part = replace(self, images=self.images[chosen], labels=self.labels[chosen], **changes)
+        part.__dict__["logits"] = self.logits[chosen]
+        return part
 
     @property
     def n_classes(self) -> int:
@@ -89,6 +98,24 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A stage of an attack that runs several attacks after one another.
+
+    Attributes:
+        number: its number, from 1, in `Candidates.fooled_by`.
+        uses_gradient: as for an attack of its own.
+        scale_free: likewise.
+        signs: what its gradient at the images showed, tensors (N,) by name (see `guards.observe_gradient`); None for a
+            stage without a loss whose gradient says something.
+    """
+
+    number: int
+    uses_gradient: bool
+    scale_free: bool
+    signs: Mapping[str, Tensor] | None
+
+
+@dataclass(frozen=True)
 class Candidates:
     """What an attack proposes for one batch.
 
@@ -96,12 +123,17 @@ class Candidates:
         images: one tensor (N, C, H, W) per epsilon, within epsilon of the originals.
         distance: size (N,) of the smallest perturbation found, for attacks that look for it; inf where none was found.
         failed: number of images that the attack could not start on; they are proposed unchanged.
+        fooled_by: uint8 (K, N), for an attack of several stages: the number, from 1, of the stage that fooled the model
+            at an epsilon; 0 where none did.
+        stages: the stages that ran, by name, in their order.
         lowest: least value that a pixel may have; below 0 only for attacks that regenerate numbers made so.
     """
 
     images: Sequence[Tensor]
     distance: Tensor | None = None
     failed: int = 0
+    fooled_by: Tensor | None = None
+    stages: Mapping[str, Stage] = field(default_factory=dict)
     lowest: float = 0.0
 
 
@@ -120,11 +152,14 @@ class Attack:
         norm: the norm that bounds the perturbation, over all pixels of an image.
         uses_gradient: whether the attacker differentiates the model, and so has to be told through which weights.
         propose: makes the candidates.
-        uses_surrogate: whether it needs `problem.surrogate`.
+        uses_surrogate: whether it needs `problem.surrogates`; of a cascade, whether it may need them.
         uses_pool: whether it needs `problem.pool`.
         multi_label: whether it can attack images of several labels; it then has to leave all of them.
         loss: what it ascends; guards look at the gradient of this loss. None if the attack has no loss whose gradient
             at the image itself says something.
+        scale_free: whether it follows the model's gradient and no scale of the logits can hide this gradient from it.
+        converges: whether it ascends with steps that adapt, so that twice the steps show whether it has converged. Its
+            settings then have a method `doubled`.
         name: id of the attack, which is the name of its file; `get_attack` fills it in.
     """
 
@@ -135,4 +170,14 @@ class Attack:
     uses_pool: bool = False
     multi_label: bool = False
     loss: Loss | None = cross_entropies
+    scale_free: bool = False
+    converges: bool = False
     name: str = ""
+
+
+def perturbation_size(delta: Tensor, norm: Norm) -> Tensor:
+    """Returns the norm (N,) of perturbations (N, C, H, W), over all entries of each; L0 counts changed positions."""
+    if norm == "l0":
+        return (delta != 0).any(1).flatten(1).sum(1).to(delta.dtype)
+    size: Tensor = torch.linalg.vector_norm(delta.flatten(1), ord=float("inf") if norm == "linf" else 2, dim=1)
+    return size

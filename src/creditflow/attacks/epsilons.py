@@ -18,6 +18,14 @@ def check_epsilons(epsilons: Sequence[float]) -> None:
         raise UserError(f"epsilons must rise, each once, not {list(epsilons)}")
 
 
+def check_norm(epsilons: Sequence[float], norm: str) -> None:
+    """Raises UserError for sizes in the wrong unit: pixels lie in [0, 1], and an L0 attack counts pixels."""
+    if norm == "linf" and max(epsilons) > 1:
+        raise UserError(f"pixels lie in [0, 1], so that {max(epsilons):g} bounds nothing; say 8/255 as 0.03137")
+    if norm == "l0" and any(epsilon % 1 for epsilon in epsilons):
+        raise UserError(f"an L0 attack counts pixels, so that epsilons are whole numbers, not {list(epsilons)}")
+
+
 def _checked(epsilons: tuple[float, ...]) -> tuple[float, ...]:
     try:
         check_epsilons(epsilons)

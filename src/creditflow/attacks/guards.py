@@ -1,6 +1,6 @@
 """Signs that the number of an attack means less than it seems to (Carlini et al., 2019; Croce et al., 2020)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -87,12 +87,20 @@ def observe(problem: Problem, *, gradient: bool) -> dict[str, Tensor]:
         again = problem.model(problem.images)
     signs = {"outputs_differ": (again != problem.logits).any(1)}
     if gradient:
-        loss, slope = problem.loss_and_gradient
-        flat = slope.flatten(1)
-        signs["loss_is_zero"] = loss == 0
-        signs["gradient_is_zero"] = (flat == 0).all(1) & ~_constant_by_definition(problem)
-        signs["zero_pixels"] = (flat == 0).double().mean(1)
-        signs["gradient_is_not_finite"] = ~flat.isfinite().all(1)
+        signs |= observe_gradient(problem)
+    return {name: values.cpu() for name, values in signs.items()}
+
+
+def observe_gradient(problem: Problem) -> dict[str, Tensor]:
+    """Returns signs (N,), on the CPU, of the loss and its gradient at the images of one batch."""
+    loss, slope = problem.loss_and_gradient
+    flat = slope.flatten(1)
+    signs = {
+        "loss_is_zero": loss == 0,
+        "gradient_is_zero": (flat == 0).all(1) & ~_constant_by_definition(problem),
+        "zero_pixels": (flat == 0).double().mean(1),
+        "gradient_is_not_finite": ~flat.isfinite().all(1),
+    }
     return {name: values.cpu() for name, values in signs.items()}
 
 
@@ -117,6 +125,11 @@ _SHARES = {
 }
 
 
-def summarise(signs: dict[str, Tensor]) -> dict[str, float]:
+def join_signs(batches: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Returns the signs of all images from those of batches."""
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def summarise(signs: Mapping[str, Tensor]) -> dict[str, float]:
     """Returns the share of the images that show each sign."""
     return {_SHARES[name]: float(values.double().mean()) for name, values in signs.items()}

@@ -32,7 +32,8 @@ class HashProblem:
         labels: int64 (N,), or zeros and ones (N, C).
         train_codes, train_labels: codes int8 (M, K) and labels of the training images, for attacks that know them.
         names: (seed, number of the image), from which the random numbers of each image follow.
-        zero_gradients: for each gradient that was computed, the share of images for which it was exactly zero.
+        zero_gradients: for each gradient that was computed, the share of images for which it was exactly zero although
+            a bit of the code was still to flip.
     """
 
     model: nn.Module
@@ -71,13 +72,19 @@ class HashProblem:
             shared = (self.labels.float() @ self.train_labels.float().T) > 0
         return shared.to(self.outputs.dtype)
 
-    def gradient_of(self, loss: HashLoss, x: Tensor) -> Tensor:
-        """Returns the gradient (N, C, H, W) of each image's loss at images x (N, C, H, W)."""
+    def gradient_of(self, loss: HashLoss, x: Tensor, start: Tensor | None = None) -> Tensor:
+        """Returns the gradient (N, C, H, W) of each image's loss at images x (N, C, H, W).
+
+        `start` (N, K) are the codes that the attack leads away from, by default those of the queries. Attacks leave
+        flipped bits alone, so that the gradient is rightly zero once all bits have flipped.
+        """
         x = x.detach().requires_grad_()
         with torch.enable_grad():
+            outputs = self.model(x)
             # A sum, not a mean: what happens to an image must not depend on how many others are in its batch.
-            (gradient,) = torch.autograd.grad(loss(self.model(x), x).sum(), x)
-        self.zero_gradients.append((gradient.flatten(1) == 0).all(1).double().mean())
+            (gradient,) = torch.autograd.grad(loss(outputs, x).sum(), x)
+        unfinished = (outputs.detach() * (self.codes if start is None else start) >= 0).any(1)
+        self.zero_gradients.append(((gradient.flatten(1) == 0).all(1) & unfinished).double().mean())
         return gradient
 
 
@@ -96,12 +103,14 @@ class HashAttack:
         norm: the norm that bounds the perturbation.
         propose: makes the perturbed images.
         uses_gradient: whether the attacker differentiates the model.
+        aims_at_class: whether it leads away from the code of the query's classes, not from the query's own code.
         name: id of the attack, which is the name of its file; `get_hash_attack` fills it in.
     """
 
     norm: Literal["linf"]
     propose: HashPropose
     uses_gradient: bool
+    aims_at_class: bool = False
     name: str = ""
 
 

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from creditflow.attacks import guards
+from creditflow.attacks.attack import perturbation_size
+from creditflow.attacks.batch import check_bounds
 from creditflow.attacks.epsilons import check_epsilons
 from creditflow.attacks.hash_attack import HashAttack, HashProblem
-from creditflow.attacks.judge import check_bounds, frozen, perturbation_size
+from creditflow.attacks.judge import frozen
 from creditflow.core import plugins
 from creditflow.data.prepared import Subset
 from creditflow.retrieval.codes import hash_codes
@@ -63,7 +65,8 @@ class HashAttackResult:
         shown: which images are kept to look at.
         examples: float32 (n, C, H, W), these images, attacked; none if `shown` is None.
         mean_output: mean |f| of the clean outputs. Where it is large, surrogates such as tanh(f) are flat.
-        zero_gradients: share of images and steps at which the gradient was exactly zero.
+        zero_gradients: share of images and steps at which the gradient was exactly zero although a bit of the code was
+            still to flip.
     """
 
     epsilons: tuple[float, ...]

@@ -1,54 +1,33 @@
-"""The entry point of attacks on classifiers: attack a model at all epsilons, and judge what the attack proposes."""
+"""The entry point of attacks on classifiers: attack a model at all epsilons, in batches, with guards."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import foolbox
 import torch
 from torch import Tensor, nn
 
 from creditflow.attacks import guards
-from creditflow.attacks.attack import Attack, Norm, Pool, Problem, Views
+from creditflow.attacks.attack import Attack, Pool, Problem, Views
+from creditflow.attacks.batch import AttackResult, attack_batch, join_results
 from creditflow.attacks.epsilons import check_epsilons
-from creditflow.attacks.foolbox_adapter import wrap
+from creditflow.attacks.kinds import needs_surrogate
+from creditflow.attacks.stages import join_stages, stage_checks
 from creditflow.compute import randomness
 from creditflow.core import plugins
 from creditflow.core.errors import UserError
+from creditflow.core.settings import plain
 from creditflow.data.dataset import ImageFiles
-from creditflow.data.labels import cross_entropies, is_correct, per_class
+from creditflow.data.labels import cross_entropies, per_class
 from creditflow.data.prepared import Subset
-
-
-@dataclass(frozen=True)
-class AttackResult:
-    """Outcomes of one attack on one model, on the CPU.
-
-    Attributes:
-        correct: bool (K, N), whether the model still predicts the true label of image n at epsilon k.
-        perturbation: float32 (K, N), size of what was tried, in the attack's norm.
-        distance: float32 (N,), size of the smallest successful perturbation, for attacks that look for it.
-        clean_correct: bool (N,), the same as `correct` before the attack.
-        failed: number of images that the attack could not start on; they count as correct if they were.
-        queries_per_image: forward passes per image that the attack itself made.
-        checks: what the guards measured, for the record: shares of images, counts and accuracies.
-    """
-
-    correct: Tensor
-    perturbation: Tensor
-    distance: Tensor | None
-    clean_correct: Tensor
-    failed: int
-    queries_per_image: float
-    checks: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Helpers:
     """What an attack may use beside the model; see `Problem`."""
 
-    surrogate: nn.Module | None = None
+    surrogates: Mapping[str, nn.Module] = field(default_factory=dict)
     views: Views | None = None
 
 
@@ -80,42 +59,56 @@ def run_attack(
     batch_size: int,
     seed: int,
     helpers: Helpers | None = None,
+    keep: int = 0,
+    check_convergence: bool = False,
 ) -> AttackResult:
     """Attacks the chosen images in batches, at all epsilons.
 
-    Models run in eval mode; their parameters collect no gradient, and their flags and modes are restored.
+    Models run in eval mode; their parameters collect no gradient, and their flags and modes are restored. The first
+    `keep` images are kept with what the attack made of them. To check convergence, the attack runs again with twice
+    its steps at the images that stand; the outcomes stay those of the first run.
 
     Raises:
         UserError: images that are not uint8; epsilons that do not rise; outputs that are probabilities, or that are not
             finite, be it at clean images or at an image that the attack tried; an attack that needs a surrogate
-            without one.
+            without one; more images to keep than to attack; a check of convergence of an attack whose steps don't
+            adapt.
         RuntimeError: an attack broke its bounds (norm, pixel range, finite values), or foolbox and we disagree on
             the clean accuracy: the numbers would mean nothing.
     """
     helpers = helpers or Helpers()
-    _check_task(attack, data, epsilons, helpers)
-    results, observed, n_classes = [], [], 0
+    _check_task(attack, settings, data, epsilons, helpers)
+    _check_extras(attack, len(chosen), keep, check_convergence)
+    batches, n_kept = [], 0
     with ExitStack() as stack:
         counter = guards.QueryWatch(attack.name)
-        for network, hook in [(model, counter.hook), (helpers.surrogate, counter.surrogate_hook)]:
-            if network is not None:
-                stack.enter_context(frozen(network))
-                stack.callback(network.register_forward_hook(hook).remove)
+        hooks = [(model, counter.hook), *((other, counter.surrogate_hook) for other in helpers.surrogates.values())]
+        for network, hook in hooks:
+            stack.enter_context(frozen(network))
+            stack.callback(network.register_forward_hook(hook).remove)
         stack.enter_context(randomness.global_seed("attack", seed))
         pool = _pool(model, data) if attack.uses_pool else None
         views, loss = _counted(helpers.views, counter), attack.loss or cross_entropies
         for images, labels in data.batches(chosen.split(batch_size)):
-            problem = Problem(model, images, labels, pool, helpers.surrogate, views, loss)
+            problem = Problem(model, images, labels, pool, helpers.surrogates, views, loss)
             guards.check_outputs(problem.logits)
-            n_classes = problem.n_classes
-            results.append(_attack_batch(attack, settings, problem, epsilons, counter))
-            observed.append(guards.observe(problem, gradient=attack.uses_gradient and attack.loss is not None))
-    signs = {name: torch.cat([batch[name] for batch in observed]) for name in observed[0]}
+            batch = attack_batch(attack, settings, problem, epsilons, counter, keep - n_kept, check_convergence)
+            batches.append(batch)
+            n_kept += len(labels)
+    result = join_results([batch.result for batch in batches], keep)
     labels = data.labels[chosen.to(data.labels.device)].cpu()
-    return _join(results, guards.summarise(signs) | _counts(attack, epsilons, results, labels, n_classes))
+    signs = guards.join_signs([batch.signs for batch in batches])
+    checks = guards.summarise(signs) | _counts(attack, epsilons, result, labels, problem.n_classes)
+    falls = [batch.falls_later for batch in batches if batch.falls_later is not None]
+    if falls:
+        checks["unconverged"] = float(torch.cat(falls, dim=1).double().mean(1).max())
+    if result.fooled_by is not None:
+        stages = join_stages([batch.stages for batch in batches])
+        checks |= stage_checks(stages, result.correct, result.fooled_by)
+    return replace(result, checks=checks)
 
 
-def _check_task(attack: Attack, data: Subset, epsilons: Sequence[float], helpers: Helpers) -> None:
+def _check_task(attack: Attack, settings: Any, data: Subset, epsilons: Sequence[float], helpers: Helpers) -> None:
     check_epsilons(epsilons)
     if not isinstance(data.images, ImageFiles):
         guards.check_images(data.images)
@@ -123,29 +116,34 @@ def _check_task(attack: Attack, data: Subset, epsilons: Sequence[float], helpers
         raise UserError(
             "this attack needs images of one label each; take it off this dataset (`datasets` of the attack)"
         )
-    if attack.uses_surrogate and helpers.surrogate is None:
+    if attack.uses_surrogate and not helpers.surrogates and needs_surrogate(attack.name, plain(settings)):
         raise UserError("this attack transfers images from another model: give it a surrogate")
 
 
+def _check_extras(attack: Attack, n_images: int, keep: int, check_convergence: bool) -> None:
+    if keep > n_images:
+        raise UserError(f"{keep} images to keep, but only {n_images} are attacked; lower `keep`")
+    if check_convergence and not attack.converges:
+        raise UserError(f"attack {attack.name} has no steps that adapt, so that its convergence can't be checked")
+
+
 def _counts(
-    attack: Attack, epsilons: Sequence[float], results: Sequence[AttackResult], labels: Tensor, n_classes: int
+    attack: Attack, epsilons: Sequence[float], result: AttackResult, labels: Tensor, n_classes: int
 ) -> dict[str, Any]:
     """Returns what else a reader has to know.
 
     This is how many images there were to attack, which classes have none, and whether epsilon 0.5 falls short.
     """
-    clean = torch.cat([result.clean_correct for result in results])
     counted = per_class(labels, n_classes)
     counts: dict[str, Any] = {
-        "clean_accuracy": float(clean.double().mean()),
-        "attackable_images": int(clean.sum()),
+        "clean_accuracy": float(result.clean_correct.double().mean()),
+        "attackable_images": int(result.clean_correct.sum()),
         "classes_without_image": (counted == 0).nonzero().flatten().tolist(),
-        "failed_starts": sum(result.failed for result in results),
+        "failed_starts": result.failed,
     }
     if attack.norm == "linf" and max(epsilons) >= 0.5:
         # At 0.5 all images can be made the same grey. If more than one class is right then, the attack was too weak.
-        left = torch.cat([result.correct[-1] for result in results])
-        counts["above_chance_at_half"] = int(left.sum()) > int(counted.max())
+        counts["above_chance_at_half"] = int(result.correct[-1].sum()) > int(counted.max())
     return counts
 
 
@@ -157,78 +155,6 @@ def _pool(model: nn.Module, data: Subset) -> Pool:
         guards.check_finite(outputs)
         predictions.append(outputs.argmax(1))
     return Pool(data, torch.cat(predictions))
-
-
-def _attack_batch(
-    attack: Attack, settings: Any, problem: Problem, epsilons: Sequence[float], counter: guards.QueryWatch
-) -> AttackResult:
-    counter.n_images = 0
-    with counter.watching(*epsilons):
-        candidates = attack.propose(problem, epsilons, settings)
-    queries = counter.n_images / len(problem.labels)
-    clean = is_correct(problem.logits, problem.labels)
-    if problem.labels.dim() == 1:
-        _compare_with_foolbox(problem, clean)
-    sizes = [perturbation_size(images - problem.images, attack.norm) for images in candidates.images]
-    for images, size, epsilon in zip(candidates.images, sizes, epsilons, strict=True):
-        check_bounds(images, size, epsilon, candidates.lowest)
-    correct = []
-    for images, epsilon in zip(candidates.images, epsilons, strict=True):
-        with counter.watching(epsilon):
-            correct.append(_judge(problem, images))
-    return AttackResult(
-        correct=torch.stack(correct).cpu(),
-        perturbation=torch.stack(sizes).cpu(),
-        distance=candidates.distance,
-        clean_correct=clean.cpu(),
-        failed=candidates.failed,
-        queries_per_image=queries,
-        checks={},
-    )
-
-
-def _compare_with_foolbox(problem: Problem, clean: Tensor) -> None:
-    theirs = foolbox.accuracy(wrap(problem.model, problem.images), problem.images, problem.labels)
-    ours = float(clean.float().mean())
-    if abs(theirs - ours) > 1e-6:
-        raise RuntimeError(f"foolbox measures a clean accuracy of {theirs}, the judge one of {ours}")
-
-
-def perturbation_size(delta: Tensor, norm: Norm) -> Tensor:
-    """Returns the norm (N,) of perturbations (N, C, H, W), over all entries of each; L0 counts changed positions."""
-    if norm == "l0":
-        return (delta != 0).any(1).flatten(1).sum(1).to(delta.dtype)
-    size: Tensor = torch.linalg.vector_norm(delta.flatten(1), ord=float("inf") if norm == "linf" else 2, dim=1)
-    return size
-
-
-@torch.no_grad()
-def _judge(problem: Problem, images: Tensor) -> Tensor:
-    return is_correct(problem.model(images), problem.labels)
-
-
-def check_bounds(images: Tensor, size: Tensor, epsilon: float, lowest: float = 0.0) -> None:
-    """Raises RuntimeError if proposed images (N, C, H, W), or the sizes (N,) of perturbations, break their bounds."""
-    if not bool(images.isfinite().all()) or float(images.min()) < lowest or float(images.max()) > 1:
-        raise RuntimeError(f"the attack proposed pixels outside [{lowest:g}, 1] at epsilon {epsilon}")
-    # Adding and subtracting float32 pixels rounds at about 1e-7 per pixel.
-    if float(size.max()) > epsilon * (1 + 1e-5) + 1e-6:
-        raise RuntimeError(f"the attack exceeded epsilon {epsilon}: {float(size.max())}")
-
-
-def _join(results: Sequence[AttackResult], checks: dict[str, Any]) -> AttackResult:
-    sizes = [len(result.clean_correct) for result in results]
-    distances = [result.distance for result in results if result.distance is not None]
-    return AttackResult(
-        correct=torch.cat([result.correct for result in results], dim=1),
-        perturbation=torch.cat([result.perturbation for result in results], dim=1),
-        distance=torch.cat(distances) if distances else None,
-        clean_correct=torch.cat([result.clean_correct for result in results]),
-        failed=sum(result.failed for result in results),
-        queries_per_image=sum(n * result.queries_per_image for n, result in zip(sizes, results, strict=True))
-        / sum(sizes),
-        checks=checks,
-    )
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 from numpy.typing import NDArray
 from torch import Tensor
 
-from creditflow.attacks.judge import AttackResult
+from creditflow.attacks.batch import AttackResult
 from creditflow.records.record import Metric
 
 
@@ -34,8 +34,15 @@ def robust_accuracies(result: AttackResult) -> list[float]:
 
 
 def attack_outcomes(result: AttackResult, chosen: Tensor) -> dict[str, NDArray[Any]]:
-    """Returns the outcome of every image; `chosen` (N,) are the indices of the attacked images."""
+    """Returns the outcome of every image, and the images that are kept.
+
+    `chosen` (N,) are the indices of the attacked images.
+    """
     outcomes = {"correct": result.correct, "perturbation": result.perturbation, "example": chosen}
     if result.distance is not None:
         outcomes["distance"] = result.distance
+    if result.fooled_by is not None:
+        outcomes["fooled_by"] = result.fooled_by
+    if result.kept is not None:
+        outcomes |= result.kept.outcomes()
     return {name: tensor.numpy() for name, tensor in outcomes.items()}

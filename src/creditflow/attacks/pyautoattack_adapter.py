@@ -1,12 +1,12 @@
 """Runs pyautoattack's attacks on a Problem, at one epsilon at a time."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from creditflow.attacks.attack import Candidates, Problem
+from creditflow.attacks.attack import Candidates, Problem, perturbation_size
 from creditflow.core.errors import UserError
 
 
@@ -24,7 +24,9 @@ class _Make(Protocol):
         """Returns the attack at one epsilon; it seeds torch's global generator itself."""
 
 
-def fixed_epsilon(make: _Make, problem: Problem, epsilons: Sequence[float]) -> Candidates:
+def fixed_epsilon(
+    make: _Make, problem: Problem, epsilons: Sequence[float], norm: Literal["linf", "l2"] = "linf"
+) -> Candidates:
     """Runs an attack at each epsilon; the library returns an image unchanged that stays correct."""
 
     def proposal(epsilon: float) -> Tensor:
@@ -33,7 +35,12 @@ def fixed_epsilon(make: _Make, problem: Problem, epsilons: Sequence[float]) -> C
             return problem.images
         perturbed = make(epsilon, seed).perturb(problem.images, problem.labels).detach()
         # The library's projections round a little beyond epsilon, which the judge does not accept.
-        return perturbed.clamp(problem.images - epsilon, problem.images + epsilon).clamp(0, 1)
+        if norm == "linf":
+            return perturbed.clamp(problem.images - epsilon, problem.images + epsilon).clamp(0, 1)
+        delta = perturbed - problem.images
+        length = perturbation_size(delta, "l2").clamp_min(1e-12)
+        shortened: Tensor = problem.images + delta * (epsilon / length).clamp_max(1)[:, None, None, None]
+        return shortened
 
     return Candidates([proposal(epsilon) for epsilon in epsilons])
 

@@ -6,99 +6,64 @@ docs/audit.md explains it and lists the literature.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal
+from math import nan
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from creditflow.audit.outcomes import Condition, Outcomes, decided_by, guards, hides_gradient, worst_case
-from creditflow.audit.statistics import Difference, holm, lost_gain, paired_difference, two_way_interval
-from creditflow.core.errors import UserError
+from creditflow.attacks.kinds import REQUIRED
+from creditflow.audit.cells import MEASURES, Cell, Plan, cells, plan_of
+from creditflow.audit.outcomes import Condition, deciding, guards, spelled, worst_case
+from creditflow.audit.soundness import Evidence, at_chance, problems
+from creditflow.audit.statistics import FEWEST_SEEDS, Estimate, accuracy, bonferroni, difference, holm, lost_share
+from creditflow.audit.words import ALPHA, Claim, Trust, claim_verdict, net_effect
 from creditflow.records.record import Record
 
-Verdict = Literal["more robust", "no difference", "less robust", "masked"]
+#: Columns of words, which are empty for a reference.
+_WORDS = ("claim_verdict", "net_effect", "reason")
 
-ALPHA = 0.05
-REFERENCE = "bp"
-
+#: Columns of the frame. Accuracies, differences and shares are fractions; `margin` is in percentage points. Where
+#: average precisions are compared, their means stand in place of accuracies, and `n_images` counts queries. Numbers of
+#: a comparison are missing for the reference itself.
 COLUMNS = [
-    "dataset",
-    "backbone",
-    "rule",
-    "epsilon",
-    "clean",
-    "worst",
-    "worst_low",
-    "worst_high",
-    "decided_by",
-    "claim",
-    "claim_difference",
-    "claim_low",
-    "claim_high",
-    "claim_p",
-    "lost",
-    "lost_low",
-    "lost_high",
-    "difference",
-    "low",
-    "high",
-    "p_images",
-    "p_seeds",
-    "p",
-    "verdict",
-    "guards",
-    "n_images",
-    "n_seeds",
+    *("dataset", "backbone", "rule", "epsilon"),
+    *("clean", "reference_clean", "worst", "worst_low", "worst_high", "decided_by"),
+    *("claim", "claim_difference", "claim_low", "claim_high", "claim_p"),
+    *("lost_share", "lost_low", "lost_high", "loss", "loss_low", "loss_high"),
+    *("difference", "low", "high", "p", "family_low", "family_high", "margin"),
+    *("claim_verdict", "net_effect", "sound", "reason", "guards"),
+    *("scope", "n_images", "n_seeds"),
 ]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A rule's difference to the reference, and McNemar's p-value adjusted for all comparisons of the audit."""
+    """A rule and its reference at one epsilon, in numbers.
 
-    difference: Difference
-    p: float
-
-    @property
-    def sign(self) -> int:
-        """The sign of the difference, 1 or -1, if all three tests exclude zero; otherwise 0.
-
-        They are the interval, the adjusted p-value over images, and the p-value over seeds. With one seed there is no
-        p-value over seeds (it is NaN): the other two decide, and the verdict holds for these networks only.
-        """
-        difference = self.difference
-        if self.p >= ALPHA or difference.p_seeds >= ALPHA:
-            return 0
-        return int(difference.low > 0) - int(difference.high < 0)
-
-
-def verdict(
-    claim: Comparison,
-    worst: Comparison,
-    *,
-    claim_is_lost: bool = True,
-    hidden: bool = False,
-    reference_hidden: bool = False,
-) -> Verdict:
-    """Returns what the comparisons of a rule with the reference say.
-
-    Args:
-        claim: the comparison under the attack on which a claim of robustness rests.
-        worst: the comparison in the worst case over all attacks.
-        claim_is_lost: whether the worst case takes away a part of the claim's difference whose interval is above zero.
-        hidden: whether the rule hides its gradient (`hides_gradient`). Its worst case is then known less well than the
-            reference's, so that a better one proves nothing.
-        reference_hidden: the same for the reference.
+    Attributes:
+        row: what the frame says of the rule itself.
+        reference_clean: clean accuracy of the reference.
+        advantage: the difference under the claim's attack.
+        worst: the difference in the worst case.
+        loss, lost: the advantage less the difference in the worst case; the same as a share of the advantage.
+        trust: what can be believed.
+        reasons: why not all can be.
     """
-    if worst.sign > 0 and not hidden:
-        return "more robust"
-    if claim.sign > 0 and claim_is_lost:
-        return "masked"
-    return "less robust" if worst.sign < 0 and not reference_hidden else "no difference"
+
+    row: dict[str, Any]
+    reference_clean: float
+    advantage: Estimate
+    worst: Estimate
+    loss: Estimate
+    lost: Estimate
+    trust: Trust
+    reasons: Sequence[str]
 
 
-def audit(records: Sequence[Record], settings: Mapping[str, Any]) -> pd.DataFrame:
+def audit(
+    records: Sequence[Record], settings: Mapping[str, Any], outcome: str = "correct", required: Sequence[str] = REQUIRED
+) -> pd.DataFrame:
     """Audits the records of an experiment.
 
     All accuracies of a row are measured on the images that every attack of the audit met. A rule with fewer seeds than
@@ -106,150 +71,110 @@ def audit(records: Sequence[Record], settings: Mapping[str, Any]) -> pd.DataFram
 
     Args:
         records: all records of the experiment.
-        settings: the experiment's `audit` keys: `attacks`, `epsilons` and `claim`.
+        settings: the experiment's `audit` keys.
+        outcome: what is compared: "correct" for images, "ap" for queries.
+        required: kinds of attack that a worst case needs.
 
     Returns:
         A row per dataset, backbone, rule and epsilon. Its columns are `COLUMNS` and, for each attack and attacker's
-        gradient, "accuracy <attack> <gradient>".
+        gradient, "accuracy <attack> <gradient>", or "map <attack> <gradient>" of average precisions.
 
     Raises:
-        UserError: if the attacks have no image in common, or a rule has a seed that the reference does not have.
+        UserError: if the attacks have no image in common, or a rule has a seed that its reference does not have.
     """
-    cells: dict[tuple[str, str], list[Record]] = {}
-    for record in records:
-        cells.setdefault((record.keys.dataset, record.keys.backbone), []).append(record)
-    # A dataset that no attack of the audit attacks has clean records only; it has no rows.
-    cells = {
-        place: members
-        for place, members in cells.items()
-        if any(record.keys.attack in settings["attacks"] for record in members)
-    }
-    rows = [row for _, members in sorted(cells.items()) for row in _cell(members, settings)]
-    _adjust(rows)
-    frame = pd.DataFrame(rows)
+    plan = plan_of(settings, outcome, required)
+    measured = [
+        _measured(cell, rule, epsilon)
+        for cell in cells(records, plan)
+        for epsilon, rule in product(plan.epsilons, cell.rules)
+    ]
+    frame = pd.DataFrame(_judged(measured, plan.margin))
     return frame[COLUMNS + [column for column in frame if column not in COLUMNS]]
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """What the audit compares: the outcomes of one rule at one epsilon, and the checks of its records."""
-
-    name: str
-    clean: float
-    outcomes: Outcomes
-    checks: Mapping[Condition, list[dict[str, Any]]]
+def _measured(cell: Cell, rule: str, epsilon: float) -> Comparison | dict[str, Any]:
+    """Returns a rule's comparison with its reference; for a reference its row alone."""
+    seeds, name = cell.seeds(rule), cell.plan.reference_of(rule)
+    evidence = cell.evidence(rule, seeds, epsilon)
+    row = {"dataset": cell.dataset, "backbone": cell.backbone, "epsilon": epsilon} | _row(cell, evidence)
+    return row if name is None else _compared(cell, row, evidence, cell.evidence(name, seeds, epsilon))
 
 
-def _cell(records: Sequence[Record], settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the rows of one dataset and backbone; verdicts are left to `_adjust`."""
-    used = [record for record in records if record.keys.attack in settings["attacks"]]
-    images = _common_images(used)
-    names = sorted({record.keys.rule for record in used}, key=lambda rule: (rule != REFERENCE, rule))
-    if names[0] != REFERENCE:
-        raise UserError(
-            f"no attack of the audit was run on {REFERENCE}, with which rules are compared; add it to their `rules`"
-        )
-    seeds = {name: {record.keys.seed for record in used if record.keys.rule == name} for name in names}
-    for name in names:
-        if not seeds[name] <= seeds[REFERENCE]:
-            difference = f"{name} has seeds {sorted(seeds[name])}, {REFERENCE} has {sorted(seeds[REFERENCE])}"
-            raise UserError(f"{difference}: they cannot be paired; give {REFERENCE} these seeds too")
-    place = {"dataset": records[0].keys.dataset, "backbone": records[0].keys.backbone}
-
-    def measured(rule: str, chosen_seeds: set[int], epsilon: float) -> _Rule:
-        chosen = [record for record in records if record.keys.rule == rule and record.keys.seed in chosen_seeds]
-        return _rule(rule, chosen, settings, images, epsilon)
-
-    rows = []
-    for epsilon, name in product(settings["epsilons"], names):
-        rule, reference = measured(name, seeds[name], epsilon), measured(REFERENCE, seeds[name], epsilon)
-        rows.append(place | {"epsilon": epsilon} | _row(rule, reference.outcomes, settings["claim"]))
-    return rows
-
-
-def _rule(
-    name: str, records: Sequence[Record], settings: Mapping[str, Any], images: NDArray[np.int64], epsilon: float
-) -> _Rule:
-    clean = {
-        record.keys.seed: record.outcomes["correct"][0][images] for record in records if record.keys.attack == "clean"
-    }
-    by_condition: dict[Condition, list[Record]] = {}
-    for record in sorted(records, key=lambda record: record.keys.seed):
-        if record.keys.attack in settings["attacks"]:
-            by_condition.setdefault((record.keys.attack, record.keys.gradient), []).append(record)
-    without = sorted({record.keys.seed for members in by_condition.values() for record in members} - set(clean))
-    if without:
-        raise UserError(f"{name}: no clean record of seed {without[0]}; give the audit the records of `evaluate`, too")
-    # An image that is wrong without an attack counts as wrong under every attack, even if an attack happens to mend it.
-    outcomes = {
-        condition: np.stack([_at(record, images, epsilon) & clean[record.keys.seed] for record in members])
-        for condition, members in by_condition.items()
-    }
-    if len({len(outcome) for outcome in outcomes.values()}) > 1:
-        raise UserError(
-            f"{name}: not all attacks of the audit were run with the same seeds; run them with the same, or audit fewer"
-        )
-    checks = {
-        condition: [record.content["checks"] for record in members] for condition, members in by_condition.items()
-    }
-    return _Rule(name, float(np.mean(list(clean.values()))), outcomes, checks)
-
-
-def _row(rule: _Rule, reference: Outcomes, claim: str) -> dict[str, Any]:
-    outcomes = rule.outcomes
-    worst = worst_case(outcomes)
-    low, high = two_way_interval(worst)
-    claimed_by = (claim, "feedback") if (claim, "feedback") in outcomes else (claim, "exact")
-    claims = outcomes[claimed_by], reference[claimed_by if claimed_by in reference else (claim, "exact")]
-    worsts = worst, worst_case(reference)
-    claimed, difference = paired_difference(*claims), paired_difference(*worsts)
-    lost, lost_low, lost_high = lost_gain(claims, worsts)
-    row: dict[str, Any] = {"rule": rule.name, "clean": rule.clean}
-    row |= {"worst": float(worst.mean()), "worst_low": low, "worst_high": high, "decided_by": decided_by(outcomes)}
-    row |= {
-        "claim": " ".join(claimed_by),
-        "claim_difference": claimed.value,
-        "claim_low": claimed.low,
-        "claim_high": claimed.high,
-    }
-    row |= {"lost": lost, "lost_low": lost_low, "lost_high": lost_high}
-    row |= {"difference": difference.value, "low": difference.low, "high": difference.high}
-    row |= {"p_images": difference.p_images, "p_seeds": difference.p_seeds, "_claim": claimed, "_worst": difference}
-    fired_guards = guards(outcomes, rule.checks)
-    row |= {"_hidden": hides_gradient(outcomes), "_reference_hidden": hides_gradient(reference)}
-    row |= {"guards": "; ".join(fired_guards), "n_images": worst.shape[1], "n_seeds": worst.shape[0]}
+def _row(cell: Cell, evidence: Evidence) -> dict[str, Any]:
+    worst = worst_case(evidence.outcomes)
+    estimate = accuracy(worst)
+    row: dict[str, Any] = {"rule": evidence.name, "clean": cell.clean(evidence)}
+    row |= {"worst": estimate.value, "worst_low": estimate.low, "worst_high": estimate.high}
+    row |= {"decided_by": spelled(deciding(evidence.outcomes)), "claim": " ".join(_claimed_by(cell.plan, evidence))}
+    row |= {"guards": "; ".join(guards(evidence.outcomes, evidence.checks)), "margin": cell.plan.margin}
+    row |= {"n_images": worst.shape[1], "n_seeds": worst.shape[0]}
+    row["scope"] = "any seed" if worst.shape[0] >= FEWEST_SEEDS else "these networks only"
+    measure = MEASURES[cell.plan.outcome]
     return row | {
-        f"accuracy {attack} {gradient}": float(outcome.mean()) for (attack, gradient), outcome in outcomes.items()
+        f"{measure} {attack} {gradient}": float(kept.mean()) for (attack, gradient), kept in evidence.outcomes.items()
     }
 
 
-def _adjust(rows: list[dict[str, Any]]) -> None:
-    """Fills in adjusted p-values and verdicts; the reference is not compared with itself."""
-    compared = [row for row in rows if row["rule"] != REFERENCE]
-    claim_p_values = holm([row["_claim"].p_images for row in compared])
-    worst_p_values = holm([row["_worst"].p_images for row in compared])
-    for row, claim_p, p in zip(compared, claim_p_values, worst_p_values, strict=True):
-        claim, worst = Comparison(row["_claim"], claim_p), Comparison(row["_worst"], p)
-        flags = {
-            "claim_is_lost": row["lost_low"] > 0,
-            "hidden": row["_hidden"],
-            "reference_hidden": row["_reference_hidden"],
-        }
-        row |= {"claim_p": claim_p, "p": p, "verdict": verdict(claim, worst, **flags)}
-    for row in rows:
-        row |= {"claim_p": row.get("claim_p", np.nan), "p": row.get("p", np.nan), "verdict": row.get("verdict", "")}
-        for key in ("_claim", "_worst", "_hidden", "_reference_hidden"):
-            del row[key]
+def _claimed_by(plan: Plan, evidence: Evidence) -> Condition:
+    """Returns the condition on which a claim rests: through the feedback weights where there is such a gradient."""
+    feedback = (plan.claim, "feedback")
+    return feedback if feedback in evidence.outcomes else (plan.claim, "exact")
 
 
-def _common_images(records: Sequence[Record]) -> NDArray[np.int64]:
-    images = set.intersection(*(set(record.outcomes["example"].tolist()) for record in records))
-    if not images:
-        raise UserError("the audit's attacks have no image in common; give them the same `images`")
-    return np.array(sorted(images))
+def _compared(cell: Cell, row: dict[str, Any], rule: Evidence, reference: Evidence) -> Comparison:
+    claims = tuple(evidence.outcomes[_claimed_by(cell.plan, evidence)] for evidence in (rule, reference))
+    worsts = worst_case(rule.outcomes), worst_case(reference.outcomes)
+    pair = (claims[0], claims[1])
+    advantage, worst = np.subtract(*pair, dtype=np.float64), np.subtract(*worsts, dtype=np.float64)
+    doubts = [problems(evidence, cell.plan.required) for evidence in (rule, reference)]
+    chance = at_chance(reference, cell.plan.margin / 100)
+    reasons = [f"{reference.name}: {chance}"] if chance else []
+    reasons += [f"{rule.name}: {doubt}" for doubt in doubts[0]] + [f"{reference.name}: {doubt}" for doubt in doubts[1]]
+    return Comparison(
+        row,
+        cell.clean(reference),
+        difference(*pair),
+        difference(*worsts),
+        difference(advantage, worst),
+        lost_share(pair, worsts),
+        Trust(not doubts[0], not doubts[1], chance is None),
+        reasons,
+    )
 
 
-def _at(record: Record, images: NDArray[np.int64], epsilon: float) -> NDArray[np.bool_]:
-    sizes = [metric.epsilon for metric in record.metrics if metric.metric == "robust_accuracy"]
-    row: NDArray[np.bool_] = record.outcomes["correct"][sizes.index(epsilon)]
-    return row[np.searchsorted(record.outcomes["example"], images)]
+def _judged(measured: Sequence[Comparison | dict[str, Any]], margin: float) -> list[dict[str, Any]]:
+    """Returns the rows with p-values adjusted for all comparisons, and verdicts; a reference has none."""
+    compared = [comparison for comparison in measured if isinstance(comparison, Comparison)]
+    claim_p = holm([comparison.advantage.p for comparison in compared])
+    worst_p = bonferroni([comparison.worst.p for comparison in compared])
+    judged = iter(
+        _verdict(comparison, len(compared), p_values, margin / 100)
+        for comparison, p_values in zip(compared, zip(claim_p, worst_p, strict=True), strict=True)
+    )
+    return [next(judged) if isinstance(member, Comparison) else _uncompared(member) for member in measured]
+
+
+def _verdict(compared: Comparison, n_tests: int, p_values: tuple[float, float], margin: float) -> dict[str, Any]:
+    claim = Claim(compared.advantage, p_values[0], compared.loss, compared.lost)
+    claim_word, claim_reason = claim_verdict(claim, margin, compared.trust)
+    net_word, net_reason = net_effect(compared.worst, p_values[1], n_tests, margin, compared.trust)
+    numbers = _numbers("claim", "claim_difference", compared.advantage) | {"claim_p": p_values[0]}
+    if claim_word != "no claim":
+        numbers |= _numbers("lost", "lost_share", compared.lost) | _numbers("loss", "loss", compared.loss)
+    family = compared.worst.bounds(1 - ALPHA / n_tests)
+    numbers |= {"difference": compared.worst.value, "low": compared.worst.low, "high": compared.worst.high}
+    numbers |= {"p": p_values[1], "family_low": max(family[0], -1.0), "family_high": min(family[1], 1.0)}
+    words = {"claim_verdict": claim_word, "net_effect": net_word, "sound": not compared.reasons}
+    reasons = [*compared.reasons, *(reason for reason in (claim_reason, net_reason) if reason)]
+    words |= {"reason": "; ".join(reasons) if "unresolved" in (claim_word, net_word) else ""}
+    return _uncompared(compared.row) | numbers | words | {"reference_clean": compared.reference_clean}
+
+
+def _numbers(prefix: str, name: str, estimate: Estimate) -> dict[str, float]:
+    return {name: estimate.value, f"{prefix}_low": estimate.low, f"{prefix}_high": estimate.high}
+
+
+def _uncompared(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns a row whose numbers of a comparison are missing, and whose words are empty."""
+    blank = {column: "" if column in _WORDS else nan for column in COLUMNS}
+    return blank | {"sound": True} | row

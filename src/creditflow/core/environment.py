@@ -18,39 +18,45 @@ _OF_PYTHON_AND_SHELL = frozenset(
     | {"BASH_ENV", "ENV", "CDPATH", "GREP_OPTIONS", "POSIXLY_CORRECT"}
 )
 
-#: Variables that change what the libraries compute: instruction sets, precision, the number of threads behind a
-#: stage's back. OPENBLAS_CORETYPE stays: it is set where a processor is too new for OpenBLAS, which would crash.
+#: Variables that change what the libraries compute or write: instruction sets, precision, the number of threads behind
+#: a stage's back, logs, dates. Some end a library's import if their value makes no sense. OPENBLAS_CORETYPE stays: it
+#: is set where a processor is too new for OpenBLAS, which would crash.
 _OF_LIBRARIES = frozenset(
-    {"MATPLOTLIBRC"}
+    {"MATPLOTLIBRC", "SOURCE_DATE_EPOCH", "OPENBLAS_VERBOSE"}
+    | {"TORCH_LOGS", "TORCH_LOGS_OUT", "TORCH_LOGS_FORMAT", "TORCH_TRACE", "TORCH_COMPILE_DEBUG", "PYTORCH_JIT"}
+    | {"TORCH_CPP_LOG_LEVEL", "TORCH_SHOW_CPP_STACKTRACES", "TORCH_SHOW_DISPATCH_TRACE"}
     | {"NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "TORCH_BLAS_PREFER_CUBLASLT"}
     | {"OMP_DYNAMIC", "OMP_THREAD_LIMIT", "OMP_SCHEDULE", "OMP_NESTED", "OMP_MAX_ACTIVE_LEVELS"}
 )
 
 #: Beginnings of names of such variables.
-_PREFIXES_OF_LIBRARIES = ("MPL", "MKL_", "KMP_", "ONEDNN_", "DNNL_", "NPY_")
+_PREFIXES_OF_LIBRARIES = ("MPL", "MKL_", "KMP_", "ONEDNN_", "DNNL_", "NPY_", "TORCHDYNAMO_", "TORCHINDUCTOR_", "TQDM_")
 _PREFIXES_OF_TOOLS = ("GIT_", "PIP_")
 
 #: What stays all the same: the caches' place, which the workflow sets; how many threads a library may start, as it
 #: changes no number; git's own configuration, which lets it read a folder of somebody else in a container; and what
 #: scikit-learn sets for the processes that it starts.
-_KEPT = ("MPLCONFIGDIR", "GIT_CONFIG", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
+_KEPT = ("MPLCONFIGDIR", "GIT_CONFIG", "GIT_PYTHON_", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
 _KEPT_ENDINGS = ("_NUM_THREADS",)
+
+#: What is set. foolbox imports GitPython, which runs git and would end the stage where git is missing, or where its
+#: configuration is broken; so it gets no git, and says nothing.
+_SET = {"PYTHONUTF8": "1", "GIT_PYTHON_REFRESH": "quiet", "GIT_PYTHON_GIT_EXECUTABLE": "none"}
 
 #: Libraries that have read their variables once they are loaded.
 _LIBRARIES = ("torch", "numpy", "matplotlib")
 
 
 def clean(environment: MutableMapping[str, str]) -> set[str]:
-    """Removes from an environment whatever would let a stage run otherwise, and has Python use UTF-8.
+    """Removes from an environment whatever would let a stage run otherwise, and has Python use UTF-8 (see `_SET`).
 
     Returns the names of the variables that it changed.
     """
     changed = {name for name in environment if _is_of_tools(name) or _is_of_libraries(name)}
     for name in changed:
         del environment[name]
-    if environment.get("PYTHONUTF8") != "1":
-        environment["PYTHONUTF8"] = "1"
-        changed.add("PYTHONUTF8")
+    changed |= {name for name, value in _SET.items() if environment.get(name) != value}
+    environment.update(_SET)
     return changed
 
 

@@ -1,14 +1,15 @@
 """Files that are whole or absent, and their hashes."""
 
+import errno
 import fcntl
 import glob
 import hashlib
-import importlib
 import io
 import json
 import os
 import platform
 import shutil
+import stat
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,13 +17,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from creditflow.core.errors import UserError, one_line
+from creditflow.core.tables import check_csv, check_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-#: The most cells of a table; a million records with fifty columns.
-_MAX_CELLS = 50_000_000
+#: The most bytes of a file of text, such as JSON; the history of a population of thousands has some hundred megabytes.
+_MAX_TEXT = 1 << 30
+#: The most bytes of a CSV file; the largest that the project ships or exports has some hundred kilobytes.
+_MAX_CSV = 64 << 20
+
+
+def check_plain(path: Path) -> None:
+    """Raises OSError for a file that is no plain one. A pipe would be waited for, and a device may have no end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is not a plain file", str(path))
+
+
+def read_plain(path: Path, limit: int | None = None) -> bytes:
+    """Returns the content of a plain file. Raises OSError if it is none, or has more than `limit` bytes."""
+    check_plain(path)
+    if limit is not None and path.stat().st_size > limit:
+        raise OSError(errno.EFBIG, f"it has more than {limit:,} bytes", str(path))
+    return path.read_bytes()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -127,7 +145,7 @@ def read_parquet(path: Path) -> "pd.DataFrame":
 
     Raises ValueError if it is damaged or has no seal, and OSError if it cannot be read.
     """
-    content = path.read_bytes()
+    content = read_plain(path)
     try:
         frame = _read_parquet(io.BytesIO(content))
         whole = frame.attrs.pop("seal", None) == _table_sha256(frame, frame.attrs)
@@ -138,12 +156,23 @@ def read_parquet(path: Path) -> "pd.DataFrame":
     return frame
 
 
+def read_csv(path: Path, **options: Any) -> "pd.DataFrame":
+    """Reads a table of text with the options of `pandas.read_csv`.
+
+    Raises OSError if the file cannot be read, and ValueError if it is no table or has more than a table has.
+    """
+    import pandas as pd
+
+    content = read_plain(path, _MAX_CSV)
+    check_csv(content)
+    table: pd.DataFrame = pd.read_csv(io.BytesIO(content), **options)
+    return table
+
+
 def _read_parquet(file: io.BytesIO) -> "pd.DataFrame":
     import pandas as pd
 
-    facts = importlib.import_module("pyarrow.parquet").read_metadata(file)
-    if facts.num_rows * max(facts.num_columns, 1) > _MAX_CELLS:  # a kilobyte can promise billions of equal cells
-        raise ValueError(f"it promises {facts.num_rows:,} rows of {facts.num_columns} columns, more than a table has")
+    check_table(file)
     file.seek(0)
     return pd.read_parquet(file)
 
@@ -170,7 +199,11 @@ def read_json(
         UserError: if the file is missing, broken or changed, or if it lacks the seal that it must have.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_plain(path, _MAX_TEXT))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path} is not there, where {what} is expected; make it first, or name another file"
+        ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not {what} ({one_line(error)}); {advice}") from error
     if not isinstance(value, dict) or not (sealed or "seal" in value):
@@ -202,7 +235,8 @@ def sha256(content: "bytes | memoryview") -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """Returns the hexadecimal SHA-256 of a file."""
+    """Returns the hexadecimal SHA-256 of a plain file."""
+    check_plain(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -215,10 +249,13 @@ def fingerprint(value: Any) -> str:
 def as_path(text: str) -> Path:
     """Returns the path that a person means: `~` is the home folder, and `$VAR` a variable of the environment.
 
-    A file that is really called so comes first. A variable or a user that is not known stays as it is written.
+    Blanks around it do not count. A file that is really called so comes first. A variable or a user that is not known
+    stays as it is written.
     """
     path = Path(text)
-    return path if path.exists() else Path(os.path.expanduser(os.path.expandvars(text)))  # noqa: PTH111
+    if path.exists():
+        return path
+    return Path(os.path.expanduser(os.path.expandvars(text.strip())))  # noqa: PTH111
 
 
 def visible_files(folder: Path, pattern: str) -> list[Path]:
@@ -231,12 +268,20 @@ def visible_files(folder: Path, pattern: str) -> list[Path]:
     return sorted(path for path in paths if not any(map(is_left_behind, path.relative_to(folder).parts)))
 
 
+#: What systems and archivers put into folders of their own accord, in small letters.
+_OF_SYSTEMS = ("__pycache__", "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "lost+found")
+
+#: Endings of what editors, patches and downloads leave, in small letters.
+_LEFT_ENDINGS = ("~", ".swp", ".swo", ".bak", ".orig", ".rej", ".tmp", ".part", ".crdownload")
+
+
 def is_left_behind(name: str) -> bool:
     """Returns whether the name of a file or folder says that it is hidden, temporary, a backup or byte code.
 
-    For example, `.x.py`, `._x.py`, `.#x.py`, `#x.py#`, `x.py~` and `__pycache__`.
+    For example, `.x.py`, `._x.py`, `.#x.py`, `#x.py#`, `x.py~`, `Thumbs.db` and `__pycache__`.
     """
-    return name.startswith((".", "#", "~$")) or name.endswith(("~", ".swp", ".bak", ".orig")) or name == "__pycache__"
+    small = name.lower()
+    return small.startswith((".", "#", "~$", "$recycle")) or small.endswith(_LEFT_ENDINGS) or small in _OF_SYSTEMS
 
 
 def warn(message: str) -> None:

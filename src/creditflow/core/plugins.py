@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from creditflow.core.errors import UserError, suggestion
+from creditflow.core.errors import UserError, one_line, suggestion
 from creditflow.core.files import visible_files
 from creditflow.core.settings import NoSettings, SettingsModel
 
@@ -106,6 +106,7 @@ def path(kind: str, name: str) -> Path:
 
 
 def _parsed(kind: str, name: str) -> ast.Module:
+    """Returns the syntax of a plugin's file. Raises UserError if it is not valid Python."""
     check(kind, name)
     file = path(kind, name)
     return _parsed_file(file, file.stat().st_mtime_ns)
@@ -113,4 +114,9 @@ def _parsed(kind: str, name: str) -> ast.Module:
 
 @cache  # a workflow asks for each job
 def _parsed_file(file: Path, changed: int) -> ast.Module:
-    return ast.parse(file.read_text(encoding="utf-8-sig"))
+    try:
+        return ast.parse(file.read_text(encoding="utf-8-sig"))
+    except (SyntaxError, ValueError, RecursionError) as error:  # a file that somebody is editing or merging
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        why = error.msg if isinstance(error, SyntaxError) else one_line(error)
+        raise UserError(f"{file}{line}: not valid Python ({why}); mend it, or move it away") from error

@@ -11,8 +11,10 @@ A model lies in a file without torch beside what it configures. Each field has i
         \"\"\"Number of steps.\"\"\"
 """
 
+import math
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
@@ -46,6 +48,13 @@ class SettingsModel(BaseModel):
         allow_inf_nan=False,
         validate_default=True,
     )
+
+    def without_effect(self) -> Iterator[tuple[str, str]]:
+        """Yields keys that the other keys leave without effect, each with the reason, such as "with kind: adam".
+
+        A key of a model within is named by its path, such as `optimizer.momentum`. `core.effects` asks for these keys.
+        """
+        yield from ()
 
 
 class NoSettings(SettingsModel):
@@ -89,7 +98,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     if mistake["type"] == "missing":
         return f"{inside}{key} is missing"
     if mistake["type"] == "value_error":  # a rule about several keys; its message names them
-        where = _place(mistake["loc"])
+        where = _place(tuple(step for step in mistake["loc"] if step != "[key]"))
         problem = one_line(mistake["ctx"]["error"])
         return f"{where}: {problem}" if where else problem
     complaint = f"must be {_requirement(mistake)}, not {_shown(mistake['input'])}{_near_miss(mistake)}"
@@ -136,11 +145,26 @@ def _requirement(mistake: ErrorDetails) -> str:
 
 
 def _near_miss(mistake: ErrorDetails) -> str:
-    """Returns "; did you mean ...?" where one of the possible words is close to the one that was given."""
-    if mistake["type"] != "literal_error" or not isinstance(mistake["input"], str):
+    """Returns "; did you mean ...?" where one of the possible words is close to the one that was given, and the number
+    where a text was given that people read as one."""
+    if not isinstance(mistake["input"], str):
         return ""
+    if mistake["type"] in ("int_type", "float_type"):
+        number = _read_as_number(mistake["input"])
+        return "" if number is None else f"; write {number:.15g} without quotes"
     words = re.findall(r"'([^']*)'", str(mistake.get("ctx", {}).get("expected", "")))
-    return suggestion(mistake["input"], words) if get_close_matches(mistake["input"], words, n=1) else ""
+    close = mistake["type"] == "literal_error" and get_close_matches(mistake["input"], words, n=1)
+    return suggestion(mistake["input"], words) if close else ""
+
+
+def _read_as_number(text: str) -> float | None:
+    """Returns the number that a person sees in a text: with a comma for the point, a long minus, or wide digits."""
+    plain_text = unicodedata.normalize("NFKC", text).replace("\u2212", "-").replace(",", ".")
+    try:
+        number = float(plain_text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _shown(value: Any) -> str:

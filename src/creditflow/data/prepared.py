@@ -26,7 +26,7 @@ from creditflow.core.errors import UserError, one_line
 from creditflow.data.dataset import ImageFiles, Split
 from creditflow.data.inputs import Decoder, augment, to_input, to_unit_interval
 from creditflow.data.settings import Augmentation, InputSettings
-from creditflow.data.splits import channel_statistics, check_splits
+from creditflow.data.splits import channel_statistics, check_splits, check_stored
 
 #: Pixels per channel of a batch that is only measured: 1,000 images of 28x28, or more than a hundred of 224x224.
 _PIXELS = 1 << 23
@@ -217,6 +217,7 @@ def read_facts(path: Path) -> dict[str, Any]:
     Raises UserError if the file is not a prepared dataset, or if its facts are not what was written.
     """
     try:
+        files.check_plain(path)
         with safetensors.safe_open(path, framework="pt") as file:
             return _facts(file)
     except (
@@ -242,12 +243,15 @@ def _facts(file: Any) -> dict[str, Any]:
 def _read(path: Path, split: str) -> tuple[Tensor | ImageFiles, Tensor, dict[str, Any]]:
     """Returns images, labels and the facts beside them, after a check that they are what was written."""
     try:
+        files.check_plain(path)
         with safetensors.safe_open(path, framework="pt") as file:
             facts = _facts(file)
             stored = {name: file.get_tensor(name) for name in file.keys() if name.startswith(f"{split}_")}  # noqa: SIM118 - no mapping
         if any(files.sha256(tensor.numpy().data) != facts["sha256"][name] for name, tensor in stored.items()):
             raise ValueError("its content is not what was written")
-        return _stored_images(stored, split, facts), stored[f"{split}_labels"], facts
+        images, labels = _stored_images(stored, split, facts), stored[f"{split}_labels"]
+        check_stored(images if isinstance(images, ImageFiles) else images.numpy(), labels.numpy(), facts)
+        return images, labels, facts
     except (
         OSError,
         TypeError,

@@ -1,5 +1,6 @@
 """What a network sees of a dataset's images: settings that need neither torch nor the images."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +19,11 @@ class InputSettings(SettingsModel):
     of `size` and the centre is cut out (`crop`)."""
     channels: Literal[1, 3] | None = None
     """Number of channels: 3 repeats a grey channel. The dataset's own if absent."""
+
+    def without_effect(self) -> Iterator[tuple[str, str]]:
+        """Yields the way to a size that is not asked for."""
+        if self.size is None:
+            yield "resize", "without size"
 
 
 @dataclass(frozen=True)

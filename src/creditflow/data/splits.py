@@ -1,5 +1,6 @@
 """What must hold for the splits of every dataset, and the mean and standard deviation of their images."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -18,20 +19,41 @@ def check_splits(splits: Mapping[str, Split], class_names: Sequence[str]) -> Non
     Raises UserError for the first mistake; the message names the split.
     """
     for name, (images, labels) in splits.items():
-        where = f"split {name!r}"
         if isinstance(images, ImageFiles):
-            _check_names(where, images.names)
-        elif images.dtype != np.uint8 or images.ndim != 4:
-            raise UserError(f"{where}: images must be uint8 (N, C, H, W), not {images.dtype} {images.shape}")
-        else:
-            _check_shape(where, images.shape)
-        if len(images) == 0 or labels.shape[:1] != (len(images),):
-            raise UserError(
-                f"{where}: {len(images)} images, but labels of shape {labels.shape}; a split must have"
-                " images, and a label for each"
-            )
-        _check_labels(where, labels, len(class_names))
+            _check_names(f"split {name!r}", images.names)
+        check_arrays(f"split {name!r}", images, labels, len(class_names))
     _check_alike(splits)
+
+
+def check_arrays(where: str, images: NDArray[np.uint8] | ImageFiles, labels: NDArray[Any], n_classes: int) -> None:
+    """Checks what can be seen of a split's arrays in a moment: kind and shape of the images, and all labels.
+
+    Raises UserError, which begins with `where`, for the first mistake.
+    """
+    if not isinstance(images, ImageFiles):
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise UserError(f"{where}: images must be uint8 (N, C, H, W), not {images.dtype} {images.shape}")
+        _check_shape(where, images.shape)
+    if len(images) == 0 or labels.shape[:1] != (len(images),):
+        raise UserError(
+            f"{where}: {len(images)} images, but labels of shape {labels.shape}; a split must have"
+            " images, and a label for each"
+        )
+    _check_labels(where, labels, n_classes)
+
+
+def check_stored(images: NDArray[np.uint8] | ImageFiles, labels: NDArray[Any], facts: Mapping[str, Any]) -> None:
+    """Raises ValueError for what no dataset is, such as float images or labels of no class, although its seal fits."""
+    try:
+        check_arrays("its content", images, labels, len(facts["class_names"]))
+    except UserError as error:
+        raise ValueError(str(error)) from error
+    n_channels = 3 if isinstance(images, ImageFiles) else images.shape[1]
+    mean, std = facts["mean"], facts["std"]
+    if len(mean) != n_channels or len(std) != n_channels:
+        raise ValueError(f"mean and standard deviation are not {n_channels} numbers each")
+    if not all(type(value) is float and math.isfinite(value) for value in [*mean, *std]) or min(std) <= 0:
+        raise ValueError("mean and standard deviation must be finite numbers, and each deviation above 0")
 
 
 def _check_shape(where: str, shape: tuple[int, ...]) -> None:

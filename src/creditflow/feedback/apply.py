@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from creditflow.core import plugins
 from creditflow.core.errors import UserError, one_line
+from creditflow.core.matched import trained_by
 from creditflow.feedback.error import OutputTap
 from creditflow.feedback.layers import FEEDBACK_TYPES, FeedbackLayer
 from creditflow.feedback.proof import Proof
@@ -18,8 +19,11 @@ __all__ = ["FeedbackLayer", "Rule", "State", "apply_rule", "feedback_layers", "f
 
 
 def get_rule(name: str) -> Rule:
-    """Returns the rule with this id (a file in `feedback/rules`). Raises UserError if there is none."""
-    rule: Rule = plugins.load("rule", name).RULE
+    """Returns the rule with this id (a file in `feedback/rules`), or the one that trains `bp_matched_<rule>`.
+
+    Raises UserError if there is none.
+    """
+    rule: Rule = plugins.load("rule", trained_by(name)).RULE
     return rule
 
 
@@ -38,7 +42,7 @@ def apply_rule(
     (parametrisations make such a subclass), weights that follow from other tensors (the old forms of weight and
     spectral normalisation, pruning), quantised layers, scripted and traced modules, and models without Linear and
     Conv2d. A model that takes a weight out of its layer and uses it itself, such as a tied autoencoder, is found in
-    the first pass with gradients. In a view that `torch.compile` has compiled this needs one pass before compiling.
+    the first pass with gradients. Where `torch.compile` is in use, a copy of the view makes this pass beforehand.
 
     The view shares every parameter and buffer with `model`: whoever trains the view trains the model. The gradients of
     `model` stay exact. So an attack on the view uses the gradient of the rule, and an attack on `model` the exact one.
@@ -46,9 +50,10 @@ def apply_rule(
 
     A view can be pickled, saved by `torch.save`, copied, compiled, checkpointed and moved; it takes batches of any
     size, half precision, frozen parameters and `torch.func.functional_call`. Under every rule but BP, whose layers are
-    those of the model, two things are refused by a UserError in one line: transforms of `torch.func` (grad, vmap, jvp)
-    together with forward-mode gradients, and second derivatives (`create_graph=True`), as the gradient of a rule is no
-    derivative of a function.
+    those of the model, these things are refused by a UserError in one line: transforms of `torch.func` (grad, vmap,
+    jvp) together with forward-mode gradients; second derivatives (`create_graph=True`), as the gradient of a rule is no
+    derivative of a function; what captures a graph (`torch.jit`, `torch.export`, `torch.fx`), which would lose the
+    rule; and a parametrisation or pruning of a layer that has a rule. `torch.compile(fullgraph=True)` does not work.
 
     Args:
         model: any module. It is not changed.

@@ -26,6 +26,11 @@ _TRANSFORM = (
     " use torch.autograd.grad, or apply the rule 'bp'"
 )
 
+_CAPTURED = (
+    "a view cannot be traced, scripted or exported: what is captured of it would give the exact gradient;"
+    " capture the plain model"
+)
+
 
 def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
     """Returns a backward that raises UserError if somebody wants to differentiate its result (`create_graph=True`).
@@ -55,6 +60,21 @@ def check_no_transform() -> None:
         raise UserError(_TRANSFORM)
 
 
+def check_not_captured(*inputs: object) -> None:
+    """Raises UserError if a pass is traced, or has inputs of a tracer, as a graph of functions would lose the rule."""
+    traced = torch._C._get_tracing_state() is not None or torch.compiler.is_exporting()
+    if traced or not all(isinstance(x, Tensor) for x in inputs):
+        raise UserError(_CAPTURED)
+    tracer = torch._C._TorchDispatchModeKey.PROXY
+    if not torch.compiler.is_compiling() and torch._C._get_dispatch_mode(tracer) is not None:
+        raise UserError(_CAPTURED)
+
+
+def refuse_script() -> None:
+    """Raises UserError: `torch.jit.script` would lose the rule."""
+    raise UserError(_CAPTURED)
+
+
 def _thread() -> int:
     return 0 if torch.compiler.is_compiling() else threading.get_ident()
 
@@ -62,6 +82,13 @@ def _thread() -> int:
 def _backward_pass() -> int:
     """Returns a number of the running backward pass; -1 outside of any."""
     return -1 if torch.compiler.is_compiling() else torch._C._current_graph_task_id()
+
+
+def uncompiled(view: nn.Module) -> nn.Module:
+    """Returns what `torch.compile` has wrapped. Its wrapper loses its hooks when it is copied."""
+    while isinstance(inner := getattr(view, "_orig_mod", None), nn.Module):
+        view = inner
+    return view
 
 
 class PassError:
@@ -127,6 +154,7 @@ class OutputTap:
 
     def put_on(self, view: nn.Module) -> None:
         """Makes each call of the view a pass."""
+        view = uncompiled(view)
         view.register_forward_pre_hook(self._begin)
         view.register_forward_hook(self._end)
 

@@ -60,8 +60,13 @@ def _objection(layer: nn.Module) -> str | None:
     if type(layer) not in FEEDBACK_TYPES:
         # These layers use their weights in another way. A rule for a part of them would be neither rule nor BP.
         return "" if isinstance(layer, nn.MultiheadAttention | nn.Linear | nn.Conv2d) else None
-    if not isinstance(layer._parameters.get("weight"), Tensor):
+    weight = layer._parameters.get("weight")
+    if not isinstance(weight, Tensor):
         return ", whose weight is computed from other tensors (weight or spectral normalisation, pruning)"
+    if weight.is_complex():
+        return ", whose weight is complex"
+    if weight.is_meta:
+        return ", whose weight is on the device meta and has no values yet"
     if "forward" in vars(layer):
         return ", whose forward was replaced"
     return None

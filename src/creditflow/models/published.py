@@ -169,6 +169,7 @@ def import_state(backbone: str, path: Path, weights: str, size: int) -> ImageCla
 
 def _read_state(path: Path) -> dict[str, Tensor]:
     try:
+        files.check_plain(path)
         _check_expansion(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's reader fails in many ways on damaged files

@@ -126,7 +126,7 @@ def load_model(path: str | Path) -> ImageClassifier:
         with torch.device("meta"):  # weights that are replaced at once need no memory and no random numbers
             model = ImageClassifier(ModelSpec.from_json(sidecar["spec"]))
         model.load_state_dict(tensors, assign=True)
-    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+    except (UserError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
         raise UserError(
             f"{path} does not hold the model that its sidecar describes ({one_line(error)}); {_ADVICE}"
         ) from error
@@ -174,7 +174,7 @@ def _dump(tensors: Mapping[str, Tensor]) -> bytes:
 
 def _read(path: Path, expected: str) -> dict[str, Tensor]:
     try:
-        content = path.read_bytes()
+        content = files.read_plain(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); {_ADVICE}") from error
     if files.sha256(content) != expected:

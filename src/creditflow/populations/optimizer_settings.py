@@ -1,5 +1,6 @@
 """Settings of the optimisers that train populations."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -33,6 +34,17 @@ class OptimizerSettings(SettingsModel):
     """Epochs after which the learning rate is multiplied by `drop_factor`."""
     drop_factor: float = Field(0.1, gt=0, le=100)
     """What the learning rate is multiplied by after each of `drop_epochs`."""
+
+    def without_effect(self) -> Iterator[tuple[str, str]]:
+        """Yields the keys of the other kind, and a factor that nothing is multiplied by."""
+        of_kinds = {"sgd": ("momentum",), "adam": ("beta1", "beta2", "stability", "layer_stabilities")}
+        for kind, names in of_kinds.items():
+            if kind != self.kind:
+                yield from ((name, f"with kind: {self.kind}") for name in names)
+        if self.layer_stabilities:
+            yield "stability", "beside layer_stabilities"
+        if not self.drop_epochs:
+            yield "drop_factor", "without drop_epochs"
 
     def of_layer(self, name: str) -> tuple[float, float]:
         """Returns the factor of the learning rate and Adam's epsilon for a parameter such as `weight2` or `bias2`.

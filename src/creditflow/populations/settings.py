@@ -1,5 +1,6 @@
 """Settings of a population's training."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -99,12 +100,13 @@ class PopulationSettings(SettingsModel):
 
     @model_validator(mode="after")
     def _adversary_fits(self) -> Self:
-        if self.adversary is None:
-            if self.select == "adversarial" or self.adversarial_training or self.curve_images:
-                raise ValueError(
-                    "select: adversarial, adversarial_training and curve_images need an adversary; add adversary"
-                )
-        elif (self.pixel_mean, self.pixel_deviation) != (0.0, 1.0):
+        if self.adversary is None and self._uses_adversary:
+            raise ValueError(
+                "select: adversarial, adversarial_training and curve_images need an adversary; add adversary"
+            )
+        if not self._has_adversary:
+            return self
+        if (self.pixel_mean, self.pixel_deviation) != (0.0, 1.0):
             raise ValueError(
                 "a population's adversary knows pixels in [0, 1] only; leave pixel_mean and pixel_deviation out"
             )
@@ -112,13 +114,16 @@ class PopulationSettings(SettingsModel):
 
     @model_validator(mode="after")
     def _layers_fit(self) -> Self:
-        if self.convolutions and (self.dropout or self.layer_angles or self.adversary is not None):
+        if self.convolutions and (self.dropout or self.layer_angles or self._has_adversary):
             raise ValueError(
                 "dropout, layer_angles and an adversary need fully connected layers; leave them or convolutions out"
             )
         n_layers = len(self.convolutions) + len(self.hidden) + 1
-        if self.trained_layers is not None and not set(self.trained_layers) & set(range(1, n_layers + 1)):
+        if self.trained_layers is not None and not set(self.trained_layers) <= set(range(1, n_layers + 1)):
             raise ValueError(f"trained_layers must name some of the layers 1 to {n_layers}")
+        for name in ("layer_rates", "layer_stabilities"):
+            if (given := len(getattr(self.optimizer, name))) not in (0, n_layers):
+                raise ValueError(f"optimizer.{name} has {given} entries for {n_layers} layers; give one for each layer")
         if self.layer_angles and not self.angle_images:
             raise ValueError("layer_angles needs angle_images; say how many")
         return self
@@ -128,6 +133,32 @@ class PopulationSettings(SettingsModel):
         if self.feedback_learning_rate is not None and self.feedback_optimizer is None:
             raise ValueError("feedback_learning_rate needs a feedback_optimizer; add it, such as {kind: sgd}")
         return self
+
+    def without_effect(self) -> Iterator[tuple[str, str]]:
+        """Yields keys of a selection, an adversary, a feedback optimiser and biases that are not there."""
+        if self.select_on == "test":
+            yield "validation_images", "with select_on: test"
+        if self.select != "adversarial":
+            yield "adversary_images", f"with select: {self.select}"
+        if not self.adversarial_training:
+            yield "training_adversary", "without adversarial_training"
+        if not self._uses_adversary:
+            yield "adversary", "without select: adversarial, curve_images and adversarial_training by this adversary"
+        if not self.layer_angles:
+            yield "dampings", "without layer_angles"
+        if not self.biases:
+            yield "rule.last_hidden_bias", "with biases: false"
+        for name in ("layer_rates", "layer_stabilities", "drop_epochs"):
+            yield f"feedback_optimizer.{name}", "on feedback, which has no layers and keeps its rate"
+
+    @property
+    def _has_adversary(self) -> bool:
+        return self.adversary is not None or self.training_adversary is not None
+
+    @property
+    def _uses_adversary(self) -> bool:
+        trains = self.adversarial_training and self.training_adversary is None
+        return trains or self.select == "adversarial" or self.curve_images > 0
 
     @property
     def adversary_of_training(self) -> AdversarySettings | None:

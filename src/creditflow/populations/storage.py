@@ -95,7 +95,7 @@ def load_population(path: Path, expected: Mapping[str, object] | None = None) ->
         )
     check_identity(sidecar, "the population", content.get("identity"), expected)
     try:
-        tensors = path.read_bytes()
+        tensors = files.read_plain(path)
         if files.sha256(tensors) != content["sha256"]:
             raise UserError(
                 f"{path} is damaged or not the file that {sidecar.name} describes;"

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from creditflow.core.files import fingerprint
+
 #: Agreement of two means of the same numbers that were added in another order, relative to the largest of them.
 _TOLERANCE = {"float32": 1e-5, "float64": 1e-12, "bool": 1e-12}
 
@@ -51,6 +53,15 @@ _OF_ALL: dict[str, tuple[str, Callable[[NDArray[Any]], float]]] = {
     "nullspace_ratio_deviation": ("nullspace_ratio", _deviation),
 }
 
+#: Outcomes whose mean is what a record is for: it must be there, as one of these metrics.
+_NEEDED = {
+    "correct": ("accuracy", "robust_accuracy"),
+    "ap": ("map",),
+    "ap_tie_averaged": ("map_tie_averaged",),
+    "flipped_bits": ("flipped_bits",),
+    "nullspace_ratio": ("nullspace_ratio",),
+}
+
 #: Settings that repeat a key.
 _REPEATED = ("rule", "attack", "gradient")
 
@@ -69,16 +80,55 @@ def mistake(content: Mapping[str, Any], outcomes: Mapping[str, NDArray[Any]]) ->
     for key in _REPEATED:
         if settings.get(key, content["keys"][key]) != content["keys"][key]:
             return f"its keys say {key} {content['keys'][key]}, its settings say {settings[key]}"
+    if content.get("provenance", {}).get("config_hash", fingerprint(settings)) != fingerprint(settings):
+        return "its settings are not those whose hash its provenance has"
     at_end: dict[str, list[dict[str, Any]]] = {}
     for metric in content["metrics"]:
         if metric["epoch"] is None:
             at_end.setdefault(metric["metric"], []).append(metric)
+    for outcome, names in _NEEDED.items():
+        if outcome in outcomes and not at_end.keys() & set(names):
+            return f"its outcomes have {outcome!r}, its metrics no {' or '.join(names)} at the end of training"
     for name, metrics in at_end.items():
         if found := _contradiction(name, metrics, outcomes, settings):
             return found
     shares = at_end.get("zero_gradient_share", [])
     if any(metric["value"] != checks.get("zero_gradients") for metric in shares):
         return "its zero_gradient_share is not what its checks say"
+    return _mistake_of_stages(checks, outcomes) or _mistake_of_kept(outcomes)
+
+
+def _mistake_of_stages(checks: Mapping[str, Any], outcomes: Mapping[str, NDArray[Any]]) -> str | None:
+    """Returns what contradicts itself in an attack of several stages; None if nothing does, or if it has no stages."""
+    if ("fooled_by" in outcomes) != ("stages" in checks):
+        return "its outcomes and its checks do not name the same stages"
+    if "fooled_by" not in outcomes:
+        return None
+    correct, fooled_by, stages = outcomes["correct"], outcomes["fooled_by"], checks["stages"]
+    if fooled_by.shape != correct.shape or bool((correct & (fooled_by > 0)).any()):
+        return "its fooled_by names stages for images that are classified rightly"
+    if not set(np.unique(fooled_by).tolist()) <= {0, *(stage["number"] for stage in stages.values())}:
+        return "its fooled_by names a stage that did not run"
+    for name, stage in stages.items():
+        left = (correct | (fooled_by > stage["number"])).mean(axis=1)
+        if not np.allclose(left, stage["accuracy"], rtol=0, atol=1e-12):
+            return f"the accuracies after its stage {name} are not what its outcomes say"
+    if "square" in stages and "only_without_gradient" in checks:
+        alone = (fooled_by == stages["square"]["number"]).mean(axis=1).max()
+        if not math.isclose(alone, checks["only_without_gradient"], abs_tol=1e-12):
+            return "its only_without_gradient is not what its outcomes say"
+    return None
+
+
+def _mistake_of_kept(outcomes: Mapping[str, NDArray[Any]]) -> str | None:
+    """Returns what contradicts itself in the images that are kept; None if nothing does, or if none are kept."""
+    if "kept_images" not in outcomes:
+        return None
+    predictions, labels = outcomes["kept_predictions"], outcomes["kept_labels"]
+    correct = outcomes["correct"][:, : len(labels)]
+    right = predictions == labels if labels.ndim == 1 else labels[np.arange(len(labels)), predictions] > 0
+    if outcomes["kept_images"].shape[:2] != predictions.shape or not np.array_equal(right, correct):
+        return "the predictions of its kept images are not what its outcomes say"
     return None
 
 

@@ -8,10 +8,25 @@ from collections.abc import Mapping
 from typing import Any
 
 #: A guard fires where its sign is seen on a larger share of images.
-LIMITS = {"randomised_outputs": 0.0, "saturated_loss": 0.05, "zero_gradients": 0.01, "nonfinite_gradients": 0.0}
+LIMITS = {
+    "randomised_outputs": 0.0,
+    "saturated_loss": 0.05,
+    "zero_gradients": 0.01,
+    "nonfinite_gradients": 0.0,
+    "unconverged": 0.01,
+    "only_without_gradient": 0.02,
+}
 
 #: Guards that fire where the record's value is not zero or false.
 _FLAGS = ("failed_starts", "above_chance_at_half")
+
+#: Guards whose names say too little.
+_IN_WORDS = {"unconverged": "not converged", "only_without_gradient": "fooled only without gradients"}
+
+
+def in_words(guard: str) -> str:
+    """Returns how texts call a guard."""
+    return _IN_WORDS.get(guard, guard.replace("_", " "))
 
 
 def fired(checks: Mapping[str, Any]) -> list[str]:

@@ -1,11 +1,11 @@
 """Records by a list of their paths. Each must be the one that belongs at its path, and there may be no second one."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from creditflow.core.errors import UserError, one_line
-from creditflow.core.files import fingerprint
+from creditflow.core.files import as_path, fingerprint, read_plain
 from creditflow.core.identity import check_identity, described, make_again
 from creditflow.records.record import Keys, Record, read_record
 
@@ -16,23 +16,33 @@ KeysOf = Callable[[Path], Mapping[str, object] | None]
 def read_listed(listing: Path, keys_of: KeysOf = lambda path: None) -> list[Record]:
     """Reads the records that a text file names, one path on each line, in that order.
 
-    Raises UserError if it is no list or an empty one, and as `read_records` does.
+    Raises UserError as `listed_paths` and `read_records` do.
+    """
+    return read_records(listed_paths(listing), keys_of)
+
+
+def listed_paths(listing: Path) -> list[Path]:
+    """Returns the paths that a text file names, one on each line, in that order.
+
+    Blanks around a path do not count, unless a file is really called so; `~` and `$VAR` mean what they mean in a shell.
+
+    Raises UserError if it is no list or an empty one.
     """
     try:
-        lines = listing.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_plain(listing).decode("utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise UserError(f"{listing} is not a list of records ({one_line(error)})") from error
-    paths = [Path(line) for line in lines if line.strip()]
+    paths = [Path(line) if Path(line).exists() else as_path(line.strip()) for line in lines if line.strip()]
     if not paths:
         raise UserError(f"{listing} names no record; write one path on each line")
-    return read_records(paths, keys_of)
+    return paths
 
 
 def read_records(paths: Sequence[Path], keys_of: KeysOf = lambda path: None) -> list[Record]:
     """Reads records, in their order.
 
-    Raises UserError as `read_record` does, for a record that is another than the one that belongs at its path, and for
-    two records with the same keys.
+    Raises UserError as `read_record` does, for a record that is another than the one that belongs at its path, for two
+    records with the same keys, and for two of one network that were measured on different weights or data.
     """
     records: dict[Keys, Record] = {}
     for path in paths:
@@ -44,7 +54,34 @@ def read_records(paths: Sequence[Path], keys_of: KeysOf = lambda path: None) -> 
                 f" name one of them, or {make_again(path)}"
             )
         records[record.keys] = record
+    for what, keys in _SAME.items():
+        _check_same(records.values(), what, keys)
     return list(records.values())
+
+
+#: What records with the same values of some keys must have been measured on, as their settings say it.
+_SAME = {
+    "model": ("experiment", "task", "dataset", "backbone", "rule", "seed"),
+    "data": ("experiment", "dataset"),
+}
+
+
+def _check_same(records: Iterable[Record], what: str, keys: Sequence[str]) -> None:
+    """Raises UserError for two records that were measured on different models, or data: one was made again since."""
+    first: dict[tuple[object, ...], tuple[Record, object]] = {}
+    for record in records:
+        measured = record.content.get("settings", {}).get(what)
+        stated = measured.get("weights") if isinstance(measured, Mapping) else measured
+        if stated is None:
+            continue
+        names = asdict(record.keys)
+        other, expected = first.setdefault(tuple(names[key] for key in keys), (record, stated))
+        if stated != expected:
+            raise UserError(
+                f"{other.path} and {record.path} were not measured on the same {what} (SHA-256 {str(expected)[:12]} and"
+                f" {str(stated)[:12]}); make both again with"
+                f" `snakemake --cores all --force {other.path} {record.path}`"
+            )
 
 
 def content_hash(records: Sequence[Record]) -> str:

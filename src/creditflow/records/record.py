@@ -7,7 +7,8 @@ of each example). The JSON file is written last and holds the hash of the other 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,8 @@ _FORMAT = 1
 class Keys:
     """What identifies a record within a project.
 
-    `attack` is "clean" for plain accuracy; `gradient` is "exact", "feedback", or "none" where no gradient is used.
+    `attack` is "clean" for plain accuracy. `gradient` is what the attacker differentiates, as `core.gradients` spells
+    it: "exact", "feedback", "through:<rule>", "surrogate:<name>", or "none" where no gradient is used.
     """
 
     experiment: str
@@ -104,6 +106,27 @@ def write_record(
     files.write_atomically(path, sealed)
 
 
+#: The types of fields that hold no text. JSON's true and false would pass for numbers.
+_TYPES: dict[str, tuple[type, ...]] = {
+    "seed": (int,),
+    "epsilon": (int, float, NoneType),
+    "value": (int, float),
+    "n": (int,),
+    "epoch": (int, NoneType),
+    "at": (int, NoneType),
+}
+
+_Row = TypeVar("_Row", Keys, Metric)
+
+
+def _checked(row: _Row) -> _Row:
+    """Returns keys or a metric as they are. Raises TypeError for a value of another type than its field has."""
+    for name, value in asdict(row).items():
+        if type(value) not in _TYPES.get(name, (str,)):
+            raise TypeError(f"its {name} is {value!r}")
+    return row
+
+
 def read_record(path: Path) -> Record:
     """Reads a record, verifies its outcomes, and checks that its numbers are what the outcomes say.
 
@@ -118,10 +141,10 @@ def read_record(path: Path) -> Record:
             " move it away and run the same command again"
         )
     try:
-        keys = Keys(**content["keys"])
-        metrics = tuple(Metric(**row) for row in content["metrics"])
+        keys = _checked(Keys(**content["keys"]))
+        metrics = tuple(_checked(Metric(**row)) for row in content["metrics"])
         arrays_path = path.with_suffix(".safetensors")
-        arrays = arrays_path.read_bytes()
+        arrays = files.read_plain(arrays_path)
         if files.sha256(arrays) != content["outcomes"]["sha256"]:
             raise UserError(
                 f"{arrays_path} is damaged or belongs to another record;"
@@ -130,9 +153,8 @@ def read_record(path: Path) -> Record:
         outcomes = load_arrays(arrays)
         mistake = agreement.mistake(content, outcomes)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError, SafetensorError) as error:
-        raise UserError(
-            f"{path} is not a whole record ({one_line(error)}); move it away and run the same command again"
-        ) from error
+        why = f"it has no {error}" if isinstance(error, KeyError) else one_line(error)
+        raise UserError(f"{path} is not a whole record ({why}); move it away and run the same command again") from error
     if mistake:
         raise UserError(f"{path}: {mistake}; move it away and run the same command again")
     return Record(path, keys, metrics, outcomes, content)

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from creditflow.audit.statistics import INTERVAL, two_way_interval
+from creditflow.audit.statistics import INTERVAL, accuracy
 from creditflow.audit.verdicts import COLUMNS as AUDIT_COLUMNS
 from creditflow.core import files
 from creditflow.core.errors import UserError, one_line
 from creditflow.core.identity import check_identity
 from creditflow.records.listing import KeysOf, read_records
 from creditflow.records.record import Metric, Record
+from creditflow.reporting.exact_rules import with_feedback
 from creditflow.reporting.published import read_published
 
 _KEYS = ["experiment", "task", "dataset", "backbone", "rule", "seed", "attack", "gradient"]
@@ -67,14 +68,14 @@ def _summarize_cell(cell: tuple[str, ...], records: list[Record]) -> list[dict[s
     rows = []
     for index, (metric, _) in enumerate(means[0]):
         outcomes = np.stack([of_record[index][1] for of_record in means])
-        low, high = two_way_interval(outcomes)
+        estimate = accuracy(outcomes)
         row: dict[str, object] = dict(zip(_CELL, cell, strict=True))
         row |= {
             "norm": records[0].content.get("settings", {}).get("norm", ""),
             "epsilon": metric.epsilon,
             "metric": metric.metric,
         }
-        row |= {"value": float(outcomes.mean()), "low": low, "high": high}
+        row |= {"value": estimate.value, "low": estimate.low, "high": estimate.high}
         row |= {"n_images": outcomes.shape[1], "n_seeds": len(records), "interval": INTERVAL}
         rows.append(row)
     return rows
@@ -108,6 +109,9 @@ def read_frames(
 ) -> list[pd.DataFrame]:
     """Reads what a table or figure shows.
 
+    Rules whose feedback path is the exact gradient, such as BP, have rows of both gradients in the summary and in the
+    frame of outcomes, though they are attacked once (see `exact_rules`).
+
     Args:
         paths: the files.
         source: the names of the frames, in the order of the paths.
@@ -123,10 +127,19 @@ def read_frames(
         return [_read_gallery(paths, named, keys_of)]
     if source == "populations":
         return [_read_populations(paths, named)]
+    if source == "outcomes":
+        return [_read_outcomes(paths, named, keys_of)]
     kinds = source.split()
     if len(paths) != len(kinds):
         raise UserError(f"give --frame {len(kinds)} file(s), in this order: {', '.join(kinds)}")
-    return [read_frame(path, kind, named) for path, kind in zip(paths, kinds, strict=True)]
+    frames = [read_frame(path, kind, named) for path, kind in zip(paths, kinds, strict=True)]
+    return [with_feedback(frame) if kind == "summary" else frame for frame, kind in zip(frames, kinds, strict=True)]
+
+
+def _read_outcomes(paths: Sequence[Path], named: Mapping[str, object], keys_of: KeysOf) -> pd.DataFrame:
+    """Returns a row per record: its keys, and the record itself (`record`)."""
+    records = read_records(paths, lambda path: {**named, **(keys_of(path) or {})})
+    return with_feedback(pd.DataFrame([asdict(record.keys) | {"record": record} for record in records]))
 
 
 def _read_gallery(paths: Sequence[Path], named: Mapping[str, object], keys_of: KeysOf) -> pd.DataFrame:
@@ -155,6 +168,10 @@ def _read_populations(paths: Sequence[Path], named: Mapping[str, object]) -> pd.
     return pd.DataFrame(rows)
 
 
+def _with_article(kind: str) -> str:
+    return f"an {kind}" if kind.startswith("a") else f"a {kind}"
+
+
 def read_frame(path: Path, kind: str, expected: Mapping[str, object] | None = None) -> pd.DataFrame:
     """Reads `records.parquet`, `summary.parquet`, `audit.parquet` or a file of published numbers.
 
@@ -166,10 +183,12 @@ def read_frame(path: Path, kind: str, expected: Mapping[str, object] | None = No
         frame = files.read_parquet(path)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} is not a {kind} ({one_line(error)}); move it away and run the same command again"
+            f"{path} is not {_with_article(kind)} ({one_line(error)}); move it away and run the same command again"
         ) from error
     if list(frame.columns)[: len(_FRAMES[kind])] != _FRAMES[kind]:
-        raise UserError(f"{path} is not a {kind} of this version; move it away and run the same command again")
+        raise UserError(
+            f"{path} is not {_with_article(kind)} of this version; move it away and run the same command again"
+        )
     identity = frame.attrs.pop("identity", None)
     check_identity(path, "the frame", identity, {**expected, "frame": kind} if expected else None)
     return frame

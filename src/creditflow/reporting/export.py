@@ -9,10 +9,12 @@ from typing import Any
 
 from creditflow.core import files, plugins
 from creditflow.core.errors import UserError
+from creditflow.core.identity import described, make_again
 from creditflow.core.settings import parse
 from creditflow.records.listing import content_hash, read_records
 from creditflow.records.record import Record
 from creditflow.reporting.collection import long_form, read_frame, read_frames
+from creditflow.reporting.export_seal import write_export_seal
 from creditflow.reporting.finished import Finished
 from creditflow.reporting.forms import check_forms
 from creditflow.reporting.listing import Listing
@@ -40,16 +42,19 @@ def export(experiment: Finished, output: Path, *, mixed: bool = False) -> Path:
                 copy = part / path.relative_to(experiment.folder)
                 copy.parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, copy)
-        files.write_json(part / "provenance.json", {"experiment": experiment.name} | facts)
         files.write_atomically(part / "README.md", readme(experiment, facts, part).encode())
+        write_export_seal(part, {"experiment": experiment.name} | facts)
     return folder
 
 
 def provenance(records: Sequence[Record]) -> dict[str, Any]:
     """Returns how the records were made, as they say: code, configuration, versions, machines, seeds and times.
 
-    Of a machine it has the processors and the instruction set, but not the name.
+    Of a machine it has the processors and the instruction set, but not the name. Raises UserError for a record that
+    does not say it.
     """
+    for record in records:
+        _check_provenance(record)
     made, runs = [record.content["provenance"] for record in records], [record.content["run"] for record in records]
     packages = sorted({name for fact in made for name in fact["versions"]})
     started = sorted(run["started"] for run in runs)
@@ -71,6 +76,32 @@ def provenance(records: Sequence[Record]) -> dict[str, Any]:
         "earliest_start": started[0],
         "latest_start": started[-1],
     }
+
+
+#: What the export tells of each record: facts of its provenance, and of its run.
+_MADE = (
+    "git_commit",
+    "source_hash",
+    "config_hash",
+    "versions",
+    "creditflow",
+    "python",
+    "device",
+    "threads",
+    "container",
+)
+_RUN = ("started", "processor", "wall_time_s")
+
+
+def _check_provenance(record: Record) -> None:
+    for part, names in (("provenance", _MADE), ("run", _RUN)):
+        facts = record.content.get(part)
+        missing = [name for name in names if name not in facts] if isinstance(facts, dict) else [part]
+        if missing or (part == "provenance" and not isinstance(record.content[part]["versions"], dict)):
+            raise UserError(
+                f"{record.path} does not say how it was made: {', '.join(missing) or 'versions'} missing or broken;"
+                f" {make_again(record.path)}"
+            )
 
 
 def trained(sidecars: Iterable[Path]) -> dict[str, Any]:
@@ -182,6 +213,7 @@ def _checked_records(experiment: Finished) -> list[Record]:
     for name in experiment.tables:
         _check_table(experiment, name)
     _check_seals(experiment)
+    _check_models(experiment, records)
     return records
 
 
@@ -199,6 +231,34 @@ def _check_frames(experiment: Finished, records: Sequence[Record]) -> None:
     present = content_hash(records)
     for path in _frames(experiment):
         read_frame(path, path.stem, {"experiment": experiment.name, "records": present})
+
+
+#: What names a model within an experiment.
+_MODEL = ("dataset", "backbone", "rule", "seed")
+
+
+def _check_models(experiment: Finished, records: Sequence[Record]) -> None:
+    """Refuses models that are not those that the records were measured on, as far as the models still exist."""
+    measured: dict[tuple[object, ...], object] = {}
+    for record in records:
+        model = record.content.get("settings", {}).get("model")
+        weights = model.get("weights") if isinstance(model, dict) else model
+        measured[tuple(getattr(record.keys, name) for name in _MODEL)] = weights
+    seen: dict[tuple[object, ...], Path] = {}
+    for path in experiment.sidecars:
+        content = files.read_json(path, "the description of a trained model") if path.exists() else {}
+        identity = content.get("identity", {})
+        if identity.get("stage") != "finetune":  # populations, and what fine-tuning starts from, are not measured
+            continue
+        name = tuple(identity.get(key) for key in _MODEL)
+        if name in seen:
+            raise UserError(f"{path} and {seen[name]} are both the model of {described(identity)}; {make_again(path)}")
+        seen[name] = path
+        if measured.get(name) not in (None, content["sha256"]["weights"]):
+            raise UserError(
+                f"{path} is not the model that the records of {described(identity)} were measured on: it was trained"
+                f" again since, or replaced; {experiment.again}"
+            )
 
 
 def _check_seals(experiment: Finished) -> None:

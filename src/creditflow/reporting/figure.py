@@ -31,7 +31,7 @@ class Figure:
 
     Attributes:
         draw: (frame, settings) -> matplotlib figure. The settings are those of `reporting/figures/settings`.
-        source: the frame that it shows: "summary", "audit", "records", "populations" or "gallery".
+        source: the frame that it shows: "summary", "audit", "records", "populations", "outcomes" or "gallery".
     """
 
     draw: Callable[[pd.DataFrame, Any], Canvas]

@@ -21,7 +21,7 @@ class Listing:
         show: (selected rows, settings) -> their texts. The names of the columns become the table's head.
         note: selected rows -> the text that follows the caption.
         source: the frames that it shows, as words: those of the experiment (summary, audit, records, populations,
-            gallery), and `published` for the file of published numbers that the setting `published` chooses.
+            outcomes, gallery), and `published` for the file of published numbers that the setting `published` chooses.
         published: the file of published numbers if the settings do not choose one.
     """
 

@@ -5,6 +5,7 @@ The titles of learning rules are not here but in the rules' own files (`reportin
 
 from collections.abc import Iterable
 
+from creditflow.core.gradients import parse_gradient
 from creditflow.reporting.rules import rule_title
 
 _NAMES = {
@@ -54,7 +55,13 @@ _NAMES = {
     "apgd_ce": "APGD-CE",
     "apgd_dlr": "APGD-DLR",
     "apgd_targeted": "APGD-T",
+    "apgd_scaled": "APGD-CE, scaled logits",
+    "cascade": "cascade",
     "fab": "FAB",
+    "fab_l2": "FAB (L2)",
+    "fmn_linf": "FMN (L-inf)",
+    "fmn_l2": "FMN (L2)",
+    "ddn": "DDN",
     "tpgd": "TPGD",
     "square": "Square",
     "transfer": "transfer",
@@ -76,7 +83,10 @@ _NAMES = {
     "map_tie_averaged": "mAP, ties averaged",
     "hag": "HAG",
     "sdha": "SDHA",
+    "hag_100": "HAG, 100 iterations",
+    "sdha_100": "SDHA, 100 iterations",
     "hamming_pgd": "PGD on the code",
+    "mainstay_pgd": "PGD on the classes' code",
     "metric": "Metric",
     "sign_symmetry": "the sign-symmetry paper",
     "biotorch": "BioTorch",
@@ -89,10 +99,24 @@ _NAMES = {
     "table4": "4",
 }
 
+#: Where the images of a transfer attack come from.
+_SURROGATES = {"twin": "from its twin", "other_seed": "from BP of another seed"}
+
 
 def display(name: str) -> str:
     """Returns how tables and figures write an id."""
-    return _NAMES[name] if name in _NAMES else rule_title(name)
+    if name in _NAMES:
+        return _NAMES[name]
+    return _gradient(name) if ":" in name else rule_title(name)
+
+
+def _gradient(name: str) -> str:
+    """Returns how an attacker's gradient with a colon in its name is written."""
+    gradient = parse_gradient(name)
+    if gradient.kind == "surrogate":
+        return _SURROGATES[gradient.surrogate]
+    draw = f", draw {gradient.draw}" if gradient.draw > 1 else ""
+    return f"a fresh {rule_title(gradient.rule)} path{draw}"
 
 
 def span(values: Iterable[float]) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from creditflow.core.errors import UserError, one_line, suggestion
+from creditflow.core.files import read_csv
 from creditflow.reporting.names import display, span
 
 #: Columns that a file of published numbers may have: `n`, the number of images behind a number where its source says
@@ -40,7 +41,7 @@ def read_published(path: Path) -> pd.DataFrame:
         UserError: if the file is missing, lacks a column, or has a value that is not a percentage or an unknown metric.
     """
     try:
-        frame = pd.read_csv(path, dtype=str)
+        frame = read_csv(path, dtype=str)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path} is not a table of published numbers ({one_line(error)}); see config/published/README.md"

@@ -22,6 +22,8 @@ import pandas as pd
 import yaml
 
 from creditflow.core.errors import UserError, one_line
+from creditflow.core.files import read_csv, read_plain, warn
+from creditflow.reporting.export_seal import check_exported
 
 _PAPER = {"title", "claims", "elsewhere"}
 _CLAIM = {"claim", "data", "experiment", "measured", "numbers", "verdict"}
@@ -38,6 +40,7 @@ _FORMS: dict[str, Callable[[Any], str]] = {
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MAX_DEPTH = 50
 _MAX_VALUES = 100_000
+_MAX_CLAIMS = 16 << 20
 
 
 def _check_expansion(text: str) -> None:
@@ -69,7 +72,7 @@ def results_page(folder: Path) -> str:
     """
     path = folder / "claims.yaml"
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_plain(path, _MAX_CLAIMS).decode("utf-8-sig")
         _check_expansion(text)
         papers = yaml.load(text, Loader=_LOADER)
     except (OSError, yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError) as error:
@@ -131,6 +134,7 @@ def _figure(folder: Path, figure: dict[str, str], place: str) -> str:
     path = f"{figure['experiment']}/figures/{figure['name']}.png"
     if not (folder / path).is_file():
         raise UserError(f"{place}: {folder / path} is missing; export {figure['experiment']} first")
+    _check_whole(folder / path, folder / figure["experiment"])
     return f"![{figure['name']} of {figure['experiment']}]({path})\n\n{figure['caption']}"
 
 
@@ -147,8 +151,9 @@ def _value(folder: Path, experiment: str, number: dict[str, Any], place: str) ->
     path = folder / experiment / "tables" / f"{number['table']}.csv"
     if not path.is_file():
         raise UserError(f"{place}: {path} is missing; export {experiment} first")
+    _check_whole(path, folder / experiment)
     try:
-        rows = pd.read_csv(path)
+        rows = read_csv(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{place}: {path} is not a table ({one_line(error)}); export {experiment} again") from error
     for column in (*number["where"], number["column"]):
@@ -164,6 +169,12 @@ def _value(folder: Path, experiment: str, number: dict[str, Any], place: str) ->
     if pd.isna(cell) or (number["form"] != "text" and isinstance(cell, str)):
         raise UserError(f"{place}: the cell in {path} holds {cell!r}, which cannot be shown as {number['form']}")
     return _FORMS[number["form"]](cell)
+
+
+def _check_whole(path: Path, folder: Path) -> None:
+    """Refuses a file that is not the exported one, and says so where nothing tells whether it is."""
+    if not check_exported(path, folder):
+        warn(f"{path} cannot be verified: {folder}/provenance.json has no hashes of files; export {folder.name} again")
 
 
 def _check(given: Any, keys: set[str], place: str, optional: Set[str] = frozenset()) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from creditflow.core import plugins
+from creditflow.core.matched import matched_to, trained_by
 
 _KINDS = ("rule", "update_rule")
 _NOT_DECLARED = object()
@@ -23,13 +24,27 @@ _SPARE_STYLES = (
 
 
 def rule_title(rule: str) -> str:
-    """Returns a rule's name as papers write it; its id if it declares no title or is no rule."""
+    """Returns a rule's name as papers write it; its id if it declares no title or is no rule.
+
+    A network of backpropagation that is matched in accuracy to a rule's (see `core.matched`) is called after both.
+    """
+    matched = matched_to(rule)
+    if matched is not None:
+        return f"{rule_title(trained_by(rule))}, as accurate as {rule_title(matched)}"
     return str(_declared(rule, "title", rule))
 
 
 def rule_order(rules: Collection[str]) -> list[str]:
-    """Returns rule ids in the papers' order; those that declare no place come last, by their ids."""
-    return sorted(set(rules), key=lambda rule: (_declared(rule, "order", math.inf), rule))
+    """Returns rule ids in the papers' order; those that declare no place come last, by their ids.
+
+    A network that is matched in accuracy to a rule's follows it.
+    """
+
+    def place(rule: str) -> tuple[float, str, bool]:
+        matched = matched_to(rule)
+        return _declared(matched or rule, "order", math.inf), matched or rule, matched is not None
+
+    return sorted(set(rules), key=place)
 
 
 def by_rule_order(rows: pd.DataFrame) -> pd.DataFrame:
@@ -38,9 +53,17 @@ def by_rule_order(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.sort_values("rule", key=lambda rules: rules.map(places), kind="stable")
 
 
+def without_matched(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows without those of networks that are matched in accuracy to a rule's.
+
+    They are what the audit compares with. Figures that compare rules leave them out.
+    """
+    return rows[rows.rule.map(matched_to).isna()]
+
+
 def transported_bits(rule: str) -> int | None:
     """Returns how many bits of each weight a rule's feedback path is told; None if the rule does not declare it."""
-    bits: int | None = _declared(rule, "transported_bits", None)
+    bits: int | None = _declared(trained_by(rule), "transported_bits", None)
     return bits
 
 

@@ -35,6 +35,13 @@ def search(queries: Encoded, database: Encoded, top: int) -> Searched:
     return Searched(average_precisions(*searched, top), curves(*searched, _RANKS), len(database.codes))
 
 
+def chance(queries: Encoded, database: Encoded, top: int) -> float:
+    """Returns the mAP@k to be expected of a random order: that of codes which are all the same, over all orders."""
+    same = [torch.ones_like(part.codes[:, :1]) for part in (queries, database)]
+    precisions = average_precisions(same[0], queries.labels, same[1], database.labels, top)
+    return float(precisions.tie_averaged.mean())
+
+
 def retrieval_metrics(searched: Searched) -> list[Metric]:
     """Returns mAP@k, the size of the database, precision by rank, and precision and recall by Hamming radius."""
     lines, n = searched.curves, len(searched.precisions.average)

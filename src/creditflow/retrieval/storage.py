@@ -57,6 +57,7 @@ def load_codes(
     expected of it.
     """
     try:
+        files.check_plain(path)
         with safetensors.safe_open(path, framework="pt") as file:
             facts = json.loads(file.metadata()["creditflow"])
             tensors = {

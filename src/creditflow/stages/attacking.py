@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from creditflow.attacks.attack import Views
@@ -12,12 +13,13 @@ from creditflow.attacks.judge import Helpers
 from creditflow.compute import randomness
 from creditflow.core import plugins
 from creditflow.core.errors import UserError
+from creditflow.core.gradients import SURROGATES, Gradient, parse_gradient
 from creditflow.core.settings import SettingsModel, parse, plain
 from creditflow.feedback.apply import apply_rule, get_rule
 from creditflow.models.build import ImageClassifier
-from creditflow.models.storage import load_feedback, load_model
-from creditflow.stages.command_line import epsilon, existing_file, json_object, positive
-from creditflow.stages.identity import add_expected_model, check_model
+from creditflow.models.storage import load_feedback, load_model, read_sidecar
+from creditflow.stages.command_line import epsilon, existing_file, gradient, json_object, named, natural, positive
+from creditflow.stages.identity import check_model
 from creditflow.stages.measuring import placed
 from creditflow.stages.settings_help import add_settings_help, parse_or_show_settings
 
@@ -28,13 +30,7 @@ AttackKind = Literal["attack", "hash_attack"]
 def add_attack_options(parser: argparse.ArgumentParser, kind: AttackKind, attacked: str, example: str) -> None:
     """Adds the options that say how a model is attacked; `attacked` is a noun in the plural."""
     parser.add_argument("--attack", required=True, help=f"one of: {', '.join(plugins.names(kind))}")
-    parser.add_argument(
-        "--gradient",
-        choices=["exact", "feedback", "none"],
-        default="exact",
-        help="weights that the attacker's gradient runs through: the forward or the feedback weights;"
-        " none for an attack that uses no gradient",
-    )
+    add_gradient_option(parser)
     parser.add_argument(
         "--epsilons", type=epsilon, nargs="+", required=True, help="perturbation sizes, pixels in [0, 1]"
     )
@@ -46,10 +42,48 @@ def add_attack_options(parser: argparse.ArgumentParser, kind: AttackKind, attack
     parser.add_argument("--batch-size", type=positive, default=250, help=f"number of {attacked} attacked at once")
 
 
+def add_gradient_option(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that says what the attacker differentiates."""
+    parser.add_argument(
+        "--gradient",
+        type=gradient,
+        default="exact",
+        help="what the attacker differentiates: exact, the network itself; feedback, through the feedback weights of"
+        " its training; through:RULE or through:RULE:DRAW, through fresh feedback weights of a rule;"
+        f" {', '.join(f'surrogate:{name}' for name in SURROGATES)}, another model; none, nothing",
+    )
+
+
 def add_surrogate_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that name a surrogate, and say what it must be."""
-    parser.add_argument("--surrogate", type=existing_file, help="model that a transfer attack makes its images on")
-    add_expected_model(parser, "surrogate")
+    """Adds the options that name surrogates, and say what they must be."""
+    parser.add_argument(
+        "--surrogate",
+        type=named(SURROGATES, existing_file),
+        action="append",
+        default=[],
+        metavar="NAME=MODEL",
+        help=f"model that images are transferred from, called {' or '.join(SURROGATES)}; can be given for each name",
+    )
+    parser.add_argument(
+        "--expect-surrogate",
+        type=named(SURROGATES, json_object),
+        action="append",
+        default=[],
+        metavar="NAME=JSON",
+        help='what a surrogate must be, such as twin={"rule": "bp", "seed": 0}; anything if absent',
+    )
+
+
+def add_judging_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of what is measured of an attack on a classifier beside its outcomes."""
+    parser.add_argument(
+        "--keep", type=natural, default=0, help="number of attacked images whose perturbed versions are kept"
+    )
+    parser.add_argument(
+        "--check-convergence",
+        action="store_true",
+        help="attack the images that are left with twice the steps, too, and note how far accuracy falls",
+    )
 
 
 def parse_attack_options(parser: argparse.ArgumentParser, kind: AttackKind) -> argparse.Namespace:
@@ -60,16 +94,22 @@ def parse_attack_options(parser: argparse.ArgumentParser, kind: AttackKind) -> a
     return parse_or_show_settings(parser, "attack", kind)
 
 
-def attack_settings(args: argparse.Namespace, kind: AttackKind, uses_gradient: bool) -> SettingsModel:
+def attack_settings(
+    args: argparse.Namespace, kind: AttackKind, uses_gradient: bool, uses_surrogate: bool = False
+) -> SettingsModel:
     """Returns the attack's settings. Raises UserError for wrong ones, and for a gradient that does not fit."""
-    check_gradient(args.attack, uses_gradient, args.gradient)
+    check_gradient(args.attack, uses_gradient, uses_surrogate, args.gradient)
     return parse(plugins.settings_class(kind, args.attack), args.settings, f"settings of attack {args.attack}")
 
 
-def check_gradient(attack: str, uses_gradient: bool, gradient: str) -> None:
-    """Raises UserError for an attacker's gradient (exact, feedback or none) that does not fit the attack."""
-    if uses_gradient == (gradient == "none"):
-        fitting = "exact or feedback" if uses_gradient else "none"
+def check_gradient(attack: str, uses_gradient: bool, uses_surrogate: bool, gradient: str) -> None:
+    """Raises UserError for an attacker's gradient that does not fit what the attack uses."""
+    if uses_gradient:
+        fitting = "exact, feedback or through:<rule>"
+    else:
+        fitting = " or ".join(f"surrogate:{name}" for name in SURROGATES) if uses_surrogate else "none"
+    kinds = ("exact", "feedback", "through") if uses_gradient else ("surrogate",) if uses_surrogate else ("none",)
+    if parse_gradient(gradient).kind not in kinds:
         raise UserError(f"--gradient {gradient} does not fit the attack {attack}; use {fitting}")
 
 
@@ -77,9 +117,11 @@ def attack_facts(
     args: argparse.Namespace, norm: str, settings: SettingsModel, sidecar: dict[str, Any]
 ) -> dict[str, Any]:
     """Returns what the record says of the attack: everything, beside the data, that its outcomes follow from."""
+    chosen = parse_gradient(args.gradient)
     return {
         "attack": args.attack,
         "gradient": args.gradient,
+        "through": {"rule": chosen.rule, "draw": chosen.draw} if chosen.kind == "through" else None,
         "norm": norm,
         "parameters": plain(settings),
         "epsilons": args.epsilons,
@@ -90,39 +132,85 @@ def attack_facts(
     }
 
 
-def attacker_view(path: Path, model: ImageClassifier, gradient: str) -> nn.Module:
-    """Returns the model as the attacker differentiates it: plain, or with the feedback weights of its training."""
-    if gradient != "feedback":
-        return model
-    rule, state = load_feedback(path)
-    device = next(model.parameters()).device
+def judging_facts(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns what the record says of surrogates, and of what was measured beside the outcomes."""
+    return {
+        "surrogates": {name: read_sidecar(path)["sha256"] for name, path in sorted(args.surrogate)},
+        "keep": args.keep,
+        "check_convergence": args.check_convergence,
+    }
+
+
+def attacker_view(args: argparse.Namespace, model: ImageClassifier) -> nn.Module:
+    """Returns the model as the attacker differentiates it.
+
+    It is the plain model, or a view of it with the feedback weights of its training, or with fresh ones of the rule
+    that `--gradient through:<rule>` names. The random numbers of fresh ones follow from rule, draw and `--seed` alone,
+    so that networks of the same shapes are attacked with the same ones, on every device.
+
+    Raises UserError for a rule that is unknown or cannot be put on the model, and for a second draw of a rule that
+    draws nothing.
+    """
+    chosen, device = parse_gradient(args.gradient), next(model.parameters()).device
     # The model is placed first: a rule that remembers the forward weights would take a change of their layout for a
     # step of training, and might draw its feedback weights anew.
-    return placed(apply_rule(placed(model, device), rule, state=state), device)
+    if chosen.kind == "feedback":
+        rule, state = load_feedback(args.model)
+        return placed(apply_rule(placed(model, device), rule, state=state), device)
+    if chosen.kind == "through":
+        _check_draw(chosen)
+        generator = randomness.generator("through", chosen.rule, chosen.draw, args.seed)
+        return placed(apply_rule(placed(model, device), chosen.rule, generator=generator), device)
+    return model
+
+
+def _check_draw(chosen: Gradient) -> None:
+    """Raises UserError for a later draw of a rule without random numbers: all its draws are the same."""
+    if chosen.draw == 1:
+        return
+    try:
+        get_rule(chosen.rule).initial_state(torch.ones(1, 1), None)
+    except UserError:
+        return  # without a generator it cannot draw
+    raise UserError(f"--gradient {chosen}: {chosen.rule} draws no random numbers; use through:{chosen.rule}")
 
 
 def helpers(args: argparse.Namespace, model: ImageClassifier) -> Helpers:
-    """Returns what an attack may use beside the model: a surrogate, and views with other feedback weights.
+    """Returns what an attack may use beside the model: surrogates, and views with other feedback weights.
 
-    Raises UserError if the surrogate is not the one that is expected, or takes other images or classes.
+    Raises UserError if a surrogate is given twice, is not the one that is expected, takes other images or classes, or
+    is not the one that the gradient names.
     """
-    surrogate = None
-    if args.surrogate is not None:
-        check_model(args.surrogate, args.expect_surrogate, args.data)
-        surrogate = load_model(args.surrogate)
-        if (surrogate.spec.image_shape, surrogate.spec.n_classes) != (model.spec.image_shape, model.spec.n_classes):
-            raise UserError(f"--surrogate {args.surrogate} takes other images or classes than {args.model}")
-        surrogate = placed(surrogate, next(model.parameters()).device)
-    return Helpers(surrogate, _drawing_views(args, model) if args.gradient == "feedback" else None)
+    paths, expected = dict(args.surrogate), dict(args.expect_surrogate)
+    if len(paths) < len(args.surrogate):
+        raise UserError("--surrogate: a name is given twice; give each surrogate once")
+    chosen = parse_gradient(args.gradient)
+    if chosen.kind == "surrogate" and set(paths) != {chosen.surrogate}:
+        raise UserError(f"--gradient {chosen} needs --surrogate {chosen.surrogate}=<model>, and no other surrogate")
+    surrogates = {name: _surrogate(args, model, path, expected.get(name)) for name, path in sorted(paths.items())}
+    return Helpers(surrogates=surrogates, views=_drawing_views(args, model, chosen))
 
 
-def _drawing_views(args: argparse.Namespace, model: ImageClassifier) -> Views | None:
+def _surrogate(
+    args: argparse.Namespace, model: ImageClassifier, path: Path, expected: dict[str, Any] | None
+) -> ImageClassifier:
+    check_model(path, expected, args.data)
+    surrogate = load_model(path)
+    if (surrogate.spec.image_shape, surrogate.spec.n_classes) != (model.spec.image_shape, model.spec.n_classes):
+        raise UserError(f"--surrogate {path} takes other images or classes than {args.model}")
+    return placed(surrogate, next(model.parameters()).device)
+
+
+def _drawing_views(args: argparse.Namespace, model: ImageClassifier, chosen: Gradient) -> Views | None:
     """Returns what makes views with independent draws, for a rule that draws feedback weights during training."""
-    rule, _ = load_feedback(args.model)
+    if chosen.kind not in ("feedback", "through"):
+        return None
+    rule = chosen.rule or load_feedback(args.model)[0]
     if not get_rule(rule).redraws:
         return None
     device = next(model.parameters()).device
-    generator = randomness.generator("expectation", args.seed, device=device)
+    names = ("expectation", str(chosen)) if chosen.kind == "through" else ("expectation",)
+    generator = randomness.generator(*names, args.seed, device=device)
 
     def views(n: int, /) -> Sequence[nn.Module]:
         return [placed(apply_rule(model, rule, generator=generator), device).eval() for _ in range(n)]

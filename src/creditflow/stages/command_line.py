@@ -6,12 +6,15 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from creditflow.core.errors import UserError, one_line
 from creditflow.core.files import as_path
+from creditflow.core.gradients import parse_gradient
+
+Value = TypeVar("Value")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -40,6 +43,25 @@ def add_records_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--records-list", type=existing_file, required=True, help="text file with the path of one record on each line"
     )
+
+
+def add_frame_options(parser: argparse.ArgumentParser, what: str) -> None:
+    """Adds the options that name what a table or figure shows: files, or a list of records."""
+    either = parser.add_mutually_exclusive_group(required=True)
+    either.add_argument("--frame", type=existing_file, nargs="+", help=what)
+    either.add_argument(
+        "--records-list",
+        type=existing_file,
+        help="text file with the path of one record on each line, where too many records are shown for --frame",
+    )
+
+
+def frame_paths(args: argparse.Namespace) -> list[Path]:
+    """Returns the files that a table or figure shows. Raises UserError if --records-list names no list of records."""
+    from creditflow.records.listing import listed_paths
+
+    paths: list[Path] = args.frame
+    return paths if args.records_list is None else listed_paths(args.records_list)
 
 
 def add_experiment_options(parser: argparse.ArgumentParser) -> None:
@@ -133,6 +155,28 @@ def _no_constant(name: str) -> NoReturn:
     raise argparse.ArgumentTypeError(f"{name} is not a finite number")
 
 
+def gradient(text: str) -> str:
+    """Reads the name of an attacker's gradient, as `core.gradients` spells it; a type for argparse."""
+    try:
+        return str(parse_gradient(text))
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def named(names: Sequence[str], read: Callable[[str], Value]) -> Callable[[str], tuple[str, Value]]:
+    """Returns a type for argparse that reads NAME=VALUE: one of the names, and a value that `read` reads."""
+
+    def pair(text: str) -> tuple[str, Value]:
+        name, equals, value = text.partition("=")
+        if not equals or name not in names:
+            raise argparse.ArgumentTypeError(
+                f"{text[:200]!r} does not begin with {' or '.join(f'{n}=' for n in names)}"
+            )
+        return name, read(value)
+
+    return pair
+
+
 def file_path(text: str) -> Path:
     """Reads the path of a file or folder, with `~` and `$VAR` as a shell would; a type for argparse."""
     return as_path(text)
@@ -166,8 +210,10 @@ def run_stage(main: Callable[[], None]) -> None:
     exit code is 130 after Ctrl-C and 143 after SIGTERM.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    _open_closed_streams()
     try:
         main()
+        sys.stdout.flush()
     except UserError as error:
         _end(f"error: {error}", 2)
     except (MemoryError, RuntimeError) as error:
@@ -185,8 +231,14 @@ def run_stage(main: Callable[[], None]) -> None:
     except _Terminated:
         _end("stopped by SIGTERM; run the same command again to go on", 143)
     # All files are closed. Python would now take torch apart, which costs half the time of loading it.
-    sys.stdout.flush()
     os._exit(0)
+
+
+def _open_closed_streams() -> None:
+    """Opens the streams that the caller has closed, so that no file gets the number of one that libraries print to."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - open to the end
 
 
 def _end(message: str, code: int) -> None:

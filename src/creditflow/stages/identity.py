@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from creditflow.core.errors import UserError
-from creditflow.core.files import file_sha256
+from creditflow.core.files import file_sha256, fingerprint
 from creditflow.core.identity import check_identity, make_again
 from creditflow.data.prepared import read_facts
 from creditflow.models.storage import read_sidecar, sidecar_path
@@ -67,6 +67,13 @@ def check_model(path: Path, expected: Mapping[str, object] | None, data: Path | 
     trained_on = _data_of(sidecar)
     if data is not None and trained_on is not None and trained_on != file_sha256(data):
         raise UserError(f"{path} was trained on other data than {data} holds now; {make_again(path)}")
+    made = sidecar.get("provenance")
+    noted = made.get("config_hash") if isinstance(made, dict) else None
+    if noted != fingerprint(sidecar.get("settings")):
+        raise UserError(
+            f"{sidecar_path(path)} does not say how the model was trained: its settings are not those whose hash its"
+            f" provenance has; {make_again(path)}"
+        )
 
 
 def _data_of(sidecar: Mapping[str, Any]) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from creditflow.core.errors import UserError
+from creditflow.core.errors import UserError, one_line
 from creditflow.core.settings import parse
 from creditflow.data.prepared import Subset, load_prepared
 from creditflow.data.settings import InputSettings
@@ -114,11 +114,31 @@ def accuracy_metric(correct: Tensor) -> Metric:
     return Metric("accuracy", None, float(correct.double().mean()), len(correct))
 
 
+def chance_check(labels: Tensor) -> dict[str, float]:
+    """Returns, under "chance", the accuracy of the best constant answer: the share of the commonest label.
+
+    The labels are int64 (N,). Nothing is returned for uint8 zeros and ones (N, K): there an answer is right if it is
+    one of an image's labels, and so chance says little.
+    """
+    return {} if labels.dim() > 1 else {"chance": float(labels.cpu().bincount().max()) / len(labels)}
+
+
 def history_metrics(sidecar: dict[str, Any], n_images: int) -> list[Metric]:
     """Returns what the model's training measured after each epoch, and what was chosen for a member of a population.
 
-    `n_images` is how many images a number of the history is measured on, where the sidecar does not say.
+    `n_images` is how many images a number of the history is measured on, where the sidecar does not say. Raises
+    UserError if the sidecar tells no history that training could have written.
     """
+    try:
+        return _history_metrics(sidecar, n_images)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"the model's sidecar tells a history that training cannot have written ({one_line(error)}); train the"
+            " model again"
+        ) from error
+
+
+def _history_metrics(sidecar: dict[str, Any], n_images: int) -> list[Metric]:
     counts = sidecar.get("measured_images", {})
     metrics = [
         Metric(

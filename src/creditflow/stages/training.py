@@ -1,6 +1,7 @@
 """What the stages pretrain and finetune share: options, images, the model at its start, resume point, saving."""
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,16 @@ import torch
 from creditflow.compute.checkpoints import Resume
 from creditflow.compute.provenance import Stopwatch, provenance_of
 from creditflow.compute.randomness import Streams
-from creditflow.core import files
+from creditflow.core import files, plugins
 from creditflow.core.errors import UserError
+from creditflow.core.identity import check_identity
+from creditflow.core.matched import matched_to
 from creditflow.core.settings import parse, plain
 from creditflow.data.prepared import load_prepared
 from creditflow.data.settings import InputSettings
 from creditflow.models.build import ImageClassifier, ModelSpec, build_model, replace_head
 from creditflow.models.storage import load_model, save_model
+from creditflow.records.record import read_record
 from creditflow.stages import identity
 from creditflow.stages.command_line import (
     add_compute_options,
@@ -25,7 +29,7 @@ from creditflow.stages.command_line import (
     natural,
     stage_parser,
 )
-from creditflow.training.loop import train
+from creditflow.training.loop import Stop, train
 from creditflow.training.settings import TrainingSettings
 from creditflow.training.task import Task, TrainingData
 
@@ -87,6 +91,38 @@ def pretrained_model(args: argparse.Namespace, stage: str, data: TrainingData, t
     return replace_head(pretrained, task.n_outputs(data.train), stage, args.seed)
 
 
+def add_rule_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say which rule trains, and when backpropagation stops to be as accurate as another one."""
+    rules = ", ".join(plugins.names("rule"))
+    parser.add_argument(
+        "--rule", required=True, help=f"one of: {rules}; or bp_matched_<rule>, which backpropagation trains"
+    )
+    parser.add_argument(
+        "--match",
+        type=existing_file,
+        help="record that evaluate.py wrote of <rule>, for --rule bp_matched_<rule>: backpropagation stops as soon as"
+        " its clean accuracy is this record's",
+    )
+
+
+def stop_at(args: argparse.Namespace) -> Stop | None:
+    """Returns where the training of `bp_matched_<rule>` ends; None for all other networks.
+
+    Raises UserError if --match is missing, is not needed, or is not the record of the rule's clean accuracy, on the
+    same data and of the same seed.
+    """
+    rule = matched_to(args.rule)
+    if (rule is None) != (args.match is None):
+        raise UserError("--match goes with --rule bp_matched_<rule>, and only with it; give both or neither")
+    if rule is None:
+        return None
+    record = read_record(args.match)
+    filed = {"experiment": args.experiment, "dataset": identity.dataset_name(args)}
+    expected = filed | {"task": "classification", "rule": rule, "seed": args.seed, "attack": "clean"}
+    check_identity(args.match, "the record", asdict(record.keys), expected)
+    return Stop(next(metric.value for metric in record.metrics if metric.metric == "accuracy"))
+
+
 def train_stage(
     args: argparse.Namespace,
     model: ImageClassifier,
@@ -95,6 +131,7 @@ def train_stage(
     task: Task,
     job: dict[str, Any],
     watch: Stopwatch,
+    stop: Stop | None = None,
 ) -> None:
     """Trains with progress on the terminal and a resume point that fits this very job only, then saves the model.
 
@@ -106,19 +143,24 @@ def train_stage(
         task: what the model is trained for.
         job: what says which job this is, beside the common options; with the name of the stage under "stage".
         watch: measures the job.
+        stop: the accuracy at which the training ends; None for all epochs.
 
     Raises:
         UserError: as `train` does, and if another process works on the same file.
     """
     settings = parse(TrainingSettings, args.settings, "--settings")
-    job = job | {
-        "spec": model.spec.to_json(),
-        "settings": plain(settings),
-        "input": args.input,
-        "classes": args.classes,
-        "data": files.file_sha256(args.data),
-        "seed": args.seed,
-    }
+    job = (
+        job
+        | {
+            "spec": model.spec.to_json(),
+            "settings": plain(settings),
+            "input": args.input,
+            "classes": args.classes,
+            "data": files.file_sha256(args.data),
+            "seed": args.seed,
+        }
+        | ({} if stop is None else {"accuracy": stop.accuracy})
+    )
     provenance = provenance_of(job, watch.device)
     rows: list[dict[str, float]] = []
 
@@ -128,7 +170,9 @@ def train_stage(
 
     with files.only_one_writer(args.checkpoint or args.output):
         streams, resume = Streams(job["stage"], args.seed), _resume_point(args.checkpoint, job, provenance)
-        state, history = train(model, rule, data, settings, streams, task=task, resume=resume, on_epoch=on_epoch)
+        state, history = train(
+            model, rule, data, settings, streams, task=task, resume=resume, stop=stop, on_epoch=on_epoch
+        )
         facts = {
             "identity": _filed_as(args, model, rule, job),
             "seed": args.seed,

@@ -17,7 +17,9 @@ from creditflow.core.errors import UserError
 from creditflow.data.prepared import Subset
 from creditflow.data.settings import Augmentation
 from creditflow.feedback.apply import apply_rule, feedback_layers, feedback_state
+from creditflow.feedback.proof import prove
 from creditflow.models.build import ImageClassifier, body_parameters
+from creditflow.training.accuracy import correct_predictions
 from creditflow.training.alignment import alignment
 from creditflow.training.settings import TrainingSettings
 from creditflow.training.task import Classification, Task, TrainingData
@@ -25,6 +27,22 @@ from creditflow.training.task import Classification, Task, TrainingData
 #: A loss that is no longer finite is noticed after this number of steps at the latest. A GPU would have to wait if a
 #: number was read in each step.
 _LOOK_EVERY = 50
+
+#: Images that prove a rule before a view is compiled. Batch normalisation needs two at least.
+_PROVING = 2
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Where a training ends before its last epoch: as soon as the accuracy on the test images is high enough.
+
+    Attributes:
+        accuracy: the accuracy, from 0 to 1.
+        looks: how often it is measured in an epoch, at equal distances.
+    """
+
+    accuracy: float
+    looks: int = 50
 
 
 @dataclass
@@ -38,6 +56,7 @@ class _Run:
     optimizer: torch.optim.Optimizer
     order: torch.Generator
     changes: torch.Generator
+    stop: Stop | None = None
     history: list[dict[str, float]] = field(default_factory=list)
 
     def state(self) -> dict[str, Any]:
@@ -61,6 +80,7 @@ def train(
     *,
     task: Task | None = None,
     resume: Resume | None = None,
+    stop: Stop | None = None,
     on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
     """Trains `model` in place. The error of the task's loss goes down through the feedback weights of the rule.
@@ -77,6 +97,8 @@ def train(
         task: what the network is trained for; classification if None. If the task has parameters, they are trained
             along, by their exact gradient.
         resume: the checkpoint; None for none.
+        stop: the accuracy at which the training ends, perhaps within an epoch; None for all epochs. Looking at the
+            accuracy changes nothing: until it ends, the training is the one without a stop.
         on_epoch: called with each row of the history: epoch, loss, train_accuracy (running), what the task measures,
             and what `alignment` measures where the settings ask for it.
 
@@ -85,14 +107,15 @@ def train(
 
     Raises:
         UserError: the rule does not exist or does not fit the model; the loss is no longer finite (the message names
-            epoch, batch and rate); an image file cannot be read.
+            epoch, batch and rate); an image file cannot be read; the accuracy of `stop` is never reached.
     """
     run = _start(model, rule, data, settings, streams, task or Classification(), resume)
+    run.stop = stop
     probe = torch.randperm(len(data.train.labels), generator=streams.generator("probe"))[: settings.angle_images]
     for epoch in range(len(run.history) + 1, settings.epochs + 1):
         # Dropout draws from the global generator, which is seeded for each epoch: a resumed run sees the same masks.
         with streams.global_seed("dropout", epoch), no_denormals():
-            row = {"epoch": epoch} | _epoch(run, data.train, settings, epoch)
+            row = {"epoch": epoch} | _epoch(run, data, settings, epoch)
         row |= run.task.measure(run.view, data.train, data.test)
         if len(probe):
             row |= alignment(model, run.view, run.task, *data.train.batch(probe))
@@ -100,6 +123,13 @@ def train(
         if resume is not None:
             save_checkpoint(resume.path, resume.identity, run.state())
         on_epoch(row)
+        if stop is not None and row["test_accuracy"] >= stop.accuracy:
+            return feedback_state(run.view), run.history
+    if stop is not None:
+        raise UserError(
+            f"the accuracy did not reach {stop.accuracy:.2%} in {settings.epochs} epochs, so that no network is as"
+            " accurate; train for more epochs, or take the rule out of `matched`"
+        )
     return feedback_state(run.view), run.history
 
 
@@ -127,7 +157,7 @@ def _start(
         model=model,
         task=task,
         view=view,
-        forward=_compiled(view) if settings.compile else view,
+        forward=_compiled(view.train(), data.train) if settings.compile else view,
         optimizer=_optimizer(model, task, settings),
         order=streams.generator("order"),
         changes=streams.generator("augmentation"),
@@ -140,11 +170,13 @@ def _start(
     return run
 
 
-def _compiled(view: nn.Module) -> Callable[[Tensor], Tensor]:
+def _compiled(view: nn.Module, data: Subset) -> Callable[[Tensor], Tensor]:
     """Returns the view with its passes fused by `torch.compile`.
 
-    The layers that a rule was put on are left out: the compiler would replace their backward by one of its own.
+    The layers that a rule was put on are left out: the compiler would replace their backward by one of its own. Some
+    images prove before that every one of these layers takes part.
     """
+    prove(view, data.batch(torch.arange(min(_PROVING, len(data.labels))))[0])
     for _, layer in feedback_layers(view):
         layer.forward = torch.compiler.disable(layer.forward)
     compiled: Callable[[Tensor], Tensor] = torch.compile(view)
@@ -165,13 +197,16 @@ def _optimizer(model: ImageClassifier, task: Task, settings: TrainingSettings) -
     return torch.optim.Adam(groups, betas=betas, weight_decay=settings.weight_decay, fused=True)
 
 
-def _epoch(run: _Run, data: Subset, settings: TrainingSettings, epoch: int) -> dict[str, float]:
+def _epoch(run: _Run, images_of: TrainingData, settings: TrainingSettings, epoch: int) -> dict[str, float]:
     """Trains for one epoch; returns the mean loss and the accuracy of its batches, each as it was before its update.
+
+    The epoch ends early where the run is to stop; its means are then over the images that it saw.
 
     Raises UserError if a loss is not finite.
     """
+    data = images_of.train
     run.view.train()
-    loss_sum = torch.zeros((), dtype=torch.float64, device=data.device)
+    n_seen, loss_sum = 0, torch.zeros((), dtype=torch.float64, device=data.device)
     n_correct = torch.zeros((), dtype=torch.int64, device=data.device)
     parts = torch.randperm(len(data.labels), generator=run.order).split(settings.batch_size)
     first_bad = torch.full((), len(parts), device=data.device)
@@ -182,10 +217,20 @@ def _epoch(run: _Run, data: Subset, settings: TrainingSettings, epoch: int) -> d
         # The sums stay on the device: reading a number in each step would make a GPU wait.
         loss_sum += loss * len(labels)
         n_correct += run.task.is_right(outputs, labels).sum()
+        n_seen += len(labels)
         first_bad = torch.where(loss.isfinite(), first_bad, first_bad.clamp(max=step))
         if step % _LOOK_EVERY == 0 or step == len(parts) - 1:
             _check_finite(int(first_bad), len(parts), epoch, settings)
-    return {"loss": float(loss_sum) / len(data.labels), "train_accuracy": int(n_correct) / len(data.labels)}
+        if run.stop is not None and _is_accurate_enough(run, run.stop, images_of.test, step + 1, len(parts)):
+            break
+    return {"loss": float(loss_sum) / n_seen, "train_accuracy": int(n_correct) / n_seen}
+
+
+def _is_accurate_enough(run: _Run, stop: Stop, test: Subset, steps: int, n_steps: int) -> bool:
+    """Says whether the run is to stop after this number of steps of its epoch; it looks `stop.looks` times an epoch."""
+    if steps * stop.looks // n_steps == (steps - 1) * stop.looks // n_steps:
+        return False
+    return float(correct_predictions(run.view, test).float().mean()) >= stop.accuracy
 
 
 def _step(run: _Run, images: Tensor, labels: Tensor, settings: TrainingSettings) -> tuple[Tensor, Tensor]:

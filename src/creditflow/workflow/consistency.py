@@ -71,8 +71,9 @@ def _check_population(keys: Mapping[str, Any], where: str) -> None:
         if select == "last" and max(map(len, rates)) > 1:
             problem = "select: last chooses nothing, but there are several learning rates"
             raise UserError(f"{place}: {problem}; give one, or select by accuracy")
-    if keys["gradients"] != ["exact"]:
-        raise UserError(f"{where}: gradients: the attacker differentiates a population's networks exactly; say [exact]")
+    if "feedback" in keys["gradients"]:
+        problem = "update rules train without feedback weights that an attacker could use"
+        raise UserError(f"{where}: gradients: {problem}; take feedback away")
 
 
 def _check_learning_rates(variant: Mapping[str, Any], keys: Mapping[str, Any], place: str) -> None:
@@ -117,8 +118,6 @@ def _check_retrieval(keys: Mapping[str, Any], where: str) -> None:
             check_listed(name, datasets, "finetune.datasets", f"{where}: retrieval.{section}")
     if lacking := [name for name in datasets if name not in keys["retrieval"]["protocols"]]:
         raise UserError(f"{where}: retrieval.protocols: {lacking[0]} has no protocol")
-    if "audit" in keys:
-        raise UserError(f"{where}: audit: it compares accuracies, which retrieval has none of; take it away")
 
 
 def _check_names(keys: Mapping[str, Any], where: str) -> None:
@@ -142,11 +141,23 @@ def _check_names(keys: Mapping[str, Any], where: str) -> None:
     for section, names in mentioned.items():
         for name in names:
             check_listed(name, sorted(keys["datasets"]), "datasets", f"{where}: {section}")
+    _check_matched(keys, f"{where}: finetune.matched")
     # Overrides may be another experiment's, of whose datasets this one takes a part.
     for name in {} if "extends" in keys else overrides:
         if name not in trained_datasets(keys):
             problem = f"{name!r} is not under `finetune.datasets`, so nothing is fine-tuned on it"
             raise UserError(f"{where}: finetune.overrides: {problem}")
+
+
+def _check_matched(keys: Mapping[str, Any], place: str) -> None:
+    """Raises UserError for networks that cannot be matched in accuracy."""
+    matched = keys.get("finetune", {}).get("matched", [])
+    if matched and "retrieval" in keys:
+        raise UserError(f"{place}: it matches accuracies, which retrieval has none of; take it away")
+    for rule in matched:
+        if rule == "bp":
+            raise UserError(f"{place}: bp itself is what is matched to other rules; take it away")
+        check_listed(rule, [name for name in keys["rules"] if name != "bp"], "rules", place)
 
 
 def _check_plugins(kind: str, names: Iterable[str], place: str) -> None:

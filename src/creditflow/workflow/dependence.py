@@ -97,7 +97,7 @@ class Library:
     def text(self, path: str) -> str:
         """Returns the text of a file."""
         if path not in self._texts:
-            self._texts[path] = (self._folder / path).read_text(encoding="utf-8")
+            self._texts[path] = (self._folder / path).read_text(encoding="utf-8", errors="surrogateescape")
         return self._texts[path]
 
     def _plugin(self, kind: str, name: str) -> Iterator[str]:
@@ -135,4 +135,4 @@ def _modules(text: str) -> tuple[str, ...]:
 
 @cache
 def _text_hash(text: str) -> str:
-    return sha256(text.encode())
+    return sha256(text.encode(errors="surrogateescape"))

@@ -4,45 +4,25 @@ Rules of one section stand here; what refers to other sections, or to files, is 
 plugins (attacks, tables, figures, rules) are described in the plugins' own files, and `plugin_settings` checks them.
 """
 
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from creditflow.attacks.epsilons import Epsilons
 from creditflow.core.parts import part_of
-from creditflow.core.settings import Many, SettingsModel
+from creditflow.core.settings import Many
 from creditflow.data.settings import InputSettings
 from creditflow.populations.nullspace_settings import NullspaceSettings
 from creditflow.populations.settings import PopulationSettings
 from creditflow.retrieval.settings import CodeSettings, Protocol
 from creditflow.training.settings import TrainingSettings
-
-
-def _each_once(values: Sequence[Any]) -> Sequence[Any]:
-    """Refuses a list in which a value stands twice."""
-    for index, value in enumerate(values):
-        if value in values[:index]:
-            raise ValueError(f"{value!r} stands twice; take one away")
-    return values
-
-
-_Once = AfterValidator(_each_once)
-
-#: An id or a name that becomes part of paths: lower-case words that are joined by _.
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$", max_length=100)]
-
-Names = Annotated[Many[Name], Field(min_length=1), _Once]
-
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-
-Seeds = Annotated[Many[Seed], Field(min_length=1), _Once]
+from creditflow.workflow.attack_model import AttackKeys, Audit, Why
+from creditflow.workflow.key_types import ONCE, Gradients, Name, Names, Section, Seeds
 
 Class = Annotated[int, Field(ge=0, le=10_000_000)]
 
 LearningRate = Annotated[float, Field(gt=0, le=100)]
 
-LearningRates = Annotated[Many[LearningRate], Field(min_length=1), _Once]
+LearningRates = Annotated[Many[LearningRate], Field(min_length=1), ONCE]
 
 TopK = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
@@ -51,24 +31,12 @@ _TrainingPart = part_of(TrainingSettings)
 _PopulationPart = part_of(PopulationSettings)
 
 
-class Section(SettingsModel):
-    """A part of an experiment. A key that says nothing is left out: null only takes a key of `extends` away."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _says_something(cls, values: Any) -> Any:
-        for key, value in values.items() if isinstance(values, Mapping) else ():
-            if value is None:
-                raise ValueError(f"{key} is null, which only takes away what `extends` brings; leave {key} out")
-        return values
-
-
 class View(Section):
     """A view of a dataset: all of it, or some of its classes."""
 
     source: Name
     """Id of a dataset: a file in src/creditflow/data/datasets."""
-    classes: Annotated[Many[Class], Field(min_length=2), _Once] | None = None
+    classes: Annotated[Many[Class], Field(min_length=2), ONCE] | None = None
     """Labels to keep, which are renumbered in this order; all if absent."""
 
 
@@ -115,6 +83,9 @@ class Finetune(Section):
     """Settings of the training."""
     overrides: dict[str, _TrainingPart] = Field(default_factory=dict)  # type: ignore[valid-type]
     """Settings that differ for some datasets, by the names of the datasets."""
+    matched: Names | None = None
+    """Rules for which a further network `bp_matched_<rule>` is trained and attacked: backpropagation from the same
+    start, which stops as soon as its clean accuracy is that of the rule's network."""
 
 
 class Retrieval(CodeSettings):
@@ -195,40 +166,6 @@ class Population(Section):
     """Ways to train the network, by name."""
 
 
-class AttackKeys(Section):
-    """How an attack is used. `datasets`, `backbones`, `rules`, `gradients` and `seeds` restrict it to some models."""
-
-    epsilons: Epsilons
-    """Sizes of the perturbation in the attack's norm, for pixels in [0, 1]. They must rise."""
-    images: int = Field(ge=1, le=100_000_000)
-    """Number of test images that are attacked, the same ones for every model."""
-    batch_size: int = Field(ge=1, le=10_000_000)
-    """Number of images that are attacked at once."""
-    datasets: Names | None = None
-    """Datasets whose models are attacked; all if absent."""
-    backbones: Names | None = None
-    """Backbones, or variants of a population, that are attacked; all if absent."""
-    rules: Names | None = None
-    """Rules whose models are attacked; all if absent."""
-    gradients: Names | None = None
-    """Gradients that the attacker uses; all if absent."""
-    seeds: Seeds | None = None
-    """Seeds whose models are attacked; all if absent."""
-    settings: dict[str, Any] = Field(default_factory=dict)
-    """Parameters of the attack."""
-
-
-class Audit(Section):
-    """Comparison of each rule with backpropagation, by the worst case over a set of attacks (docs/audit.md)."""
-
-    epsilons: Annotated[Many[Annotated[float, Field(gt=0, le=10_000_000)]], Field(min_length=1), _Once]
-    """Sizes of the perturbation at which rules are compared. Each of the attacks has them."""
-    attacks: Names
-    """Attacks of one norm. An image that any of them fools, through either gradient, counts as fooled."""
-    claim: Name
-    """The attack whose feedback-gradient run a claim of robustness rests on."""
-
-
 class ExperimentKeys(Section):
     """What an experiment computes."""
 
@@ -238,7 +175,7 @@ class ExperimentKeys(Section):
     description: str = Field(min_length=1, max_length=1000)
     """One line for the report."""
     datasets: dict[Name, View] = Field(min_length=1)
-    """Named views of datasets."""
+    """Named views of datasets. One that no other section names is only fetched."""
     input: Input = Input()
     """What networks see of the images."""
     backbones: Names | None = None
@@ -257,13 +194,17 @@ class ExperimentKeys(Section):
     """Each seed is one whole chain from random start to attack."""
     threads: int = Field(ge=1, le=4096)
     """CPU threads of a job. The last bits of results depend on it."""
-    gradients: Annotated[Many[Literal["exact", "feedback"]], Field(min_length=1), _Once]
-    """What the attacker differentiates through: the network itself, or the rule's feedback."""
+    gradients: Gradients
+    """What the attacker differentiates: `exact`, the network itself; `feedback`, through the feedback weights of its
+    training; `through:<rule>`, through fresh feedback weights of a rule, and `through:<rule>:2` and so on, through
+    further draws of them."""
     attacks: dict[Name, AttackKeys]
     """Attacks, by the id of a file in src/creditflow/attacks/methods, or in src/creditflow/attacks/hashing for
     retrieval."""
     nullspace: Annotated[dict[Name, NullspaceSettings], Field(min_length=1)] | None = None
     """Update rules whose updates' share in the null space is measured on a toy regression, with each seed, and how."""
+    why: Why | None = None
+    """Measures on fixed images why attacks through some gradients fail."""
     audit: Audit | None = None
     """Comparison of each rule with backpropagation."""
     tables: dict[Name, dict[Any, Any]]

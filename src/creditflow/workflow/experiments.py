@@ -6,8 +6,13 @@ from typing import Any
 
 from creditflow.core import plugins
 from creditflow.core.errors import UserError, suggestion
+from creditflow.core.gradients import SURROGATES, parse_gradient
+from creditflow.core.matched import matched_name, matched_to, trained_by
 from creditflow.core.merging import merged
-from creditflow.workflow.consistency import attack_kind, input_of, networks, trained_datasets
+from creditflow.workflow.consistency import attack_kind, input_of, networks, rule_kind, trained_datasets
+
+#: A model that is measured: dataset, network (a backbone or a population's variant), rule and seed.
+Chain = tuple[str, str, str, int]
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Experiment:
         """What stands for the backbone in paths and records: backbones, or the variants of a population."""
         return networks(self.keys)
 
-    def chains(self) -> Iterator[tuple[str, str, str, int]]:
+    def chains(self) -> Iterator[Chain]:
         """Yields (dataset, backbone, rule, seed) of every model that is measured."""
         for dataset in self.datasets:
             for network in self.networks:
@@ -36,10 +41,10 @@ class Experiment:
                         yield dataset, network, rule, seed
 
     def rules_of(self, dataset: str, network: str) -> list[str]:
-        """Returns the rules that train a network on a dataset."""
+        """Returns the rules that train a network on a dataset, and `bp_matched_<rule>` where that is asked for."""
         rules: list[str] = self.keys["rules"]
         if "population" not in self.keys:
-            return rules
+            return rules + [matched_name(rule) for rule in self.keys["finetune"].get("matched", [])]
         return [
             rule
             for rule in rules
@@ -91,25 +96,66 @@ class Experiment:
     def conditions(self, dataset: str, rule: str, seed: int, network: str | None = None) -> Iterator[tuple[str, str]]:
         """Yields (attack, gradient) of every attack on a model; the gradient is "none" for attacks that use none.
 
-        Without a network, those of attacks on any.
+        Without a network, those of attacks on any. An attack whose images are made on another model is made on each
+        surrogate. A rule whose feedback is exact, which is backpropagation, is not attacked through `feedback`.
         """
         met = {"datasets": dataset, "rules": rule, "seeds": seed} | ({} if network is None else {"backbones": network})
         for attack, keys in self.keys["attacks"].items():
-            if any(name not in keys.get(key, [name]) for key, name in met.items()):
-                continue
-            if plugins.declared(attack_kind(self.keys), attack, "uses_gradient"):
-                yield from ((attack, gradient) for gradient in keys.get("gradients", self.keys["gradients"]))
-            else:
-                yield attack, "none"
+            if all(name in keys.get(key, [name]) for key, name in met.items()):
+                yield from ((attack, gradient) for gradient in self.gradients_of(attack, rule))
 
-    def surrogate(self, network: str, rule: str, seed: int) -> tuple[str, int]:
-        """Returns (rule, seed) of the model that transfer attacks on a model are made with.
+    def gradients_of(self, attack: str, rule: str) -> list[str]:
+        """Returns the gradients through which an attack is made on the models of a rule."""
+        kind = attack_kind(self.keys)
+        if plugins.declared(kind, attack, "uses_gradient"):
+            chosen: list[str] = self.keys["attacks"][attack].get("gradients", self.keys["gradients"])
+            return self._without_feedback_of_exact_rules(chosen, rule)
+        if plugins.declared(kind, attack, "uses_surrogate", False):
+            return [f"surrogate:{name}" for name in SURROGATES]
+        return ["none"]
 
-        It is the model's twin that backpropagation fine-tuned; for BP itself the BP model of the next seed, as a model
-        is no surrogate of itself (it has to be, where an experiment has one seed only).
+    def _without_feedback_of_exact_rules(self, gradients: list[str], rule: str) -> list[str]:
+        exact = plugins.declared(rule_kind(self.keys), trained_by(rule), "exact", False)
+        return [gradient for gradient in gradients if gradient != "feedback" or not exact]
+
+    def why_gradients(self, rule: str, seed: int) -> list[str]:
+        """Returns the gradients that are measured on a model, to say why attacks through them fail."""
+        why = self.keys.get("why", {})
+        if not why or rule not in why.get("rules", [rule]) or seed not in why.get("seeds", [seed]):
+            return []
+        return self._without_feedback_of_exact_rules(why["gradients"], rule)
+
+    def attack(self, attack: str, gradient: str) -> dict[str, Any]:
+        """Returns the keys of an attack through a gradient, with what its `for_gradients` says of that gradient."""
+        keys = dict(self.keys["attacks"][attack])
+        different = keys.pop("for_gradients", {})
+        group = [parse_gradient(gradient).kind] if gradient.startswith("through:") else []
+        for name in (*group, gradient):
+            keys = merged(keys, different.get(name, {}))
+        return keys
+
+    def surrogates(self, chain: Chain, attack: str) -> dict[str, Chain]:
+        """Returns the models that images for a model are made on, by their names.
+
+        `twin` is the model of the same seed, and so of the same start, that backpropagation trained; for
+        backpropagation itself, the one of another rule. `other_seed` is backpropagation's model of the next of its
+        seeds. So every model is attacked from as many surrogates as any other, and from none that is itself.
         """
+        dataset, network, rule, seed = chain
         seeds = self.seeds_of(network, "bp")
-        return "bp", seed if rule != "bp" else seeds[(seeds.index(seed) + 1) % len(seeds)]
+        other_seed = seeds[(seeds.index(seed) + 1) % len(seeds)]
+        twin = "bp" if rule != "bp" else self._twin_of_bp(dataset, network, seed, attack)
+        return {"twin": (dataset, network, twin, seed), "other_seed": (dataset, network, "bp", other_seed)}
+
+    def _twin_of_bp(self, dataset: str, network: str, seed: int, attack: str) -> str:
+        """Returns the rule whose model backpropagation's is attacked from. Raises UserError if there is none."""
+        rules = [rule for rule in self.rules_of(dataset, network) if rule != "bp" and matched_to(rule) is None]
+        others = [rule for rule in rules if seed in self.seeds_of(network, rule)]
+        chosen = self.keys["attacks"][attack].get("twin", "frsf" if "frsf" in others else "".join(others[:1]))
+        if chosen not in others:
+            named = f"{chosen} has no model" if chosen else "no other rule has a model"
+            raise UserError(f"transfers to bp from another rule's model, but {named} of seed {seed} on {dataset}")
+        return str(chosen)
 
 
 class Experiments(Mapping[str, Experiment]):

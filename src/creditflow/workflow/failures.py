@@ -98,10 +98,12 @@ class Failures(logging.Handler):
     def lines(self) -> list[str]:
         """Returns one line for each failed job, or else for what stopped Snakemake itself.
 
-        These are errors of the disk, which Snakemake tells by a traceback, and with `is_silent` all errors.
+        The first are jobs that ended with an error, and jobs whose outputs Snakemake refused. The others are errors of
+        the disk, which Snakemake tells by a traceback, and with `is_silent` all errors.
         """
-        if self._failed:
-            return [failure.line() for failure in self._failed.values()]
+        refused = list(dict.fromkeys(filter(None, map(_of_outputs, self._errors))))
+        if self._failed or refused:
+            return [*(failure.line() for failure in self._failed.values()), *(f"error: {line}" for line in refused)]
         errors = [_of_the_disk(text) or (" ".join(text.split()) if self._is_silent else "") for text in self._errors]
         return [f"error: {error}" for error in dict.fromkeys(errors) if error]
 
@@ -128,6 +130,24 @@ def runs_a_script_of(folder: Path) -> Callable[[str], bool]:
     return runs
 
 
+#: What Snakemake says of a job that ended well and whose outputs it does not take: the rule, and the reason.
+_REFUSED_OUTPUTS = re.compile(r'\w+ in rule (\w+) in file "[^"\n]*", line \d+:\n(.*)', re.DOTALL)
+_CLOCK_SKEW = re.compile(r"Output (\S+) has older modification time .* than input (\S+) \(")
+
+
+def _of_outputs(text: str) -> str:
+    """Returns one line for Snakemake's text about a job whose outputs it does not take; else ''."""
+    said = _REFUSED_OUTPUTS.fullmatch(text)
+    if said is None:
+        return ""
+    if skew := _CLOCK_SKEW.match(said[2]):
+        return (
+            f"{said[1]}: {skew[2]} comes from the future, by this machine's clock, so its outputs were removed;"
+            " have the clocks agree, wait until that time has come, or move the times of all results back alike"
+        )
+    return f"{said[1]}: {' '.join(said[2].split())}"
+
+
 def _of_the_disk(text: str) -> str:
     """Returns one line for the text of an OSError of Snakemake's own, such as that of a full disk; else ''."""
     match = re.search(r"^\w*Error: \[Errno \d+\] ([^\n]*)", text, re.MULTILINE)
@@ -144,6 +164,8 @@ def _reason(message: str, logs: Iterable[Path]) -> str:
     for pattern, advice in _ADVICE:
         if match := re.search(pattern, everything):
             return advice.format(*match.groups())
+    if any(line.startswith("stopped by SIGTERM") or line == "Terminated" for line in lines):  # the stage, or Bash
+        return "stopped by SIGTERM; run the same command again to go on"
     if any(line.startswith("Traceback") for line in lines):
         return f"{lines[-1]} (a defect of creditflow: please report it, with its log)"
     return _SILENT

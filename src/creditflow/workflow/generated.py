@@ -21,7 +21,7 @@ from creditflow.populations.nullspace_settings import NullspaceSettings
 from creditflow.populations.optimizer_settings import OptimizerSettings
 from creditflow.populations.settings import PopulationSettings
 from creditflow.training.settings import TrainingSettings
-from creditflow.workflow import experiment_model, workflow_model
+from creditflow.workflow import attack_model, experiment_model, workflow_model
 from creditflow.workflow.layout import CLONE
 
 #: The tables of config/README.md: the model that each shows, and whether models within it are shown there, too.
@@ -40,8 +40,8 @@ _TABLES: dict[str, tuple[type[SettingsModel], bool]] = {
     "population settings": (PopulationSettings, False),
     "optimizer": (OptimizerSettings, True),
     "adversary": (AdversarySettings, True),
-    "attacks": (experiment_model.AttackKeys, False),
-    "audit": (experiment_model.Audit, True),
+    "attacks": (attack_model.AttackKeys, False),
+    "audit": (attack_model.Audit, True),
     "nullspace": (NullspaceSettings, True),
 }
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from creditflow.core.gradients import of_folder
+
 #: The folder of results, in the working directory.
 RESULTS = Path("results")
 
@@ -94,6 +96,7 @@ SELECT_MEMBER = _of_models("select_member", "member", f"{_MODEL}/seed{{seed}}")
 MEASURE_NULLSPACE = _of_models("measure_nullspace", "nullspace", "{rule}/seed{seed}")
 EVALUATE = _of_models("evaluate", "evaluate", f"{_MODEL}/seed{{seed}}")
 ATTACK = _of_models("attack", "attack", _ATTACK)
+MEASURE_GRADIENTS = _of_models("measure_gradients", "why", f"{_MODEL}/{{gradient}}/seed{{seed}}")
 ENCODE = _of_experiment("encode", f"codes/{_MODEL}/seed{{seed}}", f"encode/{_MODEL}/seed{{seed}}")
 RETRIEVE = _of_models("retrieve", "retrieve", f"{_MODEL}/seed{{seed}}")
 ATTACK_RETRIEVAL = _of_models("attack_retrieval", "attack_retrieval", _ATTACK)
@@ -153,6 +156,7 @@ _CLEAN = {"attack": "clean", "gradient": "none"}
 _RECORDS: dict[Place, dict[str, str]] = {
     ATTACK: {"task": "classification"},
     ATTACK_RETRIEVAL: {"task": "retrieval"},
+    MEASURE_GRADIENTS: {"task": "classification", "attack": "why"},
     EVALUATE: {"task": "classification"} | _CLEAN,
     RETRIEVE: {"task": "retrieval"} | _CLEAN,
     MEASURE_NULLSPACE: {"task": "regression"} | _CLEAN,
@@ -163,7 +167,8 @@ def record_keys(path: Path) -> dict[str, object] | None:
     """Returns the keys that a record has if it lies where the workflow puts it; None for a path elsewhere."""
     for place, implied in _RECORDS.items():
         if (wildcards := place.wildcards(path.with_suffix(""))) is not None:
-            return {**wildcards, "seed": _number(wildcards["seed"]), **implied}
+            keys = wildcards | implied
+            return {**keys, "seed": _number(keys["seed"]), "gradient": of_folder(keys["gradient"])}
     return None
 
 

@@ -12,6 +12,7 @@ from creditflow.core.merging import merged
 from creditflow.core.settings import parse
 from creditflow.workflow.attack_consistency import check_attacks
 from creditflow.workflow.consistency import check_keys, check_lender
+from creditflow.workflow.effects import check_all_effects
 from creditflow.workflow.experiment_model import ExperimentKeys
 from creditflow.workflow.experiments import Experiment, Experiments
 from creditflow.workflow.layout import RESERVED
@@ -109,8 +110,9 @@ class _Loader:
         parse(ExperimentKeys, keys, where)
         keys = fill_in(keys, where)
         check_keys(keys, where)
-        check_attacks(keys, where)
         check_settings(Experiment(name, keys), where)
+        check_attacks(keys, where)
+        check_all_effects(Experiment(name, keys), _remembered(self._read, name, self._content), where)
         return keys
 
     def _extended(self, name: str, seen: tuple[str, ...]) -> dict[str, Any]:

@@ -6,19 +6,20 @@ All paths lie below a folder of results, which is the argument `results`.
 from collections.abc import Iterator
 from pathlib import Path
 
+from creditflow.attacks.kinds import needs_surrogate
 from creditflow.core import plugins
 from creditflow.core.files import as_path
+from creditflow.core.gradients import folder_of, parse_gradient
+from creditflow.core.matched import matched_to
 from creditflow.workflow import layout
-from creditflow.workflow.experiments import Experiment
+from creditflow.workflow.experiments import Chain, Experiment
 from creditflow.workflow.layout import Place
-
-#: A model that is measured: dataset, network (a backbone or a population's variant), rule and seed.
-Chain = tuple[str, str, str, int]
 
 
 def path_of(place: Place, experiment: Experiment, results: Path, chain: Chain, **others: str) -> Path:
-    """Returns where a rule puts its files for a model, without suffix; `others` are wildcards such as the attack."""
+    """Returns where a rule puts its files for a model, without suffix; `others` are the attack and the gradient."""
     dataset, network, rule, seed = chain
+    others |= {"gradient": folder_of(others["gradient"])} if "gradient" in others else {}
     return place.path(
         results, experiment=experiment.name, dataset=dataset, backbone=network, rule=rule, seed=seed, **others
     )
@@ -67,22 +68,33 @@ def start(experiment: Experiment, results: Path, backbone: str, seed: int) -> Pa
     return place.path(results, experiment=owner, backbone=backbone, seed=seed)
 
 
+def matched_record(experiment: Experiment, results: Path, chain: Chain) -> Path | None:
+    """Returns the record of the clean accuracy at which the training of `bp_matched_<rule>` stops; None for others."""
+    dataset, network, rule, seed = chain
+    wanted_rule = matched_to(rule)
+    if wanted_rule is None:
+        return None
+    return path_of(layout.EVALUATE, experiment, results, (dataset, network, wanted_rule, seed)).with_suffix(".json")
+
+
 def with_sidecar(model: Path | None) -> list[Path]:
     """Returns the files of a model that a stage reads, given its path without suffix; nothing for no model."""
     return [] if model is None else [model.with_suffix(suffix) for suffix in (".safetensors", ".json")]
 
 
-def surrogate(experiment: Experiment, results: Path, chain: Chain, attack: str) -> list[Path]:
-    """Returns the files of the model that a transfer attack makes its images with; nothing for other attacks."""
-    if not plugins.declared("attack", attack, "uses_surrogate", False):
-        return []
-    return with_sidecar(model(experiment, results, surrogate_chain(experiment, chain)))
+def surrogates(experiment: Experiment, chain: Chain, attack: str, gradient: str) -> dict[str, Chain]:
+    """Returns the models that an attack through a gradient makes its images on, by their names; nothing for most."""
+    name = parse_gradient(gradient).surrogate
+    if not name and not needs_surrogate(attack, experiment.attack(attack, gradient).get("settings", {})):
+        return {}
+    chains = experiment.surrogates(chain, attack)
+    return {name: chains[name]} if name else chains
 
 
-def surrogate_chain(experiment: Experiment, chain: Chain) -> Chain:
-    """Returns the model that transfer attacks on a model are made with."""
-    dataset, network, rule, seed = chain
-    return dataset, network, *experiment.surrogate(network, rule, seed)
+def checks_convergence(experiment: Experiment, attack: str, gradient: str) -> bool:
+    """Returns whether an attack shows if it has converged: those do that follow the exact gradient in an audit."""
+    audited = attack in experiment.keys.get("audit", {}).get("attacks", [])
+    return audited and gradient == "exact" and bool(plugins.declared("attack", attack, "converges", False))
 
 
 def starts(experiment: Experiment, results: Path) -> list[Path]:
@@ -130,6 +142,8 @@ def _records_of_model(experiment: Experiment, results: Path, chain: Chain) -> It
     yield path_of(clean, experiment, results, chain)
     for attack, gradient in experiment.conditions(dataset, rule, seed, network):
         yield path_of(attacked, experiment, results, chain, attack=attack, gradient=gradient)
+    for gradient in experiment.why_gradients(rule, seed):
+        yield path_of(layout.MEASURE_GRADIENTS, experiment, results, chain, gradient=gradient)
 
 
 def wanted(experiment: Experiment, results: Path) -> list[Path]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from creditflow.core import plugins
+from creditflow.core.effects import check_effects
 from creditflow.core.settings import parse
 from creditflow.populations.settings import PopulationSettings
 from creditflow.training.settings import TrainingSettings
@@ -17,7 +18,11 @@ def check_settings(experiment: Experiment, where: str) -> None:
     the key."""
     keys = experiment.keys
     for attack, chosen in keys["attacks"].items():
-        _check_plugin(attack_kind(keys), attack, chosen.get("settings", {}), f"{where}: attacks.{attack}.settings")
+        place = f"{where}: attacks.{attack}"
+        _check_plugin(attack_kind(keys), attack, chosen.get("settings", {}), f"{place}.settings")
+        for gradient in chosen.get("for_gradients", {}):
+            settings = experiment.attack(attack, gradient).get("settings", {})
+            _check_plugin(attack_kind(keys), attack, settings, f"{place}.for_gradients.{gradient}: settings")
     for kind in ("table", "figure"):
         for name, settings in keys[f"{kind}s"].items():
             _check_plugin(kind, name, settings, f"{where}: {kind}s.{name}")
@@ -31,7 +36,7 @@ def check_settings(experiment: Experiment, where: str) -> None:
 
 
 def _check_plugin(kind: str, name: str, settings: Mapping[str, Any], where: str) -> None:
-    parse(plugins.settings_class(kind, name), settings, where)
+    check_effects([parse(plugins.settings_class(kind, name), settings, where)], where)
 
 
 def _check_populations(experiment: Experiment, where: str) -> None:
@@ -41,4 +46,4 @@ def _check_populations(experiment: Experiment, where: str) -> None:
             for rule in experiment.rules_of(dataset, variant):
                 place = f"{where}: population.variants.{variant}: settings of {rule} on {dataset}"
                 settings = parse(PopulationSettings, experiment.population(dataset, variant, rule), place)
-                _check_plugin("update_rule", rule, settings.rule, f"{place}: rule")
+                parse(plugins.settings_class("update_rule", rule), settings.rule, f"{place}: rule")

@@ -1,5 +1,6 @@
 """Which files a table or figure is made from. It imports nothing heavy."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from creditflow.core.files import visible_files
 from creditflow.core.settings import parse
 from creditflow.workflow import layout
 from creditflow.workflow.experiments import Experiment
-from creditflow.workflow.outputs import path_of
+from creditflow.workflow.outputs import path_of, record_paths
 
 _PUBLISHED = "config/published"
 
@@ -18,6 +19,7 @@ def source_files(experiment: Experiment, results: Path, kind: str, name: str) ->
     """Returns the files that a table or figure of an experiment shows, in the order of the plugin's `source`.
 
     The source "gallery" stands for records: those of one model under one attack, one for each of its gradients. The
+    source "outcomes" stands for the records of the attacks that the settings choose, and those of clean models. The
     source "populations" stands for the populations that the settings choose. All others are frames of the experiment,
     or published numbers.
 
@@ -35,6 +37,8 @@ def source_files(experiment: Experiment, results: Path, kind: str, name: str) ->
     words = str(plugins.declared(kind, name, "source", "summary")).split()
     if words == ["gallery"]:
         return _gallery(experiment, results, settings, where)
+    if words == ["outcomes"]:
+        return _outcomes(experiment, results, settings, where)
     if words == ["populations"]:
         return _populations(experiment, results, settings, where)
     return [
@@ -84,6 +88,35 @@ def _chosen_rules(experiment: Experiment, dataset: str, variant: str, rule: str,
     if not chosen or not set(chosen) <= set(rules):
         raise UserError(f"{where}: {variant} has no population of rule {rule!r} on dataset {dataset!r}")
     return chosen
+
+
+def _outcomes(experiment: Experiment, results: Path, settings: Any, where: str) -> list[Path]:
+    """Returns the records of the attacks that the settings choose, and the clean ones of the same models."""
+    if "retrieval" in experiment.keys:
+        raise UserError(f"{where}: it shows attacks on classifiers; this experiment retrieves")
+    attacks = settings.chosen_attacks(experiment.keys["attacks"])
+    if not attacks:
+        raise UserError(f"{where}: the experiment runs no attack that it can show; choose another, or take it away")
+    chosen = {key: getattr(settings, key) for key in ("dataset", "backbone") if getattr(settings, key, None)}
+    places = {path: layout.record_keys(path) or {} for path in record_paths(experiment, results)}
+    places = {path: keys for path, keys in places.items() if chosen.items() <= keys.items()}
+    attacked = {_model(keys) for keys in places.values() if keys.get("attack") in attacks}
+    if not attacked:
+        known = "; ".join(f"{key}s: {', '.join(names)}" for key, names in _networks(experiment).items())
+        raise UserError(f"{where}: {' and '.join(attacks)} attacks no such network; the experiment has {known}")
+    return [
+        path
+        for path, keys in places.items()
+        if keys.get("attack") in attacks or (keys.get("attack") == "clean" and _model(keys) in attacked)
+    ]
+
+
+def _networks(experiment: Experiment) -> dict[str, list[str]]:
+    return {"dataset": experiment.datasets, "backbone": experiment.networks}
+
+
+def _model(keys: Mapping[str, object]) -> tuple[object, ...]:
+    return tuple(keys.get(key) for key in ("dataset", "backbone", "rule", "seed"))
 
 
 def _gallery(experiment: Experiment, results: Path, settings: Any, where: str) -> list[Path]:

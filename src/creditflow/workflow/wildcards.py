@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Mapping
 
 from creditflow.core import plugins
+from creditflow.core.gradients import SURROGATES
+from creditflow.core.matched import matched_name
 from creditflow.workflow.experiments import Experiment
 
 
@@ -18,14 +20,20 @@ def constraints(experiments: Mapping[str, Experiment]) -> dict[str, str]:
         "source": _one_of(names("dataset")),
         "dataset": _one_of(views),
         "backbone": _one_of({*names("backbone"), *variants}),
-        "rule": _one_of({*names("rule"), *names("update_rule")}),
+        "rule": _one_of({*names("rule"), *map(matched_name, names("rule")), *names("update_rule")}),
         "attack": _one_of({*names("attack"), *names("hash_attack")}),
-        "gradient": "exact|feedback|none",
+        "gradient": _gradient(names("rule")),
         "table": _one_of(names("table")),
         "figure": _one_of(names("figure")),
         "seed": "[0-9]+",
         "weights": "[A-Z0-9_]+",
     }
+
+
+def _gradient(rules: Iterable[str]) -> str:
+    """Returns a regular expression of the folders of gradients, such as `exact` and `through-frsf-2`."""
+    surrogates = _one_of(f"surrogate-{name}" for name in SURROGATES)
+    return f"exact|feedback|none|{surrogates}|through-(?:{_one_of(rules)})(?:-[0-9]+)?"
 
 
 def _one_of(names: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from creditflow.core.settings import Many, SettingsModel
-from creditflow.workflow.experiment_model import Name
+from creditflow.workflow.key_types import Name
 
 
 class Container(SettingsModel):

@@ -8,6 +8,7 @@ Where YAML 1.1 has another meaning, the file is refused.
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,16 @@ from typing import Any
 import yaml
 
 from creditflow.core.errors import UserError, one_line
+from creditflow.core.files import read_plain
 
 #: Levels of lists and keys in each other; an experiment has a dozen.
 MAX_DEPTH = 100
 
 #: Values of a file after every alias is replaced by what it stands for; an experiment has some thousands.
 MAX_VALUES = 100_000
+
+#: Bytes of a file; an experiment has some kilobytes.
+MAX_BYTES = 16 << 20
 
 #: libyaml where PyYAML was built with it, as its wheels are; the parser in Python means the same and is slower.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -35,6 +40,11 @@ _CORE = {
     "float": re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
 }
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9]+")
+
+#: Characters that look like a space or like nothing, where they take part in what a scalar without quotes means: at its
+#: beginning, at its end, and after a colon.
+_BLANK = "[\u00a0\u00ad\u1680\u2000-\u200f\u2028-\u202f\u205f\u2060\u3000\ufeff]"
+_UNSEEN = re.compile(rf"^{_BLANK}|{_BLANK}$|(?<=:){_BLANK}")
 
 #: More digits than any setting has, and fewer than Python refuses to read.
 _MAX_DIGITS = 300
@@ -75,17 +85,44 @@ def read_mapping(path: Path) -> dict[str, Any]:
 def read(path: Path) -> Any:
     """Returns what a YAML file holds. Raises UserError as `read_mapping` does, except for a file without keys."""
     try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
+        text = read_plain(path, MAX_BYTES).decode("utf-8-sig")  # some editors begin a file with a byte order mark
         _check_events(text)
         node = yaml.compose(text, Loader=_LOADER)
         if node is None:
             return None
         _check_size(node, {})
         return _value(node, {})
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not valid YAML ({one_line(error)}); save it as UTF-8") from None
+    except yaml.MarkedYAMLError as error:
+        raise UserError(f"{path}: not valid YAML ({_explained(error, text)})") from None
+    except (OSError, yaml.YAMLError) as error:
         raise UserError(f"{path}: not valid YAML ({one_line(error)})") from None
     except _RefusedError as error:
         raise UserError(f"{path}: {one_line(error)}") from None
+
+
+#: What to do about a character that libyaml did not expect.
+_INSTEAD = {
+    "\t": "a tab is here; indent with spaces",
+    "@": "put a text that begins with @ in quotes",
+    "`": "put a text that begins with ` in quotes",
+    "%": "put a text that begins with % in quotes",
+    "\\": "write \\\\ for one backslash, or use single quotes",
+}
+
+
+def _explained(error: yaml.MarkedYAMLError, text: str) -> str:
+    """Returns where a file is no YAML, and what to do about the character there."""
+    problem, mark = error.problem or error.context or "", error.problem_mark or error.context_mark
+    if mark is None:
+        return one_line(error)
+    lines = text.splitlines()
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    # An escape is marked after its backslash.
+    found = line[mark.column : mark.column + 1] if "escape" not in problem else "\\"
+    advice = f"; {_INSTEAD[found]}" if found in _INSTEAD else ""
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}{advice}"
 
 
 def numbers_in(value: Any) -> Any:
@@ -101,7 +138,9 @@ def _check_events(text: str) -> None:
     """Counts levels before libyaml builds them, as too many would end the process, and refuses tags, such as
     `!!set`."""
     depth = 0
-    for event in yaml.parse(text, Loader=_LOADER):
+    for number, event in enumerate(yaml.parse(text, Loader=_LOADER)):
+        if number > 3 * MAX_VALUES:  # each value is one event, or begins with one and ends with another
+            raise _RefusedError(event, f"more than {MAX_VALUES:,} values")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise _RefusedError(event, f"more than {MAX_DEPTH} levels of lists and keys in each other")
@@ -190,6 +229,12 @@ def _scalar(node: yaml.ScalarNode) -> Any:
     text, older = node.value, node.tag.removeprefix(_TAG)
     if node.style:  # in quotes, or a block of text
         return text
+    if unseen := _UNSEEN.search(text):
+        raise _RefusedError(
+            node,
+            f"{text!r} has a character that is not seen ({unicodedata.name(unseen[0], hex(ord(unseen[0])))}); write an"
+            " ordinary space instead, or put it in quotes",
+        )
     kind = next((kind for kind, pattern in _CORE.items() if pattern.fullmatch(text)), "str")
     if kind == "str" and older in _SURPRISES:
         raise _RefusedError(node, f"{text!r} is {_SURPRISES[older]}")

@@ -5,9 +5,9 @@ It aims at one target class after the other.
 
 from collections.abc import Sequence
 
-from pyautoattack.autopgd_base import APGDAttack_targeted
-
 from creditflow.attacks.attack import Attack, Candidates, Problem
+from creditflow.attacks.losses import targeted_ratio
+from creditflow.attacks.methods._apgd import TargetedAPGD
 from creditflow.attacks.methods.settings.apgd_targeted import Settings
 from creditflow.attacks.pyautoattack_adapter import fixed_epsilon, need_classes
 
@@ -17,8 +17,8 @@ def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> 
     need_classes(problem, 4, "apgd_targeted")
     targets = min(settings.targets, problem.n_classes - 1)
 
-    def make(epsilon: float, seed: int) -> APGDAttack_targeted:
-        return APGDAttack_targeted(
+    def make(epsilon: float, seed: int) -> TargetedAPGD:
+        return TargetedAPGD(
             problem.model,
             settings.steps,
             "Linf",
@@ -32,4 +32,4 @@ def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> 
     return fixed_epsilon(make, problem, epsilons)
 
 
-ATTACK = Attack(norm="linf", uses_gradient=True, propose=propose, loss=None)
+ATTACK = Attack(norm="linf", uses_gradient=True, propose=propose, loss=targeted_ratio, scale_free=True, converges=True)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from creditflow.core.errors import UserError, one_line
+from creditflow.core.files import read_plain
 from creditflow.data.dataset import Dataset, ImageFiles, Split
 from creditflow.data.sources import DownloadEach, UserFolder
 
@@ -102,8 +103,9 @@ _FOLDER = UserFolder(
     ("annotations/instances_train2014.json", "annotations/instances_val2014.json", "train2014", "val2014"),
     "https://cocodataset.org",
 )
-#: The most bytes of a file of annotations, which is held in memory; the largest of 2014 has 332 MB.
-_MAX_ANNOTATIONS = 1 << 30
+#: The most bytes of a file of annotations, which is held in memory, and its most values; the largest of 2014 has
+#: 332 MB, of which each value takes three bytes at least.
+_MAX_ANNOTATIONS, _MAX_ANNOTATION_VALUES = 512 << 20, 120_000_000
 # https://images.cocodataset.org is this storage, but shows a certificate for another name, which no client accepts.
 _ADDRESS = "https://s3.amazonaws.com/images.cocodataset.org"
 
@@ -130,9 +132,7 @@ def _split(folder: Path, part: str) -> Split:
 def _annotations(path: Path) -> tuple[list[int], dict[int, str], set[tuple[int, int]]]:
     """Returns the ids of the 80 categories in order, file names by image id, and (image, category) of all objects."""
     try:
-        if path.stat().st_size > _MAX_ANNOTATIONS:
-            raise ValueError(f"it is larger than {_MAX_ANNOTATIONS >> 20:,} MiB")
-        content = json.loads(path.read_bytes(), object_hook=_without_outlines)
+        content = json.loads(_annotation_bytes(path), object_hook=_without_outlines)
         kinds = sorted((_identity(category["id"]), category["name"]) for category in content["categories"])
         names = {_identity(image["id"]): image["file_name"] for image in content["images"]}
         objects = {
@@ -148,6 +148,19 @@ def _annotations(path: Path) -> tuple[list[int], dict[int, str], set[tuple[int, 
     if not all(isinstance(name, str) for name in names.values()):
         raise UserError(f"{path} has images without a file name; get it again")
     return [identity for identity, _ in kinds], names, objects
+
+
+def _annotation_bytes(path: Path) -> bytes:
+    """Returns a file of JSON. Raises ValueError if it has more bytes or values than any published one.
+
+    A value of three bytes, such as `[],`, takes twenty times as many as an object of Python.
+    """
+    if path.stat().st_size > _MAX_ANNOTATIONS:
+        raise ValueError(f"it is larger than {_MAX_ANNOTATIONS >> 20:,} MiB")
+    content = read_plain(path)
+    if sum(map(content.count, (b",", b"[", b"{"))) > _MAX_ANNOTATION_VALUES:
+        raise ValueError(f"it has more than {_MAX_ANNOTATION_VALUES:,} values")
+    return content
 
 
 def _identity(value: object) -> int:

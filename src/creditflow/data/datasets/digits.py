@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from creditflow.core.errors import UserError, one_line
+from creditflow.core.files import check_plain
 from creditflow.data.dataset import Dataset, Split
 from creditflow.data.sources import PackageFile
 
@@ -17,6 +18,7 @@ _N_TRAIN, _N_IMAGES = 1297, 1797
 def _read(folder: Path) -> dict[str, Split]:
     path = folder / "digits.csv"
     try:
+        check_plain(path)
         table = np.loadtxt(path, delimiter=",", dtype=np.int64, ndmin=2, max_rows=_N_IMAGES + 1)
     except Exception as error:  # NumPy's reader fails in many ways on damaged text
         raise UserError(f"{path} is truncated or corrupt ({one_line(error)}); fetch it again") from error

@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from creditflow.core import files
 from creditflow.core.errors import UserError, one_line
 from creditflow.data.dataset import Dataset, ImageFiles, Split
 from creditflow.data.formats.mat import read_mat
 from creditflow.data.sources import UserFolder
 
 _N_CLASSES = 1000
+#: The most bytes of the labels of the validation images; the published file has 180 kB.
+_MAX_TRUTH = 1 << 24
 _ENDINGS = (".jpeg", ".jpg")
 #: How the names begin that editors, file managers and macOS give to files of their own.
 _NOT_OURS = (".", "#", "~")
@@ -111,7 +114,10 @@ def _truth(folder: Path, wnids: list[str]) -> NDArray[np.int64]:
     try:
         numbers = {synset["WNID"]: int(synset["ILSVRC2012_ID"].item()) for synset in synsets}
         label = {numbers[wnid]: index for index, wnid in enumerate(wnids)}
-        return np.array([label[int(word)] for word in truth.read_text(encoding="utf-8-sig").split()], dtype=np.int64)
+        return np.array(
+            [label[int(word)] for word in files.read_plain(truth, _MAX_TRUTH).decode("utf-8-sig").split()],
+            dtype=np.int64,
+        )
     except (AttributeError, OSError, ValueError, IndexError, KeyError, OverflowError, TypeError) as error:
         why = f"{type(error).__name__}: {one_line(error)}"
         raise UserError(f"{kit} is not the development kit of these classes ({why}); get it again") from error

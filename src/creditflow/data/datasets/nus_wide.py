@@ -6,12 +6,15 @@ The labels of an image are all its concepts. Lists say which images a split has:
 
 from pathlib import Path
 
+from creditflow.core import files
 from creditflow.core.errors import UserError, one_line
 from creditflow.data.dataset import Dataset, ImageFiles, Split
 from creditflow.data.formats.lists import check_disjoint, lists_in, locate, read_list
 from creditflow.data.sources import UserFolder
 
 _N_CONCEPTS = 21
+#: The most bytes of the list of their names.
+_MAX_NAMES = 1 << 20
 
 _FOLDER = UserFolder(
     "nus_wide",
@@ -39,7 +42,7 @@ def _class_names(raw: Path) -> tuple[str, ...]:
     if not path.exists():
         return tuple(f"concept {number}" for number in range(1, _N_CONCEPTS + 1))
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = files.read_plain(path, _MAX_NAMES).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({one_line(error)}); mend it or move it away") from error
     names = tuple(line.strip() for line in lines if line.strip())

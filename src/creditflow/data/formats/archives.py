@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from creditflow.core.errors import UserError, one_line
+from creditflow.core.files import check_plain
 
 _CHUNK = 1 << 20
 #: The most bytes of one member of a tar archive, which is held in memory (STL-10's have up to 221 MB), of headers and
@@ -36,6 +37,7 @@ def read_members(path: Path, names: Collection[str]) -> dict[str, bytes]:
     """
     contents: dict[str, bytes] = {}
     try:
+        check_plain(path)
         with gzip.open(path) as content, tarfile.open(fileobj=_Limited(content), mode="r:") as archive:
             for number, member in enumerate(archive):
                 if number >= _MAX_MEMBERS or member.offset_data + member.size > _MAX_TAR:
@@ -93,6 +95,7 @@ def unpack(path: Path, folder: Path, entries: Collection[str]) -> None:
     Raises UserError if the archive is damaged, or has a member that points out of the folder.
     """
     try:
+        check_plain(path)
         archive = zipfile.ZipFile(path)
     except Exception as error:  # Python's reader fails in many ways on damaged archives
         raise _damaged(path, one_line(error)) from error

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from creditflow.core.errors import UserError, one_line
+from creditflow.core.files import check_plain
 from creditflow.data.dataset import Split
 from creditflow.data.formats.gz import ExpansionError, read_at_most
 
@@ -49,6 +50,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 
 def _content(path: Path) -> bytes:
     try:
+        check_plain(path)
         with path.open("rb") as file:
             return read_at_most(file, _MAX_CONTENT)
     except (ExpansionError, OSError) as error:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from creditflow.core.errors import UserError, one_line
+from creditflow.core.files import read_plain
 
 #: The most characters of a line, and bytes of a list; ImageNet's longest would have 300 MB.
 _MAX_LINE, _MAX_LIST = 10_000, 1 << 30
@@ -20,7 +21,7 @@ def read_list(path: Path, n_labels: int) -> tuple[list[str], NDArray[np.uint8]]:
     try:
         if path.stat().st_size > _MAX_LIST:
             raise UserError(f"{path} is larger than a list of images; get it again")
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_plain(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({one_line(error)}); get it again") from error
     rows = [_row(line, n_labels, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]

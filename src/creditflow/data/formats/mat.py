@@ -7,6 +7,7 @@ file asks for. So it runs in a process of its own, whose end is an error like an
 import faulthandler
 import multiprocessing
 import resource
+import signal
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,10 +19,11 @@ import numpy as np
 from scipy.io import loadmat
 
 from creditflow.core.errors import UserError, one_line
+from creditflow.core.files import check_plain
 
-#: Bytes that the reading process may take beside those that it has at its start, and its seconds of computing. The
-#: largest variable of a published file has 225 MB.
-_MAX_MEMORY, _MAX_SECONDS = 2 << 30, 600
+#: Bytes that the reading process may take beside those that it has at its start, its seconds of computing, and those
+#: by the clock. The largest variable of a published file has 225 MB.
+_MAX_MEMORY, _MAX_SECONDS, _PATIENCE_S = 2 << 30, 600, 3600
 
 
 def read_mat(path: Path, names: Sequence[str]) -> list[Any]:
@@ -31,10 +33,11 @@ def read_mat(path: Path, names: Sequence[str]) -> list[Any]:
     Anything else is None. Raises UserError if the file is damaged or does not have the variables.
     """
     try:
+        check_plain(path)
         with ProcessPoolExecutor(1, multiprocessing.get_context("fork"), _confine) as pool:
             values = pool.submit(_load, path, names).result()
     except BrokenProcessPool as error:
-        raise _damaged(path, "the reader crashes") from error
+        raise _damaged(path, "the reader crashes, or takes too long") from error
     except Exception as error:  # SciPy fails in many ways on damaged files
         raise _damaged(path, f"{type(error).__name__}: {one_line(error)}") from error
     if missing := [name for name in names if name not in values]:
@@ -49,6 +52,8 @@ def _damaged(path: Path, why: str) -> UserError:
 def _confine() -> None:
     """Bounds what a damaged file can do to the process that reads it, and keeps that process silent."""
     faulthandler.disable()
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(_PATIENCE_S)  # it ends the process, which the one that waits takes for a crash
     warnings.simplefilter("ignore")
     limits = {
         resource.RLIMIT_CORE: 0,

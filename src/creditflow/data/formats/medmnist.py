@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from creditflow.core.errors import UserError, one_line
+from creditflow.core.files import check_plain
 
 #: The host of version 3.0, where each file has an address of its own.
 ADDRESS = "https://zenodo.org/records/10519652/files"
@@ -26,6 +27,7 @@ def read_medmnist(
     Raises UserError if the file is damaged or holds something else.
     """
     try:
+        check_plain(path)
         with zipfile.ZipFile(path) as archive:
             splits = {
                 split: (_array(archive, f"{split}_images"), _array(archive, f"{split}_labels"))

@@ -10,15 +10,15 @@ from matplotlib.figure import Figure as Canvas
 from creditflow.reporting.figure import Figure, only
 from creditflow.reporting.figures.settings._curves import CurvesSettings
 from creditflow.reporting.names import display
-from creditflow.reporting.rules import rule_order, rule_style
+from creditflow.reporting.rules import rule_order, rule_style, without_matched
 from creditflow.reporting.table import footnote, hash_attacks, white_box
 
 _TITLES = {
-    "exact": "attacker's gradient: exact",
-    "feedback": "attacker's gradient: feedback weights",
-    "none": "no gradient",
+    "exact": "attacker uses the exact gradient",
+    "feedback": "attacker uses the rule's own feedback path",
+    "none": "attacker uses no gradient",
 }
-_SHORT_TITLES = {"exact": "exact gradient", "feedback": "feedback gradient", "none": "no gradient"}
+_SHORT_TITLES = {"exact": "exact gradient", "feedback": "own feedback path", "none": "no gradient"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def white_box_figure(name: str, backbone: str, *, or_the_only_one: bool = False,
     """
 
     def draw(summary: pd.DataFrame, settings: CurvesSettings) -> Canvas:
-        rows = curves.select(summary)
+        rows = without_matched(curves.select(summary))
         if settings.dataset is not None or rows.empty:
             rows = only(rows, "dataset", settings.dataset, name, curves.what)
         usual = None if or_the_only_one and backbone not in set(rows.backbone) else backbone
@@ -76,7 +76,11 @@ def _draw(rows: pd.DataFrame, axis: str) -> Canvas:
         top.set_title(
             _TITLES[gradient] if one_dataset else f"{display(dataset)}\n{_SHORT_TITLES[gradient]}", fontsize=10
         )
-        bottom.set_xlabel("epsilon (L-infinity, pixels in [0, 1])" if one_dataset else "epsilon (L-infinity)")
+        bottom.set_xlabel(
+            "epsilon (L-infinity, pixels in [0, 1]; not to scale)"
+            if one_dataset
+            else "epsilon (L-infinity; not to scale)"
+        )
         if not one_dataset:
             bottom.tick_params("x", labelrotation=45)
     canvas.legend(*grid[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(rules), frameon=False)

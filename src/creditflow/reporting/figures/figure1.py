@@ -13,7 +13,7 @@ from creditflow.core.errors import UserError
 from creditflow.reporting.figure import Figure, only
 from creditflow.reporting.figures.settings.figure1 import Settings
 from creditflow.reporting.names import display
-from creditflow.reporting.rules import rule_order, rule_style, transported_bits
+from creditflow.reporting.rules import rule_order, rule_style, transported_bits, without_matched
 
 _METRICS = ("update_angle", "feedback_cosine")
 
@@ -25,7 +25,8 @@ _BITS = "Bits: what the feedback path is told of each weight, 32 for all of it, 
 
 def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
     """Returns the figure: the angle over the epochs, and at the end, against the cosine."""
-    rows = records[records.metric.isin(_METRICS) & (records.attack == "clean") & records.epoch.notna()]
+    rows = without_matched(records)
+    rows = rows[rows.metric.isin(_METRICS) & (rows.attack == "clean") & rows.epoch.notna()]
     if set(rows.metric) != set(_METRICS):
         raise UserError(
             "figure1: no record of update angles and feedback cosines, which fine-tuned networks have;"

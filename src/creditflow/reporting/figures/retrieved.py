@@ -15,6 +15,9 @@ from creditflow.reporting.names import display
 
 _GREEN, _ORANGE = "#009E73", "#D55E00"  # of the palette that colour-blind readers can tell apart
 
+#: What stands beside attacked queries, by the attacker's gradient.
+_LABELS = {"exact": "exact\ngradient", "feedback": "own feedback\npath", "none": "no\ngradient"}
+
 
 def draw(gallery: pd.DataFrame, settings: Settings) -> Canvas:
     """Returns the figure; rows are clean and attacked queries, columns the query and what is found."""
@@ -28,7 +31,7 @@ def draw(gallery: pd.DataFrame, settings: Settings) -> Canvas:
         parts = [("clean", first)] + [("attacked", row) for _, row in gallery.iterrows()]
         for (kind, row), axes in zip(parts, grid[query * lines :], strict=False):
             _picture(axes[0], row[f"{kind}_query"][query], "#000000", 2)
-            label = "clean" if kind == "clean" else f"{row.gradient}\ngradient"
+            label = "clean" if kind == "clean" else _LABELS.get(row.gradient, display(row.gradient))
             axes[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
             for place, cell in enumerate(axes[1:]):
                 hit = bool(row[f"{kind}_relevant"][query, place])

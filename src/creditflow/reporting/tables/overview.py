@@ -1,8 +1,9 @@
-"""All attacks on one page: accuracy in percent, gradient attacks under both attacker gradients."""
+"""All attacks on one page: accuracy in percent. Attacks that use a gradient have a row for the exact one and a row for
+the rule's own feedback path (for BP the two are the same); the table gradient_matrix has other paths."""
 
 import pandas as pd
 
-from creditflow.reporting.table import Table, at_epsilon
+from creditflow.reporting.table import Table, at_epsilon, without_fresh_paths
 from creditflow.reporting.tables.settings.overview import Settings
 
 
@@ -13,7 +14,7 @@ def select(summary: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     for norm, size in sizes.items():
         for attack in sorted(set(summary.attack[summary.norm == norm])):
             parts.append(at_epsilon(summary, attack, size))
-    return pd.concat(parts)
+    return without_fresh_paths(pd.concat(parts))
 
 
 TABLE = Table(select=select, rows=("dataset", "backbone", "attack", "gradient", "norm", "epsilon"))

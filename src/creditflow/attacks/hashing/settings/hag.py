@@ -1,5 +1,6 @@
 """Settings of HAG."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
@@ -26,3 +27,10 @@ class Settings(SettingsModel):
     """A bit is left alone once its soft value is beyond this threshold on the other side."""
     balance: float = Field(1.0, ge=0, le=1_000_000)
     """Weight of the loss's second term, which is against flipping all bits in the same direction."""
+
+    def without_effect(self) -> Iterator[tuple[str, str]]:
+        """Yields the keys of the other forms of a step."""
+        used = {"gradient": ("rate", "momentum"), "sign": ("relative_step",), "l2": ("rate",)}[self.step]
+        yield from (
+            (name, f"with step: {self.step}") for name in ("rate", "momentum", "relative_step") if name not in used
+        )

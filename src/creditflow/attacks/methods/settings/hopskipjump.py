@@ -1,5 +1,7 @@
 """Settings of HopSkipJump."""
 
+from collections.abc import Iterator
+
 from pydantic import Field
 
 from creditflow.core.settings import SettingsModel
@@ -17,3 +19,8 @@ class Settings(SettingsModel):
     """Number of queries that the first direction costs."""
     max_evaluations: int = Field(10_000, ge=1, le=100_000_000)
     """Largest number of queries that a direction costs."""
+
+    def without_effect(self) -> Iterator[tuple[str, str]]:
+        """Yields the first number of queries if the largest one is below it."""
+        if self.initial_evaluations > self.max_evaluations:
+            yield "initial_evaluations", "above max_evaluations"

@@ -1,5 +1,6 @@
 """Settings of SAL."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -36,3 +37,13 @@ class Settings(SettingsModel):
         if "w" not in self.plastic:
             raise ValueError("plastic must have w among its pathways, or nothing is learned; add w")
         return self
+
+    def without_effect(self) -> Iterator[tuple[str, str]]:
+        """Yields how pathways learn that do not learn."""
+        for pathway, names in {
+            "v": ["rate_v"],
+            "w_bar": ["rate_w_bar"],
+            "v_bar": ["rate_v_bar", "v_bar_learns_from"],
+        }.items():
+            if pathway not in self.plastic:
+                yield from ((name, f"while {pathway} is not among plastic") for name in names)

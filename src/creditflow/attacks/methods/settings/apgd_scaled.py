@@ -1,0 +1,7 @@
+"""Settings of APGD on the cross-entropy of logits at their own scale."""
+
+from creditflow.attacks.methods.settings import apgd_ce
+
+
+class Settings(apgd_ce.Settings):
+    """Those of APGD on the cross-entropy."""
