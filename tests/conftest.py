@@ -1,8 +1,9 @@
 """Fixtures that more than one file uses."""
 
+import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,15 @@ from filelock import FileLock
 from helpers import TINY_TRAINING, stage
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_variables_of_the_compiler() -> Iterator[None]:
+    """Takes away what `torch.compile` exports: a stage that inherits it would start once more to be rid of it."""
+    yield
+    for name in [name for name in os.environ if name.startswith("TORCHINDUCTOR_")]:
+        del os.environ[name]
+
 
 # A shell makes what it starts in the background deaf to Ctrl-C, and so would be what the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -65,19 +65,22 @@ def mean_squares(values: np.ndarray) -> tuple[float, float, float]:
     ids=["seeds", "images", "rest"],
 )
 def test_the_variance_is_that_of_the_analysis_of_variance(spreads: dict[str, float]) -> None:
-    for seed in range(3):
-        values = crossed(seed, 4, 9, **spreads)
+    for n_seeds, n_images in ((4, 9), (3, 9), (4, 2)):
+        values = crossed(n_seeds, n_seeds, n_images, **spreads)
         of_seeds, of_images, rest = mean_squares(values)
         seeds_part, images_part = max(of_seeds, rest), max(of_images - rest, 0)
         total = seeds_part + images_part
         measured = moments(values)
         assert measured.value == pytest.approx(values.mean())
-        assert measured.variance == pytest.approx(total / 36)
-        assert measured.variance * 36 >= max(of_seeds, of_images) - 1e-9
+        size = n_seeds * n_images
+        assert measured.variance == pytest.approx(total / size)
+        assert measured.variance * size >= max(of_seeds, of_images) - 1e-9
         assert measured.seeds_share == pytest.approx(seeds_part / total)
-        satterthwaite = total**2 / (of_seeds**2 / 3 + of_images**2 / 8 + rest**2 / 24)
-        assert measured.df == pytest.approx(max(satterthwaite, 3))
-        assert (measured.n_seeds, measured.n_images) == (4, 9)
+        seeds_df, images_df = n_seeds - 1, n_images - 1
+        parts = of_seeds**2 / seeds_df + of_images**2 / images_df + rest**2 / (seeds_df * images_df)
+        assert measured.df == pytest.approx(max(total**2 / parts, min(seeds_df, images_df)))
+        assert (measured.n_seeds, measured.n_images) == (n_seeds, n_images)
+        assert accuracy(values).standard_error == pytest.approx((total / size) ** 0.5)
 
 
 def test_the_variance_is_that_of_means_of_further_samples() -> None:
@@ -161,7 +164,7 @@ def test_equal_outcomes_differ_by_no_more_than_three_in_n(n_seeds: int) -> None:
     half = scipy.stats.t.ppf(0.975, 199) * 1.5 / 200
     assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0, -half, half))
     assert half == pytest.approx(3 / 200, rel=0.02)
-    assert (estimate.p, estimate.standard_error) == (1.0, 0.0)
+    assert (estimate.p, estimate.standard_error, estimate.moments.seeds_share) == (1.0, 0.0, 0)
     constant = mean_of_differences(np.full((n_seeds, 200), 0.1))
     assert (constant.low, constant.high) == pytest.approx((0.1 - half, 0.1 + half))
     assert constant.p == pytest.approx(2 * scipy.stats.t.sf(0.1 / (1.5 / 200), 199), rel=1e-3)
@@ -180,6 +183,8 @@ def test_a_single_image_tells_next_to_nothing(n_seeds: int) -> None:
     mixed = moments(np.array([[1.0], [0.0], [1.0]]))
     assert mixed.variance == pytest.approx(np.var([1, 0, 1], ddof=1) / 3)
     assert (mixed.df, mixed.seeds_share) == (2, 1)
+    ratio = scipy.stats.t.ppf(0.975, 1) / scipy.stats.t.ppf(0.975, 2)
+    assert effective_size(mixed, bounded=False) == pytest.approx(2 / 9 / mixed.variance * ratio**2)
     assert accuracy(np.ones((n_seeds, 1), bool)).low == pytest.approx(0.025)
 
 
@@ -273,6 +278,13 @@ def test_a_share_beyond_all_is_all() -> None:
     strong, weak = np.ones((3, 300), bool), np.zeros((3, 300), bool)
     assert _numbers(lost_share((strong, weak), (weak, strong)))[:3] == (1, 1, 1)
     assert _numbers(lost_share((outcomes(0, 3, 300, 0.3), weak), (strong, weak)))[:3] == (0, 0, 0)
+
+
+def test_where_there_is_no_advantage_no_share_of_it_is_lost() -> None:
+    strong, weak = np.ones((3, 300), bool), np.zeros((3, 300), bool)
+    for claim in ((weak, strong), (strong, strong)):
+        estimate = lost_share(claim, (weak, strong))
+        assert np.isnan(estimate.value) and (estimate.low, estimate.high) == (0, 1)
 
 
 def test_p_values_are_adjusted_for_their_number() -> None:

@@ -111,16 +111,14 @@ def test_weights_that_decay_end_at_zero_and_not_among_denormal_numbers() -> None
     [{"precision": "bfloat16"}, {"channels_last": True}, pytest.param({"compile": True}, marks=pytest.mark.slow)],
 )
 @pytest.mark.parametrize("rule", ["bp", "brsf"])
-def test_keys_for_speed_leave_accuracy_within_noise(
-    rule: str, change: dict[str, object], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keys_for_speed_leave_accuracy_within_noise(rule: str, change: dict[str, object]) -> None:
     data, test = subset(240), subset(400, seed=1)
     base = {"epochs": 4, "batch_size": 16, "learning_rate": 2e-3}
     found = []
     for settings in (base, base | change):
         model = small_model()
         if "compile" in change:  # one block, as the compiler takes seconds for each, and no processes of its own
-            monkeypatch.setattr(import_module("torch._inductor.config"), "compile_threads", 1)
+            import_module("torch._inductor.config").compile_threads = 1
             model.backbone = torch.nn.Sequential(
                 *list(model.backbone)[:3], torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten()
             )
