@@ -76,6 +76,15 @@ def test_the_gallery_shows_images_amplified_perturbations_and_answers() -> None:
     assert at_half.axes[1].get_title().endswith("perturbation x 10")
 
 
+def test_attackers_who_met_other_images_are_not_shown_beside_these() -> None:
+    records = gallery_records()
+    feedback = next(record for record in records if record.keys.gradient == "feedback")
+    feedback.outcomes["example"] = feedback.outcomes["example"] + 1
+    headings = [axes.get_title() for axes in drawn("gallery", records, images=4).axes[:3]]
+    assert headings[1:] == ["exact gradient:\nperturbation x 5", "attacked image"]
+    assert len(drawn("gallery", records, images=4).axes) == 4 * 3
+
+
 def test_a_gallery_without_images_says_what_to_set() -> None:
     records = gallery_records()
     for name in [name for name in records[0].outcomes if name.startswith("kept_")]:

@@ -1,7 +1,7 @@
 """Adversarial images of one network, a row for each image: the image without an attack, then, for each gradient that
-the attacker uses, the perturbation and the attacked image. Perturbations are amplified by the factor that their heading
-says; grey is no change. Below each image stands what the network takes it for: framed in green where that is right, in
-orange where it is wrong."""
+the attacker uses on these images, the perturbation and the attacked image. Perturbations are amplified by the factor
+that their heading says; grey is no change. Below each image stands what the network takes it for: framed in green where
+that is right, in orange where it is wrong."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -58,7 +58,15 @@ def _records(outcomes: pd.DataFrame, settings: Settings) -> list[Record]:
     for record in records:
         if "kept_images" not in record.outcomes:
             raise UserError(f"gallery: {record.path} has no images; set `keep` of the attack and run it again")
-    return records
+    # An attacker who met fewer images kept other ones, which do not belong beside these.
+    kept = _kept_examples(records[0], settings.images)
+    return [record for record in records if np.array_equal(_kept_examples(record, settings.images), kept)]
+
+
+def _kept_examples(record: Record, n_images: int) -> NDArray[Any]:
+    """Returns the numbers of the images that a record keeps, at most `n_images` of them."""
+    kept: NDArray[Any] = record.outcomes["example"][: min(n_images, len(record.outcomes["kept_clean"]))]
+    return kept
 
 
 def _epsilons(record: Record) -> list[float]:
