@@ -113,6 +113,7 @@ rule finetune:
     shell:
         "python {input.script:q} --data {input.data:q} {params.classes} --input {params.inputs:q} {params.start:q}"
         " --experiment {wildcards.experiment} --dataset-name {wildcards.dataset} {params.expected_data:q}"
-        " {params.expected_start:q} {params.retrieval:q} --rule {wildcards.rule} {params.match:q} --settings {params.settings:q}"
+        " {params.expected_start:q} {params.retrieval:q} --rule {wildcards.rule} {params.match:q}"
+        " --settings {params.settings:q}"
         " --seed {wildcards.seed} --device {params.device} --threads {params.threads}"
         " --checkpoint {params.checkpoint:q} --output {output.model:q} > {log:q} 2>&1"

@@ -308,7 +308,8 @@ def test_kinds_are_what_the_attacks_declare() -> None:
             expected |= set() if attack.uses_gradient or attack.uses_surrogate else {"gradient_free"}
             assert kinds(name, {}) == expected
         if attack.converges and name != "cascade":
-            assert parse(plugins.settings_class("attack", name), {"steps": 7}, name).doubled().steps == 14  # type: ignore[attr-defined]
+            settings: Any = parse(plugins.settings_class("attack", name), {"steps": 7}, name)
+            assert settings.doubled().steps == 14
     assert kinds("cascade", {"transfer": {}, "apgd_scaled": {}, "square": {}}) == set(REQUIRED)
     assert kinds("cascade", {"apgd_ce": {}, "transfer": None}) == set()
     assert needs_surrogate("transfer", {}) and needs_surrogate("cascade", {"transfer": {}})

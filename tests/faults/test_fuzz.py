@@ -558,6 +558,7 @@ FUZZED: dict[str, tuple[str, ...]] = {
     "data.formats.medmnist": ("dataset pathmnist", "dataset chestmnist"),
     "data.image_files": ("image",),
     "data.prepared": ("prepared", "test_safetensors_of_anything"),
+    "data.sealed": ("prepared", "test_safetensors_of_anything"),
     "data.sources": ("received content",),
     "models.published": ("weights",),
     "models.storage": ("test_files_of_anything", "test_json_files_with_anything_in_them"),

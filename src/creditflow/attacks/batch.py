@@ -130,10 +130,10 @@ def _kept(problem: Problem, candidates: Candidates, predictions: Tensor, keep: i
 
 
 def _compare_with_foolbox(problem: Problem, clean: Tensor) -> None:
-    theirs = foolbox.accuracy(wrap(problem.model, problem.images), problem.images, problem.labels)
-    ours = float(clean.float().mean())
-    if abs(theirs - ours) > 1e-6:
-        raise RuntimeError(f"foolbox measures a clean accuracy of {theirs}, the judge one of {ours}")
+    by_foolbox = foolbox.accuracy(wrap(problem.model, problem.images), problem.images, problem.labels)
+    by_judge = float(clean.float().mean())
+    if abs(by_foolbox - by_judge) > 1e-6:
+        raise RuntimeError(f"foolbox measures a clean accuracy of {by_foolbox}, the judge one of {by_judge}")
 
 
 @torch.no_grad()

@@ -182,8 +182,8 @@ def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> set[
     inside: Any = model
     for step in location:
         inside = _within(inside, step)
-    found = _model_in(inside)
-    return set() if found is None else set(found.model_fields)
+    innermost = _model_in(inside)
+    return set() if innermost is None else set(innermost.model_fields)
 
 
 def _within(annotation: Any, step: int | str) -> Any:
@@ -203,4 +203,4 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     """Returns the model within an annotation such as `Model | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
+    return next((model for part in get_args(annotation) if (model := _model_in(part))), None)

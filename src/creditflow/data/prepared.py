@@ -22,12 +22,15 @@ from safetensors.numpy import save as dump_arrays
 from torch import Tensor
 
 from creditflow.core import files
-from creditflow.core.errors import UserError, one_line
+from creditflow.core.errors import UserError
 from creditflow.data.dataset import ImageFiles, Split
 from creditflow.data.inputs import Decoder, augment, to_input, to_unit_interval
+from creditflow.data.sealed import check_tensors, facts_of, reading
 from creditflow.data.settings import Augmentation, InputSettings
 from creditflow.data.splits import channel_statistics, check_splits, check_stored
 
+#: What messages advise where a file is damaged.
+_AGAIN = "prepare it again"
 #: Pixels per channel of a batch that is only measured: 1,000 images of 28x28, or more than a hundred of 224x224.
 _PIXELS = 1 << 23
 #: Bytes of images up to which a dataset lies on the device as a whole; a larger one is sent there batch by batch.
@@ -216,53 +219,20 @@ def read_facts(path: Path) -> dict[str, Any]:
 
     Raises UserError if the file is not a prepared dataset, or if its facts are not what was written.
     """
-    try:
-        files.check_plain(path)
-        with safetensors.safe_open(path, framework="pt") as file:
-            return _facts(file)
-    except (
-        OSError,
-        TypeError,
-        KeyError,
-        ValueError,
-        AttributeError,
-        RecursionError,
-        safetensors.SafetensorError,
-    ) as error:
-        why = f"is not a prepared dataset ({one_line(error)})"
-        raise UserError(f"{path} {why}; move it away and prepare it again") from error
-
-
-def _facts(file: Any) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads(file.metadata()["creditflow"])
-    if not files.is_whole(facts):
-        raise ValueError("it has no seal, or its seal is not that of its content")
-    return facts
+    with reading(path, "is not a prepared dataset", _AGAIN), safetensors.safe_open(path, framework="pt") as file:
+        return facts_of(file)
 
 
 def _read(path: Path, split: str) -> tuple[Tensor | ImageFiles, Tensor, dict[str, Any]]:
     """Returns images, labels and the facts beside them, after a check that they are what was written."""
-    try:
-        files.check_plain(path)
+    with reading(path, f"is not a prepared dataset with a {split!r} split", _AGAIN):
         with safetensors.safe_open(path, framework="pt") as file:
-            facts = _facts(file)
+            facts = facts_of(file)
             stored = {name: file.get_tensor(name) for name in file.keys() if name.startswith(f"{split}_")}  # noqa: SIM118 - no mapping
-        if any(files.sha256(tensor.numpy().data) != facts["sha256"][name] for name, tensor in stored.items()):
-            raise ValueError("its content is not what was written")
+        check_tensors(stored, facts)
         images, labels = _stored_images(stored, split, facts), stored[f"{split}_labels"]
         check_stored(images if isinstance(images, ImageFiles) else images.numpy(), labels.numpy(), facts)
-        return images, labels, facts
-    except (
-        OSError,
-        TypeError,
-        KeyError,
-        ValueError,
-        AttributeError,
-        RecursionError,
-        safetensors.SafetensorError,
-    ) as error:
-        why = f"is not a prepared dataset with a {split!r} split ({one_line(error)})"
-        raise UserError(f"{path} {why}; move it away and prepare it again") from error
+    return images, labels, facts
 
 
 def _stored_images(stored: Mapping[str, Tensor], split: str, facts: dict[str, Any]) -> Tensor | ImageFiles:

@@ -90,8 +90,8 @@ def mistake(content: Mapping[str, Any], outcomes: Mapping[str, NDArray[Any]]) ->
         if outcome in outcomes and not at_end.keys() & set(names):
             return f"its outcomes have {outcome!r}, its metrics no {' or '.join(names)} at the end of training"
     for name, metrics in at_end.items():
-        if found := _contradiction(name, metrics, outcomes, settings):
-            return found
+        if contradiction := _contradiction(name, metrics, outcomes, settings):
+            return contradiction
     shares = at_end.get("zero_gradient_share", [])
     if any(metric["value"] != checks.get("zero_gradients") for metric in shares):
         return "its zero_gradient_share is not what its checks say"

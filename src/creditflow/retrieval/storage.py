@@ -11,8 +11,9 @@ from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
 from creditflow.core import files
-from creditflow.core.errors import UserError, one_line
+from creditflow.core.errors import UserError
 from creditflow.core.identity import check_identity
+from creditflow.data.sealed import check_tensors, facts_of, reading
 from creditflow.retrieval.protocol import Part
 
 PARTS: tuple[Part, ...] = ("query", "train", "database")
@@ -56,29 +57,15 @@ def load_codes(
     Raises UserError if the file is damaged, if its codes have another source, or if their identity lacks what is
     expected of it.
     """
-    try:
-        files.check_plain(path)
+    with reading(path, "has no codes", "encode again"):
         with safetensors.safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["creditflow"])
+            facts = facts_of(file)
             tensors = {
                 f"{name}_{what}": file.get_tensor(f"{name}_{what}") for name in PARTS for what in ("codes", "labels")
             }
-            if not files.is_whole(facts):
-                raise ValueError("it has no seal, or its seal is not that of its content")
-            if any(files.sha256(tensor.numpy().data) != facts["sha256"][name] for name, tensor in tensors.items()):
-                raise ValueError("its content is not what was written")
-            written, identity = facts["source"], facts.get("identity")
-            parts = {name: Encoded(tensors[f"{name}_codes"], tensors[f"{name}_labels"]) for name in PARTS}
-    except (  # what reading JSON of anything, and tensors of anything, can raise
-        OSError,
-        TypeError,
-        KeyError,
-        ValueError,
-        AttributeError,
-        RecursionError,
-        safetensors.SafetensorError,
-    ) as error:
-        raise UserError(f"{path} has no codes ({one_line(error)}); move it away and encode again") from error
+        check_tensors(tensors, facts)
+        written, identity = facts["source"], facts.get("identity")
+        parts = {name: Encoded(tensors[f"{name}_codes"], tensors[f"{name}_labels"]) for name in PARTS}
     check_identity(path, "the set of codes", identity, expected)
     if written != source:
         other = next(name for name in sorted({*written, *source}) if written.get(name) != source.get(name))

@@ -116,12 +116,12 @@ def _check_variants(experiment: Experiment, where: str) -> None:
     for name, variant in experiment.keys["population"]["variants"].items():
         place = f"{where}: population.variants.{name}"
         of_rules = {rule for rates in variant["learning_rates"].values() for rule in rates}
-        own: Mapping[str, Any] = variant.get("settings", {})
-        for dataset, part in own.get("datasets", {}).items():
+        settings: Mapping[str, Any] = variant.get("settings", {})
+        for dataset, part in settings.get("datasets", {}).items():
             rates = variant["learning_rates"].get(dataset, {})
             _check_trained([dataset], variant["learning_rates"], f"{place}.settings.datasets")
             _check_trained(part.get("rules", {}), rates, f"{place}.settings.datasets.{dataset}.rules")
-        _check_trained(own.get("rules", {}), of_rules, f"{place}.settings.rules")
+        _check_trained(settings.get("rules", {}), of_rules, f"{place}.settings.rules")
         _check_trained(variant.get("rule_seeds", {}), of_rules, f"{place}.rule_seeds")
 
 

@@ -86,10 +86,10 @@ def _rows(chosen: Mapping[str, str], where: str) -> dict[str, dict[str, str]]:
         raise UserError(f"{path} has no column {', '.join(missing)}; get it again")
     for key, column in (("table", "table"), ("row", "dataset"), ("variant", "variant")):
         wanted = chosen.get(key, "")
-        found = sorted({row[column] for row in rows})
+        values = sorted({row[column] for row in rows})
         rows = [row for row in rows if row[column] == wanted]
         if not rows:
-            raise UserError(f"{where}.{key}: no row with {column} {wanted!r}{suggestion(wanted, found)}")
+            raise UserError(f"{where}.{key}: no row with {column} {wanted!r}{suggestion(wanted, values)}")
     return {row["rule"]: row for row in rows}
 
 

@@ -120,8 +120,8 @@ def _explained(error: yaml.MarkedYAMLError, text: str) -> str:
     lines = text.splitlines()
     line = lines[mark.line] if mark.line < len(lines) else ""
     # An escape is marked after its backslash.
-    found = line[mark.column : mark.column + 1] if "escape" not in problem else "\\"
-    advice = f"; {_INSTEAD[found]}" if found in _INSTEAD else ""
+    character = line[mark.column : mark.column + 1] if "escape" not in problem else "\\"
+    advice = f"; {_INSTEAD[character]}" if character in _INSTEAD else ""
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}{advice}"
 
 
