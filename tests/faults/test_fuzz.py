@@ -431,7 +431,8 @@ def test_a_pipe_or_a_device_in_the_place_of_a_file_is_not_waited_for(name: str, 
 #: Names of functions and classes that read the content of files or bytes; those of this library, and those that only
 #: look at its own Python, are no readers.
 _READER = re.compile(
-    r"((safe_)?open|fdopen|open_(binary|text)|mmap|memmap|frombytes|decompress(obj)?|\w*(?<!Temporary)File|\w+Unpickler)$"
+    r"((safe_)?open|fdopen|open_(binary|text)|mmap|memmap|frombytes|decompress(obj)?|\w*(?<!Temporary)File"
+    r"|\w+Unpickler)$"
     r"|_*(read|scan|load|parse|compose|decode|unpack|deserialize|genfrom|from(file|buffer|string|text|txt|csv|json))"
 )
 _OUR_OWN = ("creditflow", "plugins")
