@@ -174,10 +174,10 @@ def _model_in(annotation: Any) -> "tuple[type[BaseModel], str] | None":
     if isinstance(annotation, type):
         return (annotation, "") if issubclass(annotation, BaseModel) else None
     origin, inner = get_origin(annotation), get_args(annotation)
-    found = next((found for part in inner if (found := _model_in(part)) is not None), None)
-    if found is None or origin not in (dict, Mapping, tuple, list):
-        return found
-    return found[0], f"{'<name>' if origin in (dict, Mapping) else '<i>'}.{found[1]}"
+    innermost = next((model for part in inner if (model := _model_in(part)) is not None), None)
+    if innermost is None or origin not in (dict, Mapping, tuple, list):
+        return innermost
+    return innermost[0], f"{'<name>' if origin in (dict, Mapping) else '<i>'}.{innermost[1]}"
 
 
 class _DocumentedSchema(GenerateJsonSchema):
