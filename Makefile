@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed.stamp
 TOOLS := $(VENV)/tools.stamp
 CHECKERS := .venv-check/installed.stamp
+CLIENTS := .venv-clients/installed.stamp
 LOCKED := $(addprefix envs/,install.py requirements.txt requirements-source.txt requirements-torch.txt torch-builds.txt)
 SNAKEMAKE := $(BIN)/snakemake
 
@@ -22,14 +23,18 @@ unexport PIP_EDITABLE PIP_PYTHON PIP_IGNORE_INSTALLED PIP_REQUIRE_VIRTUALENV PIP
 unexport GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_OBJECT_DIRECTORY GIT_COMMON_DIR GIT_PREFIX
 unexport BASH_ENV ENV CDPATH GREP_OPTIONS
 export PYTHONUTF8 := 1
+# Snakemake ends where it cannot keep its cache, as in a home folder that cannot be written.
+ifeq ($(shell cache="$${XDG_CACHE_HOME:-$$HOME/.cache}"; mkdir -p "$$cache" 2> /dev/null && test -w "$$cache" && echo yes),)
+export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache
+endif
 
 .PHONY: help demo install report results page test test-fast lint lint-python lint-workflow format generate bench \
-	container lock check-lock clean
+	bench-clients bench-audit notebooks container lock check-lock clean
 .SECONDEXPANSION:
 .DELETE_ON_ERROR:
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: install ## run the `quick` experiment (or EXPERIMENT=name) and its report, print the overview
 	$(SNAKEMAKE) --cores $(CORES) --quiet rules host -- $(EXPERIMENT)
@@ -96,6 +101,27 @@ generate: $(INSTALLED) ## write the schema and the documentation of all settings
 
 bench: $(INSTALLED) ## all benchmarks, side by side, into results/bench (OPTIONS for benchmarks/run_all.py)
 	$(BIN)/python benchmarks/run_all.py $(OPTIONS)
+
+PACKAGES := 'import sysconfig; print(sysconfig.get_path("purelib"))'
+# An environment that sees the packages of .venv and adds the libraries that are looked at.
+$(CLIENTS): benchmarks/requirements-clients.txt $(INSTALLED)
+	$(BIN)/python -m venv --clear --without-pip .venv-clients
+	$(BIN)/python -c $(PACKAGES) > "$$(.venv-clients/bin/python -c $(PACKAGES))/workflow.pth"
+	.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		--require-hashes -r $<
+	@touch $@
+
+bench-clients: $(CLIENTS) ## what is said of other libraries' models: docs/clients.md (OPTIONS for benchmarks/clients.py)
+	.venv-clients/bin/python benchmarks/clients.py $(OPTIONS)
+
+bench-audit: $(CLIENTS) ## pyautoattack beside our audit: docs/clients.md (OPTIONS for benchmarks/audit.py)
+	.venv-clients/bin/python benchmarks/audit.py --page docs/clients.md $(OPTIONS)
+
+notebooks: $(TOOLS) ## write the notebooks of examples/ from the scripts, with what they print and draw
+	for notebook in examples/*.ipynb; do \
+		$(BIN)/jupytext --quiet --to ipynb "$${notebook%.ipynb}.py" && \
+		PYTHONPATH=src $(BIN)/jupyter-execute --inplace "$$notebook" || exit 1; \
+	done
 
 container: $(INSTALLED) ## build the image for --use-apptainer (FLAVOUR=cpu for one without CUDA; OPTIONS for build.py)
 	$(BIN)/python containers/build.py --flavour $(FLAVOUR) $(OPTIONS)

@@ -9,10 +9,14 @@ min_version("9.20")
 # The clone's own library comes first: an installed one may be another version, and Snakemake may run in another folder.
 sys.path.insert(0, str(Path(workflow.current_basedir.get_path_or_uri(secret_free=False)).resolve() / "src"))
 
-from creditflow.workflow import layout
-from creditflow.workflow.container import image_path
-from creditflow.workflow.session import Session
-from creditflow.workflow.wildcards import constraints
+try:
+    from creditflow.workflow import dependence, layout, loading, sources  # with all that the rules import later
+    from creditflow.workflow.container import image_path
+    from creditflow.workflow.session import Session
+    from creditflow.workflow.wildcards import constraints
+except SyntaxError as error:  # a file that somebody is editing or merging; Snakemake would print a traceback
+    print(f"error: {error.filename}, line {error.lineno}: not valid Python ({error.msg}); mend it", file=sys.stderr)
+    sys.exit(2)
 
 SESSION = Session(workflow)
 SESSION.read_config(config)
@@ -66,6 +70,7 @@ for name in EXPERIMENTS:
 
 include: "rules/data.smk"
 include: "rules/train.smk"
+include: "rules/models.smk"
 include: "rules/populations.smk"
 include: "rules/nullspace.smk"
 include: "rules/measure.smk"
@@ -76,6 +81,7 @@ include: "rules/report.smk"
 SESSION.check_targets(EXPERIMENTS, config["default_experiment"])
 SESSION.check_report(EXPERIMENTS, config["default_experiment"])
 SESSION.warn(EXPERIMENTS.warnings())
+SESSION.show_in_containers(EXPERIMENTS)
 SESSION.check_machine(IMAGE, config)
 
 

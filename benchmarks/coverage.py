@@ -1,6 +1,6 @@
 """How often the audit errs: coverage of its intervals and false verdicts, in a simulation whose truth is known.
 
-    python benchmarks/coverage.py [--repeats N] [--table FILE]
+    python benchmarks/coverage.py [--repeats N] [--table FILE] [--cell SEEDS IMAGES SPREAD]
 
 Outcomes come from a threshold model. A model is right on an image if its skill, plus what its seed adds, less the
 difficulty of the image (for all models, and for this rule alone) plus noise, is above zero; all parts are normal. The
@@ -28,10 +28,10 @@ from scipy.special import ndtr, ndtri
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from creditflow.audit.statistics import clopper_pearson, effective_size, moments
-from creditflow.audit.words import ALPHA
 from creditflow.core.files import write_atomically
 from creditflow.stages.command_line import positive
+from creditflow.verdict.statistics import clopper_pearson, effective_size, moments
+from creditflow.verdict.words import ALPHA
 
 #: Standard deviations of an image's difficulty for all rules and for one rule; that of the noise is 1.
 SHARED, ALONE = 1.5, 0.5
@@ -167,9 +167,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=positive, default=3000, help="families in the largest cells")
     parser.add_argument("--table", type=Path, help="Markdown file to write the table to")
+    parser.add_argument(
+        "--cell", type=float, nargs=3, metavar=("SEEDS", "IMAGES", "SPREAD"), help="one cell alone; SPREAD in points"
+    )
     args = parser.parse_args()
     rows = []
-    for n_seeds, n_images, spread in product(SEEDS, IMAGES, SPREADS):
+    chosen = (
+        [(int(args.cell[0]), int(args.cell[1]), args.cell[2] / 100)] if args.cell else product(SEEDS, IMAGES, SPREADS)
+    )
+    for n_seeds, n_images, spread in chosen:
         row = {"seeds": n_seeds, "images": n_images, "spread": f"{100 * spread:g}"}
         repeats = max(args.repeats, 2000 * args.repeats // (n_seeds * n_images))  # small cells cost little
         row |= {name: f"{value:.1f}" for name, value in cell(n_seeds, n_images, spread, repeats).items()}

@@ -32,6 +32,7 @@ BENCHMARKS = {
     "retrieval": [],
     "populations": [],
     "target_propagation": ["--rounds", "3"],
+    "audit": ["--models", "lenet5", "--modes", "honest", "--images", "50"],
     "scale": [],
     "coverage": ["--repeats", "300"],
 }

@@ -49,7 +49,8 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="keep the versions that are locked")
     args = parser.parse_args()
     project = tomllib.loads((ENVS.parent / "pyproject.toml").read_text(encoding="utf-8"))
-    runtime = project["project"]["dependencies"]
+    extras = project["project"]["optional-dependencies"]
+    runtime = [*project["project"]["dependencies"], *extras["workflow"]]
     versions = [pin for path in sorted(ENVS.glob("requirements*.txt")) for pin in pins(path)] if args.keep else []
     everything = resolve(args.uv, [*runtime, *project["dependency-groups"]["dev"]], versions)
     # The workflow's own pins: what its dependencies alone need, at the versions that fit the tools too.

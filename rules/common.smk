@@ -3,7 +3,8 @@
 import json
 
 from creditflow.core import files, plugins
-from creditflow.workflow import outputs
+from creditflow.data.image_folders import plugin_of, source_id, state_of
+from creditflow.workflow import given_models, outputs
 from creditflow.workflow.dependence import library_hash
 from creditflow.workflow.layout import RESULTS
 from creditflow.workflow.loading import load_experiments
@@ -62,7 +63,27 @@ def view_keys(view, wildcards):
 
 def prepared(view):
     """The prepared dataset behind a view of it, as an input function."""
-    return lambda given: layout.PREPARE.file(".safetensors").format(source=view_keys(view, given)["source"])
+    return lambda given: layout.PREPARE.file(".safetensors").format(source=source_id(view_keys(view, given)))
+
+
+def folder_of(wildcards):
+    """The keys of the folder of images that a source is; nothing for other datasets."""
+    views = (view for each in EXPERIMENTS.values() for view in each.keys["datasets"].values())
+    view = next((view for view in views if source_id(view) == wildcards.source), {})
+    return {key: view[key] for key in ("path", "split") if key in view}
+
+
+def folder_options(wildcards):
+    """The options that name a folder of images, and say how it is split."""
+    folder = folder_of(wildcards)
+    split = ["--split", compact(folder["split"])] if "split" in folder else []
+    return ["--folder", folder["path"], *split] if folder else []
+
+
+def folder_state(wildcards):
+    """A hash of the names, sizes and times of a folder's images: what has changed is fetched and prepared again."""
+    folder = folder_of(wildcards)
+    return state_of(folder["path"]) if folder else ""
 
 
 def inputs(wildcards):
@@ -92,8 +113,26 @@ def weights_sha256(wildcards):
     return [f"--sha256={local['sha256']}"] if local else []
 
 
+def factory_file(wildcards):
+    """The file of a given model's factory; nothing for one that Python finds by itself."""
+    path = given_models.factory_file(keys(wildcards), wildcards.rule)
+    return [] if path is None else [str(path)]
+
+
+def weights_of_model(wildcards):
+    """The file of a given model's weights; nothing for one whose factory brings them."""
+    path = given_models.weights_file(keys(wildcards), wildcards.rule, int(wildcards.seed))
+    return [] if path is None else [str(path)]
+
+
+def sha256_of_model(wildcards):
+    """The option that says which SHA-256 a given model's file must have; nothing where none is stated."""
+    digits = given_models.digest(keys(wildcards), wildcards.rule, int(wildcards.seed))
+    return [] if digits is None else [f"--sha256={digits}"]
+
+
 def trained(suffix):
-    """A file of the trained model that is measured, as an input function."""
+    """A file of the model that is measured, as an input function."""
     return lambda wildcards: f"{outputs.model(experiment(wildcards), RESULTS, model_of(wildcards))}{suffix}"
 
 
@@ -155,11 +194,13 @@ def library(stage, **uses):
     """A hash of the library's files that a stage's results depend on, for `params`.
 
     `uses` names the plugins that a job loads, by kind: names or wildcards, such as `rule="{rule}"`. `{feedback_rule}`
-    stands for the rule whose feedback weights an attacker uses, and for nothing without them.
+    stands for the rule whose feedback weights an attacker uses, and for nothing without them; `{dataset_file}` for the
+    dataset whose file reads a source.
     """
 
     def hashed(wildcards):
         given = {**wildcards, "feedback_rule": feedback_rule(wildcards), "training_rule": training_rule(wildcards)}
+        given["dataset_file"] = plugin_of(wildcards.get("source", ""))
         loaded = [(kind, name) for kind, names in uses.items() for name in names.format(**given).split()]
         classifies = stage == "finetune" and "retrieval" not in keys(wildcards)
         return library_hash(stage, loaded, ("creditflow/retrieval/",) if classifies else ())

@@ -12,10 +12,12 @@ rule fetch:
     conda:
         "../envs/environment.yaml"
     params:
-        library=library("fetch", dataset="{source}"),
+        library=library("fetch", dataset="{dataset_file}"),
         search_paths=search_paths,
+        folder=folder_options,
+        state=folder_state,
     shell:
-        "python {input.script:q} --dataset {wildcards.source} {params.search_paths:q}"
+        "python {input.script:q} --dataset {wildcards.source} {params.search_paths:q} {params.folder:q}"
         " --output {output.raw:q} > {log:q} 2>&1"
 
 
@@ -34,7 +36,7 @@ rule prepare:
         "../envs/environment.yaml"
     threads: 4
     params:
-        library=library("prepare", dataset="{source}"),
+        library=library("prepare", dataset="{dataset_file}"),
         max_unreadable=config["data"]["max_unreadable"],
     shell:
         "python {input.script:q} --dataset {wildcards.source} --raw {input.raw:q} --output {output.data:q}"

@@ -3,7 +3,7 @@
 
 def expected(view):
     """The option that says which dataset a job reads; `view` is as in `view_keys`."""
-    return lambda wildcards: ["--expect-data", view_keys(view, wildcards)["source"]]
+    return lambda wildcards: ["--expect-data", source_id(view_keys(view, wildcards))]
 
 
 def expected_model(wildcards):

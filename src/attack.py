@@ -31,7 +31,7 @@ def main() -> None:
     parameters = attacking.attack_settings(args, "attack", attack.uses_gradient, attack.uses_surrogate)
     model, sidecar, data = measuring.loaded(args, device)
     chosen = choose_images(data, args.images)
-    view, helpers = attacking.attacker_view(args, model), attacking.helpers(args, model)
+    view, helpers = attacking.attacker_view(args, model), attacking.helpers(args, model, data)
     options = {"batch_size": args.batch_size, "seed": args.seed, "helpers": helpers}
     measured = {"keep": args.keep, "check_convergence": args.check_convergence}
     result = run_attack(attack, parameters, view, data, chosen, args.epsilons, **options, **measured)

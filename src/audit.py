@@ -1,11 +1,15 @@
-"""Audit an experiment: each rule against backpropagation, by the worst case over a set of attacks (docs/audit.md)."""
+"""Audit an experiment: each rule against backpropagation, or each given model against the reference.
+
+What is compared is the worst case over a set of attacks (docs/audit.md).
+"""
 
 from creditflow.attacks.kinds import required_of
-from creditflow.audit.cells import OUTCOMES
-from creditflow.audit.verdicts import audit
 from creditflow.records.frames import write_frame
 from creditflow.records.listing import read_listed
 from creditflow.stages.command_line import add_records_option, file_path, json_object, run_stage, stage_parser
+from creditflow.verdict.cells import OUTCOMES
+from creditflow.verdict.given import of_use
+from creditflow.verdict.verdicts import audit
 from creditflow.workflow.layout import record_keys
 
 
@@ -23,7 +27,9 @@ def main() -> None:
 
     records = read_listed(args.records_list, record_keys)
     task = "retrieval" if any(record.keys.task == "retrieval" for record in records) else "classification"
-    frame = audit(records, args.settings, OUTCOMES[task], required_of(task))
+    kept, impossible = of_use(records)
+    settings = args.settings | ({"impossible": impossible} if impossible else {})
+    frame = audit(kept, settings, OUTCOMES[task], required_of(task))
     write_frame(args.output, frame, "audit", records)
     for row in frame[frame.net_effect != ""].itertuples():
         words = f"{row.claim_verdict}; {row.net_effect}" + (f" ({row.reason})" if row.reason else "")

@@ -32,7 +32,7 @@ def main() -> None:
     model, sidecar, data = measuring.loaded(args, device)
     chosen = choose_images(data, settings.images)
     view = attacking.attacker_view(args, model)
-    measured = measure(model, view, data, chosen, settings)
+    measured = measure(attacking.exact_view(model, args.model), view, data, chosen, settings)
     facts = {
         "stage": "measure_gradients",
         "gradient": args.gradient,
@@ -42,7 +42,7 @@ def main() -> None:
         "data": file_sha256(args.data),
         "seed": args.seed,
         "model": sidecar["sha256"],
-    }
+    } | attacking.given_facts(sidecar)
     write_record(
         args.record,
         measuring.record_keys(args, sidecar, attack="why", gradient=args.gradient),

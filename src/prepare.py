@@ -5,7 +5,9 @@ import torch
 from creditflow.core import plugins
 from creditflow.core.errors import UserError
 from creditflow.data.dataset import Dataset
+from creditflow.data.image_folders import plugin_of
 from creditflow.data.origin import check_origin
+from creditflow.data.packing import packed
 from creditflow.data.prepared import save_prepared
 from creditflow.data.readable import check_share, describe, drop_unreadable
 from creditflow.data.splits import check_splits
@@ -24,7 +26,7 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)
-    dataset: Dataset = plugins.load("dataset", args.dataset).DATASET
+    dataset: Dataset = plugins.load("dataset", plugin_of(args.dataset)).DATASET
     check_origin(args.raw, args.dataset, dataset.checksums)
     names = dataset.class_names(args.raw) if callable(dataset.class_names) else dataset.class_names
     splits = dataset.read(args.raw)
@@ -39,6 +41,8 @@ def main() -> None:
         reasons = unreadable.get(split, {})
         print(f"{args.dataset}: {len(labels)} {split} images", *describe(reasons), sep="\n")
         check_share(args.dataset, split, len(labels), reasons, args.max_unreadable)
+    if dataset.named_folder:
+        splits = packed(splits, args.threads)
     left_out = {split: list(reasons) for split, reasons in unreadable.items()}
     save_prepared(args.output, splits, names, left_out, args.dataset)
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from creditflow.audit.verdicts import audit
 from creditflow.records.record import Keys, Metric, Record
+from creditflow.verdict.verdicts import audit
 
 N_IMAGES = 400
 AUDIT: dict[str, Any] = {"epsilons": [0.1], "attacks": ["pgd", "apgd_dlr", "square", "transfer"], "claim": "pgd"}

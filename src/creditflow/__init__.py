@@ -15,14 +15,31 @@ clean_stage(Path(__file__).resolve().parents[1])
 __version__ = "1.0.0"
 
 _HOME_OF = {
+    "AuditResult": "creditflow.instrument.result",
+    "GradientReport": "creditflow.derivatives.report",
     "apply_rule": "creditflow.feedback.apply",
+    "audit": "creditflow.instrument.audit",
+    "check_gradient": "creditflow.derivatives.check",
+    "exact_gradients": "creditflow.derivatives.exact",
     "feedback_state": "creditflow.feedback.apply",
     "load_feedback": "creditflow.models.storage",
     "load_model": "creditflow.models.storage",
     "save_model": "creditflow.models.storage",
 }
 
-__all__ = ["__version__", "apply_rule", "feedback_state", "load_feedback", "load_model", "save_model"]
+__all__ = [
+    "AuditResult",
+    "GradientReport",
+    "__version__",
+    "apply_rule",
+    "audit",
+    "check_gradient",
+    "exact_gradients",
+    "feedback_state",
+    "load_feedback",
+    "load_model",
+    "save_model",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -119,8 +119,8 @@ def test_a_second_draw_of_a_rule_that_draws_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("uses", "gradient", "fitting"),
     [
-        ((True, False), "none", "exact, feedback or through:<rule>"),
-        ((True, True), "surrogate:twin", "exact, feedback or through:<rule>"),
+        ((True, False), "none", "exact, own, feedback or through:<rule>"),
+        ((True, True), "surrogate:twin", "exact, own, feedback or through:<rule>"),
         ((False, True), "none", "surrogate:twin or surrogate:other_seed"),
         ((False, True), "exact", "surrogate:twin or surrogate:other_seed"),
         ((False, False), "through:frsf", "none"),

@@ -17,6 +17,7 @@ from creditflow.attacks.kinds import REQUIRED, kinds, missing, needs_surrogate
 from creditflow.attacks.losses import at_own_scale, scaled_cross_entropies, targeted_ratio
 from creditflow.attacks.methods._apgd import APGD, TargetedAPGD
 from creditflow.attacks.methods.cascade import STAGES
+from creditflow.attacks.methods.settings.cascade import stage_names
 from creditflow.attacks.metrics import attack_metrics, attack_outcomes
 from creditflow.compute.randomness import Streams
 from creditflow.core import plugins
@@ -238,6 +239,8 @@ def test_one_step_has_not_converged_and_many_have(trained: Trained) -> None:
     few = run("apgd_ce", model, data, [0.08, 0.09], {"steps": 1}, check_convergence=True)
     many = run("apgd_ce", model, data, [0.08, 0.09], {"steps": 60}, check_convergence=True)
     assert "unconverged" in fired(few.checks)
+    at_epsilon = few.checks["at_epsilon"]["unconverged"]
+    assert len(at_epsilon) == 2 and few.checks["unconverged"] == max(at_epsilon)
     assert "unconverged" not in fired(many.checks)
     assert torch.equal(few.correct, run("apgd_ce", model, data, [0.08, 0.09], {"steps": 1}).correct)
     cascade = run("cascade", model, data, [0.09], {"apgd_ce": {"steps": 10}}, check_convergence=True)
@@ -282,6 +285,10 @@ def test_kept_images_are_what_the_outcomes_say(trained: Trained, tmp_path: Path)
         (lambda content, outcomes: outcomes["fooled_by"].__setitem__(outcomes["fooled_by"] > 0, 3), "did not run"),
         (lambda content, outcomes: content["checks"]["stages"]["square"]["accuracy"].reverse(), "stage square"),
         (lambda content, outcomes: content["checks"].update(only_without_gradient=0.5), "only_without_gradient"),
+        (
+            lambda content, outcomes: content["checks"]["at_epsilon"].update(only_without_gradient=[0.5]),
+            "only_without_gradient",
+        ),
         (lambda content, outcomes: outcomes.pop("fooled_by"), "the same stages"),
     ],
 )
@@ -298,8 +305,8 @@ def test_a_record_that_contradicts_its_stages_is_noticed(trained: Trained, edit:
 
 
 def test_kinds_are_what_the_attacks_declare() -> None:
-    assert set(STAGES) == set(plugins.settings_class("attack", "cascade").model_fields)
-    assert list(STAGES) == list(plugins.settings_class("attack", "cascade").model_fields)
+    assert {*STAGES, "transfer_last"} == set(plugins.settings_class("attack", "cascade").model_fields)
+    assert list(STAGES) == list(stage_names())
     for name in plugins.names("attack"):
         attack = get_attack(name)
         if name != "cascade":

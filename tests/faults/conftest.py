@@ -61,7 +61,28 @@ tables: {table1: {}}
 figures: {}
 """
 
-#: Stages that the two experiments run.
+GIVEN = """
+description: a given network on the digits
+datasets: {all_digits: {source: digits}}
+models: {plain: {factory: "network.py:make"}}
+seeds: [0]
+threads: 1
+gradients: [exact]
+attacks: {}
+tables: {table1: {}}
+figures: {}
+"""
+
+NETWORK = """
+from torch import nn
+
+def make():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 30), nn.ReLU(), nn.Linear(30, 10))
+"""
+
+EXPERIMENTS = {"cells": CELLS, "many": MANY, "given": GIVEN}
+
+#: Stages that the experiments run.
 STAGES = (
     "fetch",
     "prepare",
@@ -71,6 +92,7 @@ STAGES = (
     "attack",
     "train_population",
     "select_member",
+    "import_model",
     "collect",
     "make_table",
     "plot_figure",
@@ -182,13 +204,14 @@ def snapshot(folder: Path) -> dict[Path, Any]:
 
 @pytest.fixture(scope="session")
 def whole(built_once: Callable[[str, Callable[[Path], None]], Path]) -> Iterator[Whole]:
-    """The two experiments, run once; each process of the tests has a copy. Tests that change something put it right."""
+    """The experiments, run once; each process of the tests has a copy. Tests that change something put it right."""
 
     def build(folder: Path) -> None:
-        project(folder, cells=CELLS, many=MANY)
-        done = snakemake(folder, "cells", "many")
+        project(folder, **EXPERIMENTS)
+        (folder / "network.py").write_text(NETWORK, encoding="utf-8")
+        done = snakemake(folder, *EXPERIMENTS)
         assert done.returncode == 0, done.stdout
-        command = [sys.executable, "-m", "snakemake", "--detailed-summary", "cells", "many"]
+        command = [sys.executable, "-m", "snakemake", "--detailed-summary", *EXPERIMENTS]
         told = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", check=True)
         (folder / "summary.tsv").write_text(told.stdout, encoding="utf-8")
 

@@ -98,7 +98,7 @@ def test_every_kind_of_sealed_file_and_every_rule_of_the_workflow_is_in_the_list
     assert {name for names in SEALERS.values() for name in names} <= {*READERS, "codes"}
     tested = {place.rule for place in layout.PLACES for name in READERS if place.wildcards(Path(name).with_suffix(""))}
     # `encode` has its own test here. The others write models and records, as `finetune` and `attack` do.
-    same_kind = {"encode", "pretrain", "import_weights", "select_member"}
+    same_kind = {"encode", "pretrain", "import_weights", "import_model", "select_member"}
     same_kind |= {"evaluate", "retrieve", "attack_retrieval", "measure_gradients", "measure_nullspace"}
     assert {place.rule for place in layout.PLACES} == tested | VERIFIED | same_kind
     assert not tested & same_kind

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from matplotlib.figure import Figure as Canvas
 
 from creditflow.compute import provenance
 from creditflow.core.environment import clean
+from creditflow.core.errors import UserError
 from creditflow.reporting.figure import Figure, write_figure
 from creditflow.workflow import forkserver
+from creditflow.workflow.preflight import check_place
 from helpers import ROOT, project, snakemake
 from workflows.test_sign_symmetry_workflow import TINY
 
@@ -58,6 +61,18 @@ _REMAIN = ("LC_ALL", "PYTHONCOERCECLOCALE")
 
 #: What a stage has instead.
 SET = {"PYTHONUTF8": "1", "GIT_PYTHON_REFRESH": "quiet", "GIT_PYTHON_GIT_EXECUTABLE": "none"}
+
+
+#: Where nothing can be written: for users without a home, as in containers and on clusters.
+UNWRITABLE = {
+    "HOME": "/dev/null",
+    "MPLCONFIGDIR": "/dev/null",
+    "XDG_CACHE_HOME": "/dev/null",
+    "TORCH_HOME": "/dev/null",
+}
+
+#: A folder's name with what shells, Snakemake, make, URLs and SQL take for something else.
+ODD = 'p\'r #1 ö漢 $HOME %s (a) & "b"; ~ [c] 100%25'
 
 
 def test_what_is_cleaned_and_what_stays() -> None:
@@ -119,7 +134,7 @@ def test_a_stage_starts_with_a_clean_environment(tmp_path: Path, forked: bool) -
 def test_figures_are_drawn_whatever_a_notebook_exports() -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "src/plot_figure.py"), "--help"],
-        env=hostile(),
+        env=hostile(**UNWRITABLE),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
@@ -194,9 +209,51 @@ def test_the_commit_is_that_of_the_code_within_a_git_hook(monkeypatch: pytest.Mo
     provenance.git_commit.cache_clear()
 
 
+#: A program in git's place, or none, and what the warning says of it.
+GITS = {
+    "hangs": ("sleep 60", "git does not answer within 0.2 s"),
+    "distrusts": ("echo 'fatal: detected dubious ownership' >&2; exit 128", "fatal: detected dubious ownership"),
+    "fails": ("exit 3", "git ends with exit code 3"),
+    "lies elsewhere": ("echo /", ".git is no repository of its own"),
+    "is missing": (None, "git cannot be run: .*No such file"),
+}
+
+
+@pytest.mark.parametrize("case", GITS)
+def test_a_commit_that_git_does_not_name_is_said(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script, why = GITS[case]
+    module = tmp_path / "src/creditflow/compute/provenance.py"
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "Snakefile").touch()
+    monkeypatch.setattr(provenance, "__file__", str(module))
+    monkeypatch.setattr(provenance, "_GIT_PATIENCE_S", 0.2)
+    (tmp_path / "bin").mkdir()
+    if script is not None:
+        (tmp_path / "bin/git").write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        (tmp_path / "bin/git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin" if script is None else f"{tmp_path}/bin:/usr/bin:/bin")
+    provenance.git_commit.cache_clear()
+    assert provenance.git_commit() is None
+    provenance.git_commit.cache_clear()
+    said = capsys.readouterr().err
+    assert re.search(f"^warning: records will not name the commit of .*{why}", said) and said.count("\n") == 1
+
+
+def test_an_archive_that_was_unpacked_has_no_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "Snakefile").touch()
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "src/creditflow/compute/provenance.py"))
+    provenance.git_commit.cache_clear()
+    assert provenance.git_commit() is None and capsys.readouterr().err == ""
+    provenance.git_commit.cache_clear()
+
+
 def test_jobs_of_the_workflow_have_a_clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "p'r o").mkdir()
-    folder = project(tmp_path / "p'r o", tiny=TINY)
+    (tmp_path / ODD).mkdir()
+    folder = project(tmp_path / ODD, tiny=TINY)
     (folder / "src/fetch.py").write_text(
         "import json, os, sys\nfrom pathlib import Path\n"
         "Path('environment.json').write_text(json.dumps([dict(os.environ), sys.flags.optimize]))\n"
@@ -204,7 +261,8 @@ def test_jobs_of_the_workflow_have_a_clean_environment(tmp_path: Path, monkeypat
         encoding="utf-8",
     )
     snakemake(folder, "--version")  # the process that is forked has started, as Snakemake itself cannot be cleaned
-    for name, value in HOSTILE.items():
+    libraries = {name: value for name, value in UNWRITABLE.items() if name not in ("HOME", "XDG_CACHE_HOME")}
+    for name, value in (HOSTILE | libraries).items():  # Snakemake itself needs one of these two
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     done = snakemake(folder, "--", "results/data/digits/raw")
@@ -231,3 +289,24 @@ def test_make_passes_nothing_on_that_changes_what_is_installed_or_run(tmp_path: 
     of_installing = {name for name in HOSTILE if name.startswith(("MPL", "MAT", "PYTHON", "PIP", "GIT", "BASH", "CD"))}
     leaked = (of_installing | others.keys()) & passed.keys()
     assert leaked == {"PYTHONUTF8", "PYTHONCOERCECLOCALE", "PIP_INDEX_URL"}
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_make_gives_snakemake_a_cache_where_the_home_folder_cannot_be_written(writable: bool, tmp_path: Path) -> None:
+    (tmp_path / "probe.mk").write_text(f"include {ROOT}/Makefile\nprobe:\n\t@env\n", encoding="utf-8")
+    done = subprocess.run(
+        ["make", "--no-print-directory", "-f", str(tmp_path / "probe.mk"), "probe"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path if writable else "/dev/null")},
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    passed = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+    assert passed.get("XDG_CACHE_HOME") == (None if writable else f"{ROOT}/.snakemake/cache")
+
+
+def test_a_clone_whose_path_has_braces_is_refused_in_one_line() -> None:
+    with pytest.raises(UserError, match=r"^/a/\{b\} has braces, which Snakemake takes for wildcards; rename or move"):
+        check_place(Path("/a/{b}"))
+    check_place(Path("/a") / ODD)

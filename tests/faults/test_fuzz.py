@@ -30,6 +30,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import save as dump_arrays
+from safetensors.torch import save as dump_tensors
 
 import formats
 from creditflow.compute.checkpoints import load_checkpoint
@@ -37,6 +38,7 @@ from creditflow.core import plugins
 from creditflow.core.errors import UserError
 from creditflow.core.files import read_json, seal, write_parquet
 from creditflow.data import formats as library_formats
+from creditflow.data.dataset import ImageFiles
 from creditflow.data.downloads import NotAvailableError
 from creditflow.data.formats import cifar
 from creditflow.data.formats.archives import read_members, unpack
@@ -45,10 +47,15 @@ from creditflow.data.formats.idx import read_idx
 from creditflow.data.formats.lists import read_list
 from creditflow.data.formats.mat import read_mat
 from creditflow.data.image_files import read_image
+from creditflow.data.packing import packed
 from creditflow.data.prepared import load_prepared, save_prepared
 from creditflow.data.sources import receive
+from creditflow.instrument.command import options
+from creditflow.instrument.images import load_images
 from creditflow.models import published
+from creditflow.models.factories import make_model
 from creditflow.models.storage import load_feedback, load_model
+from creditflow.models.weights import load_weights
 from creditflow.populations.storage import load_population
 from creditflow.records.listing import read_listed
 from creditflow.records.record import read_record
@@ -202,6 +209,7 @@ def test_settings_on_the_command_line(text: str) -> None:
         assert isinstance(json_object(text), dict)
     except argparse.ArgumentTypeError as error:
         assert "\n" not in str(error)
+    assert refused(lambda: options.json_object(text, "--settings")) or isinstance(json.loads(text), dict)
 
 
 def test_checkpoints_of_anything(tmp_path: Path) -> None:
@@ -280,6 +288,11 @@ def read_dataset(name: str) -> Callable[[Path], Any]:
     return read
 
 
+def pack_images(folder: Path) -> object:
+    images = ImageFiles(folder, sorted(path.name for path in folder.iterdir()))
+    return packed({"train": (images, np.zeros(len(images), np.int64))})
+
+
 def imagenet_files() -> dict[str, bytes | str]:
     """Returns a copy of ImageNet with the development kit, in which each class has one image that is no file."""
     with tempfile.TemporaryDirectory() as name:
@@ -296,6 +309,21 @@ def read_imagenet_kit(folder: Path) -> object:
 
 def write_weights(path: Path) -> None:
     torch.save({"fc.weight": torch.zeros(2, 3), "fc.bias": torch.zeros(2)}, path)
+
+
+def write_npz(path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, images=np.zeros((4, 1, 8, 8), np.uint8), labels=np.arange(4))
+
+
+def write_torchscript(path: Path) -> None:
+    torch.jit.trace(torch.nn.Linear(3, 2), torch.ones(1, 3)).save(path)
+
+
+def write_exported(path: Path) -> None:
+    with path.open("wb") as file:
+        dynamic = ({0: torch.export.Dim.DYNAMIC},)
+        torch.export.save(torch.export.export(torch.nn.Linear(3, 2), (torch.ones(4, 3),), dynamic_shapes=dynamic), file)
 
 
 def write_prepared(path: Path) -> None:
@@ -340,6 +368,16 @@ CASES: dict[str, Case] = {
         lambda folder: receive((folder / "f").open("rb"), "0" * 64, folder / "out", "f"),
     ),
     "weights": Case({"f": saved(write_weights)}, lambda folder: published._read_state(folder / "f")),
+    "any weights": Case(
+        {"f": saved(write_weights), "f.safetensors": dump_tensors({"weight": torch.ones(2, 3), "bias": torch.ones(2)})},
+        lambda folder: [load_weights(torch.nn.Linear(3, 2), path) for path in sorted(folder.glob("*.*"))],
+    ),
+    "npz": Case({"f.npz": saved(write_npz)}, lambda folder: load_images(str(folder / "f.npz")), 200),
+    "folder of images": Case(
+        {"a/1.png": picture("PNG"), "b/2.jpeg": picture("JPEG")}, lambda folder: load_images(str(folder), size=8)
+    ),
+    "TorchScript": Case({"f.pt": saved(write_torchscript)}, lambda folder: make_model("f.pt", base=folder), 30),
+    "torch.export": Case({"f.pt2": saved(write_exported)}, lambda folder: make_model("f.pt2", base=folder), 15),
     "prepared": Case({"f": saved(write_prepared)}, lambda folder: load_prepared(folder / "f", "train")),
     "table": Case(
         {"f": saved(lambda path: write_parquet(path, pd.DataFrame({"a": [1, 2], "b": ["x", "y"]})))},
@@ -362,6 +400,10 @@ CASES: dict[str, Case] = {
     "dataset fashion_mnist": Case(
         {name.removesuffix(".gz"): content for name, content in formats.mnist()[0].items()},
         read_dataset("fashion_mnist"),
+    ),
+    "packed images": Case({f"{index}.png": picture("PNG") for index in range(2)}, pack_images, 30),
+    "dataset image_folder": Case(
+        {"origin.json": '{"folder": "images", "split": {"test": 0.5}, "state": ""}'}, read_dataset("image_folder")
     ),
     "dataset imagenet": folder_dataset("imagenet", {"train/n01440764/n01440764_1.JPEG": b"1", "val/x": b"1"}, 5),
     "dataset imagenet100": folder_dataset("imagenet100", formats.imagenet100(), 10),
@@ -557,12 +599,19 @@ FUZZED: dict[str, tuple[str, ...]] = {
     "data.formats.lists": ("list",),
     "data.formats.mat": ("mat",),
     "data.formats.medmnist": ("dataset pathmnist", "dataset chestmnist"),
+    "data.formats.npz": ("npz", "dataset pathmnist"),
     "data.image_files": ("image",),
+    "data.packing": ("packed images",),
     "data.prepared": ("prepared", "test_safetensors_of_anything"),
     "data.sealed": ("prepared", "test_safetensors_of_anything"),
     "data.sources": ("received content",),
+    "data.whole_images": ("image",),
+    "instrument.command.options": ("test_settings_on_the_command_line",),
+    "instrument.images": ("npz", "folder of images"),
+    "models.model_files": ("TorchScript", "torch.export"),
     "models.published": ("weights",),
     "models.storage": ("test_files_of_anything", "test_json_files_with_anything_in_them"),
+    "models.weights": ("any weights", "weights"),
     "populations.storage": ("test_files_of_anything", "test_json_files_with_anything_in_them"),
     "records.record": ("test_files_of_anything", "test_json_files_with_anything_in_them"),
     "records.listing": ("test_lists_of_records_of_anything",),
@@ -581,7 +630,11 @@ NOT_FROM_OUTSIDE = {
     "compute.container": "the note of a container's hash, which is compared as text",
     "compute.matmul": "/proc",
     "compute.provenance": "/proc, and the library's own files, which are only hashed",
-    "core.plugins": "the library's own files",
+    "data.image_folders": "names and sizes of files; data.image_files reads what is in them",
+    "derivatives.functions": "no file: `unpack_dual` takes a dual number of autograd apart",
+    "instrument.run": "its own settings, through JSON and back; records.record reads its records",
+    "core.plugins": "the library's own files, and those of installed packages",
+    "core.programs": "/dev/null",
     "core.settings_docs": "the library's own files",
     "populations.memory": "/proc and /sys",
     "reporting.export": "exported files of this run, which are sealed before",
@@ -590,6 +643,7 @@ NOT_FROM_OUTSIDE = {
     "workflow.failures": "logs, which are shown with replacement characters",
     "workflow.forkserver.server": "a request of the client beside it; tests/faults/test_waits.py feeds it with others",
     "workflow.generated": "the clone's own files",
+    "workflow.locks": "a file that is locked, and not read",
 }
 
 
@@ -638,6 +692,7 @@ FED = {
     "locate": None,
     "read_mat": "mat",
     "read_medmnist": "dataset pathmnist",
+    "read_array": "npz",
 }
 
 

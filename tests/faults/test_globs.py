@@ -56,6 +56,7 @@ def clone(tmp_path: Path) -> Path:
     """The library and its configuration, with what editors leave behind in all folders that are searched."""
     for name in ("src", "config"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "Snakefile", tmp_path)
     package = tmp_path / "src/creditflow"
     for room in (*plugins.ROOMS.values(), "core", "."):
         leave_behind(package / room, ".py")

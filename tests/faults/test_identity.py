@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from creditflow.records.listing import read_records
 from creditflow.records.record import read_record
 from creditflow.retrieval.protocol import Part
 from creditflow.retrieval.storage import PARTS, Encoded, load_codes, save_codes
+from creditflow.stages.retrieval import codes_identity, read_codes
 from creditflow.workflow.layout import record_keys
 from faults.conftest import Whole
 from helpers import snakemake, stage
@@ -30,6 +32,7 @@ MODELS = RESULTS / "finetune/high/small_cnn"
 EVALUATED = RESULTS / "evaluate/high/small_cnn"
 ATTACKED = RESULTS / "attack/high/small_cnn"
 POPULATIONS = Path("results/many/population/all_digits/natural")
+MEMBER = Path("results/many/member/all_digits/natural")
 PREPARED = Path("results/data/digits/prepared.safetensors")
 
 
@@ -248,6 +251,43 @@ def test_the_population_of_another_rule(whole: Whole, places: Places) -> None:
     )
 
 
+#: What lies in the place of a population's chosen member, and what is said of it.
+MEMBERS = {
+    "another rule": (MEMBER / "pepita/seed0", "rule pepita, seed 0, where that of .*rule bp, seed 0"),
+    "another seed": (MEMBER / "bp/seed1", "rule bp, seed 1, where that of .*rule bp, seed 0"),
+    "a fine-tuned network": (MODELS / "bp/seed0", "stage finetune, experiment cells, .*where that of stage select_mem"),
+}
+
+
+@pytest.mark.parametrize("case", MEMBERS)
+def test_a_member_in_the_place_of_another(whole: Whole, places: Places, case: str) -> None:
+    source, naming = MEMBERS[case]
+    places.copy(source, MEMBER / "bp/seed0", ".json", ".safetensors", ".feedback.safetensors")
+    refused(whole, "evaluate", "many", "/bp/", naming=f"{MEMBER}/bp/seed0.json is the model of .*{naming}")
+
+
+@pytest.mark.parametrize(("stage", "texts"), [("finetune", ("bp", "brsf")), ("train_population", ("bp", "pepita"))])
+def test_the_checkpoint_of_another_job(whole: Whole, places: Places, stage: str, texts: tuple[str, str]) -> None:
+    """It is whole, and for a network of the same shape; the job says so and begins anew, and its result is the same."""
+    victim, other = (
+        next(job for job in whole.jobs[stage] if "--seed 1 " not in job.command and f"--rule {text} " in job.command)
+        for text in texts
+    )
+    checkpoints = [re.search(r"--checkpoint (\S+)", job.command) for job in (victim, other)]
+    mine, theirs = (whole.folder / match[1] for match in checkpoints if match)
+    at = 1
+    while not theirs.exists():  # it is killed at one change of a file after the other, until one was the checkpoint
+        assert at < 12
+        whole.forget(other)
+        whole.run(other, crash_at=at)
+        at += 1
+    theirs.rename(mine)
+    whole.forget(victim)
+    status, said = whole.run(victim, forked=True)
+    assert status == 0 and "belongs to other settings or inputs; starting from the beginning" in said, said
+    whole.make_again(other)
+
+
 @pytest.mark.parametrize("rule", ["pretrain", "finetune", "train_population", "evaluate", "attack"])
 def test_the_prepared_form_of_another_dataset(whole: Whole, places: Places, rule: str) -> None:
     images, labels = np.zeros((20, 1, 8, 8), dtype=np.uint8), np.arange(20) % 10
@@ -261,6 +301,21 @@ def test_codes_of_another_model(tmp_path: Path) -> None:
     load_codes(tmp_path / "codes", {"model": "a"}, {"rule": "bp"})
     with pytest.raises(UserError, match="codes is the set of codes of rule bp, seed 0, where that of rule fa"):
         load_codes(tmp_path / "codes", {"model": "a"}, {"rule": "fa"})
+
+
+def test_a_stage_refuses_codes_of_another_network_even_where_they_follow_from_the_same(tmp_path: Path) -> None:
+    def filed(rule: str, seed: int) -> tuple[Namespace, dict[str, Any]]:
+        args = Namespace(
+            experiment="e", dataset_name="d", seed=seed, codes=tmp_path / "codes", expect_model={"rule": rule}
+        )
+        return args, {"rule": rule, "seed": seed, "spec": {"backbone": "small_cnn"}}
+
+    source = {"model": "the same", "data": "the same"}
+    save_codes(tmp_path / "codes", parts(), source, codes_identity(*filed("fa", 0)))
+    read_codes(*filed("fa", 0), source)
+    for other in (("bp", 0), ("fa", 1)):
+        with pytest.raises(UserError, match=r"is the set of codes of .*rule fa, seed 0, where that of .*rule "):
+            read_codes(*filed(*other), source)
 
 
 @pytest.mark.parametrize(("rule", "frame"), [("make_table", "summary"), ("plot_figure", "summary")])

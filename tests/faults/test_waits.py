@@ -1,6 +1,8 @@
 """Every wait has a bound on the whole: servers that say nothing, or too little, and programs that hang."""
 
 import contextlib
+import fcntl
+import hashlib
 import json
 import os
 import re
@@ -19,9 +21,9 @@ from creditflow.data import downloads, sources
 from creditflow.data.downloads import NotAvailableError, Patience
 from creditflow.data.image_files import read_image
 from creditflow.data.sources import DebianPackage, Download, DownloadEach
-from creditflow.models import published
+from creditflow.models import published, torchvision_networks
 from creditflow.models.published import fetch_weights
-from creditflow.workflow import forkserver
+from creditflow.workflow import forkserver, locks
 from helpers import ROOT
 
 SRC = Path(downloads.__file__).parents[2]
@@ -124,6 +126,32 @@ def test_a_server_that_is_silent_or_slow_is_given_up(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("answer", [silent, drips_body, never_ends], ids=lambda answer: answer.__name__)
+def test_published_weights_of_any_network_are_not_waited_for(
+    answer: Callable[[socket.socket], None], short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    start = time.monotonic()
+    with serving(answer) as address, pytest.raises(UserError, match=rf"^{address}/x\.pth cannot be fetched .* put the"):
+        torchvision_networks._fetched(f"{address}/x.pth")
+    assert time.monotonic() - start < 2.5 and list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_published_weights_of_any_network_are_what_their_name_says(
+    short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def good(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nbytes")
+
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    digits = hashlib.sha256(b"bytes").hexdigest()[:8]
+    with serving(good) as address:
+        assert torchvision_networks._fetched(f"{address}/x-{digits}.pth").read_bytes() == b"bytes"
+        with pytest.raises(UserError, match="truncated, corrupt or another file"):
+            torchvision_networks._fetched(f"{address}/x-00000000.pth")
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [f"x-{digits}.pth"]
+
+
 def test_the_whole_time_counts_over_redirections(short: None) -> None:
     def redirect(connection: socket.socket) -> None:
         time.sleep(0.05)
@@ -197,9 +225,12 @@ def balanced(text: str) -> str:
 
 
 def test_only_one_module_opens_addresses() -> None:
-    """A new download has to go through `data/downloads.py`, where the whole is bounded."""
+    """A new download has to go through `data/downloads.py`, where the whole is bounded.
+
+    `torch.hub.get_dir()` opens nothing: it names the folder of torch's cache.
+    """
     openers = re.compile(
-        r"urlopen|urlretrieve|torch\.hub|requests\.|HTTPS?Connection|create_connection|load_state_dict_from_url"
+        r"urlopen|urlretrieve|torch\.hub(?!\.get_dir\(\))|requests\.|HTTPS?Connection|create_connection|load_state_dict_from_url"
     )
     found = {
         str(path.relative_to(SRC)) for path in SRC.rglob("*.py") if openers.search(path.read_text(encoding="utf-8"))
@@ -268,3 +299,52 @@ def test_a_server_that_never_answers_is_not_waited_for(server_of_forks: tuple[Pa
         with (tmp_path / "said").open("wb") as said:  # the mute server holds it, so a pipe would have no end
             subprocess.run(command, stdout=said, timeout=20, check=True)
     assert json.loads((tmp_path / "said").read_bytes()) == ["a"]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(locks, "_PATIENCE_S", 0.3)
+    yield
+    locks._held = None
+
+
+def test_a_snakemake_that_hangs_with_the_lock_is_named(tmp_path: Path, impatient: None) -> None:
+    (tmp_path / ".snakemake").mkdir()
+    with (tmp_path / ".snakemake/alive.lock").open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        start = time.monotonic()
+        with pytest.raises(
+            UserError, match=r"another Snakemake has kept .*/alive\.lock .*, end it, then run"
+        ) as caught:
+            locks.release_dead_locks(tmp_path)
+        assert time.monotonic() - start < 2 and "\n" not in str(caught.value)
+
+
+def test_a_snakemake_that_lives_keeps_its_locks(tmp_path: Path, impatient: None) -> None:
+    (tmp_path / ".snakemake/locks").mkdir(parents=True)
+    with (tmp_path / ".snakemake/alive.lock").open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        locks.release_dead_locks(tmp_path)
+        assert (tmp_path / ".snakemake/locks").is_dir()
+    locks.release_dead_locks(tmp_path)
+    assert not (tmp_path / ".snakemake/locks").exists()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
+def test_what_is_no_lock_file_is_not_waited_for(tmp_path: Path, impatient: None, make: Callable[[Path], None]) -> None:
+    (tmp_path / ".snakemake/locks").mkdir(parents=True)
+    make(tmp_path / ".snakemake/alive.lock")
+    locks.release_dead_locks(tmp_path)
+    assert (tmp_path / ".snakemake/locks").is_dir()
+
+
+def test_every_lock_is_tried_and_none_is_waited_for() -> None:
+    """Whoever waits for a lock looks again and again until a time that is set."""
+    waiting = []
+    for path in sorted(SRC.rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        for match in re.finditer(r"\b(flock|lockf)\(", text):
+            arguments = balanced(text[match.end() :])
+            if "LOCK_NB" not in arguments and "LOCK_UN" not in arguments:
+                waiting.append(f"{path.relative_to(SRC)}: {match.group()}{arguments})")
+    assert waiting == []

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from creditflow import apply_rule
+from creditflow.core import plugins
 from creditflow.feedback.apply import feedback_layers
 
 
@@ -50,3 +51,25 @@ def test_mirrored_weights_approach_the_weights_and_follow_them() -> None:
                 parameter.add_(0.001 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index)))
         view(torch.zeros(1, 2, 5, 5))
     assert min(cosines()) > 0.9
+
+
+def distance_left(rule: str, dtype: torch.dtype) -> float:
+    """Returns which part of the distance between V and W is left after 1,000 updates of a layer that stays as it is."""
+    weight = (0.3 * torch.randn(20, 10, generator=torch.Generator().manual_seed(0))).to(dtype)
+    rule_ = plugins.load("rule", rule).RULE
+    state = rule_.initial_state(weight, torch.Generator().manual_seed(1))
+    before = rule_.feedback_weight(weight, state) - weight
+    for _ in range(1000):
+        state = rule_.after_update(weight, state)
+    return float((rule_.feedback_weight(weight, state) - weight).float().norm() / before.float().norm())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("rule", ["kp", "wm"])
+def test_what_learns_in_each_precision(rule: str, dtype: torch.dtype) -> None:
+    """KP's documentation says that V comes no closer to W in pure bfloat16; nothing else stands still."""
+    left = distance_left(rule, dtype)
+    if (rule, dtype) == ("kp", torch.bfloat16):
+        assert left == 1 and "bfloat16" in plugins.docstring("rule", rule)
+    else:
+        assert left < 0.5

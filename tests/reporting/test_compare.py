@@ -6,7 +6,6 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from creditflow.audit.statistics import INTERVAL
 from creditflow.core import plugins
 from creditflow.core.errors import UserError
 from creditflow.core.files import write_parquet
@@ -14,6 +13,7 @@ from creditflow.core.settings import parse
 from creditflow.reporting.collection import SUMMARY_COLUMNS, read_frames
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.published import read_published
+from creditflow.verdict.statistics import INTERVAL
 from helpers import ROOT, project, snakemake, stage
 
 TABLE: Listing = plugins.load("table", "compare").TABLE

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from creditflow.audit.statistics import INTERVAL
 from creditflow.core import files, plugins
 from creditflow.core.errors import UserError
 from creditflow.core.settings import parse
@@ -25,6 +24,7 @@ from creditflow.reporting.collection import (
 from creditflow.reporting.figure import Figure, write_figure
 from creditflow.reporting.rules import rule_style
 from creditflow.reporting.table import Table, attack_table, marks
+from creditflow.verdict.statistics import INTERVAL
 
 
 def chosen(kind: str, name: str, **values: Any) -> Any:

@@ -1,5 +1,7 @@
 """The page of results: it is what its claims and the exported tables say, and mistakes in the claims are explained."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 import yaml
 
 from creditflow.core.errors import UserError
-from creditflow.reporting.export_seal import write_export_seal
+from creditflow.reporting.export_seal import check_exported, write_export_seal
 from creditflow.reporting.results_page import results_page
 from helpers import ROOT, stage
 
@@ -107,4 +109,34 @@ def test_an_exported_table_is_verified_before_it_is_shown(tmp_path: Path, capsys
     table.write_text(whole, encoding="utf-8")
     provenance.write_text(sealed.replace('"tiny"', '"other"'), encoding="utf-8")
     with pytest.raises(UserError, match=r"provenance\.json is damaged or was edited"):
+        results_page(tmp_path)
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+@pytest.mark.parametrize("what", ["table", "figure"])
+def test_the_export_of_another_experiment_is_not_shown(what: str, sealed: bool, tmp_path: Path) -> None:
+    """A whole export, sealed or of an earlier version, that lies in the folder of another."""
+    page(tmp_path, [PAPER])
+    facts = {"experiment": "other"}
+    if sealed:
+        (tmp_path / "tiny/figures").mkdir()
+        (tmp_path / "tiny/figures/f.png").write_bytes(b"a picture")
+        write_export_seal(tmp_path / "tiny", facts)
+    else:
+        (tmp_path / "tiny/provenance.json").write_text(json.dumps(facts), encoding="utf-8")
+    with pytest.raises(UserError, match=r"tiny has the export of experiment other, where that of tiny belongs; export"):
+        if what == "table":
+            results_page(tmp_path)
+        else:
+            check_exported(tmp_path / "tiny/figures/f.png", tmp_path / "tiny")
+
+
+def test_tables_of_one_export_that_change_places_are_not_shown(tmp_path: Path) -> None:
+    page(tmp_path, [PAPER])
+    tables = tmp_path / "tiny/tables"
+    (tables / "other.csv").write_text("a,b\n1,2\n", encoding="utf-8")
+    write_export_seal(tmp_path / "tiny", {"experiment": "tiny"})
+    results_page(tmp_path)
+    shutil.copyfile(tables / "other.csv", tables / "audit.csv")
+    with pytest.raises(UserError, match=r"audit\.csv is damaged, was edited, or is not of this export"):
         results_page(tmp_path)

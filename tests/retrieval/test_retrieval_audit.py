@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from creditflow.attacks.hash_judge import Queries, get_hash_attack, run_hash_attack
 from creditflow.attacks.kinds import REQUIRED_OF_RETRIEVAL
-from creditflow.audit.verdicts import audit
 from creditflow.core import plugins
 from creditflow.records.record import Keys, Metric, Record, read_record, write_record
 from creditflow.reporting.figure import Figure
 from creditflow.retrieval.codes import hash_codes
 from creditflow.retrieval.metrics import chance
 from creditflow.retrieval.storage import Encoded
+from creditflow.verdict.verdicts import audit
 from helpers import small_model, stage, subset
 
 N_QUERIES, BITS = 200, 8

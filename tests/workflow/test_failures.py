@@ -55,6 +55,20 @@ REFUSED = "SLURM sbatch failed. The error message was '{}'.\n"
         ),
         (FAILED_JOB.replace("FAILED", "OUT_OF_MEMORY"), "epoch 1\n", "", "killed for lack of memory; raise its mem_mb"),
         (FAILED_JOB, "", "slurmstepd: error: Detected 1 oom_kill event", "killed for lack of memory"),
+        ("", "Traceback (most recent call last):\n  File x\nMemoryError\n", None, "out of memory (MemoryError); raise"),
+        (
+            "",
+            "terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc\nAborted\n",
+            None,
+            "out of memory (std::bad_alloc); raise its mem_mb",
+        ),
+        (
+            "",
+            "Traceback (most recent call last):\n  File x\n"
+            "ImportError: libtorch_cpu.so: failed to map segment from shared object\n",
+            None,
+            "out of memory (ImportError: libtorch_cpu.so: failed to map segment",
+        ),
         (FAILED_JOB, "", "slurmstepd: error: Exceeded job memory limit", "killed for lack of memory"),
         (FAILED_JOB.replace("FAILED", "TIMEOUT"), "", "", "out of time; raise its runtime"),
         (FAILED_JOB.replace("FAILED", "CANCELLED"), "", "", "SLURM ended the job (CANCELLED)"),

@@ -31,7 +31,7 @@ def test_no_rule_writes_down_a_path_of_its_own() -> None:
 
 def test_no_experiment_is_called_like_a_rule_or_a_folder_of_results() -> None:
     rules = set(re.findall(r"^rule (\w+):", RULES, re.MULTILINE))
-    folders = {"data", "population", "member", "nullspace", "codes", "tables", "figures", "why"}
+    folders = {"data", "population", "member", "model", "nullspace", "codes", "tables", "figures", "why"}
     assert {*rules, *folders, "all"} == RESERVED
 
 

@@ -32,6 +32,7 @@ def test_the_lock_satisfies_pyproject() -> None:
     runtime, tools = pins(*RUNTIME), pins("requirements-dev.txt")
     for requirements, locked in (
         (PROJECT["project"]["dependencies"], runtime),
+        (PROJECT["project"]["optional-dependencies"]["workflow"], runtime),
         (PROJECT["dependency-groups"]["dev"], tools),
     ):
         for text in requirements:
@@ -195,7 +196,7 @@ def test_importing_the_package_is_cheap() -> None:
 
 def test_every_stage_explains_itself() -> None:
     scripts = sorted(path.stem for path in (ROOT / "src").glob("*.py"))
-    assert len(scripts) == 21
+    assert len(scripts) == 22
     for script in scripts:
         done = stage(script, "--help")
         assert done.returncode == 0, done.stderr

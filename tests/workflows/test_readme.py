@@ -1,14 +1,69 @@
-"""The README's example runs as it stands."""
+"""The README's examples run as they stand."""
 
 import re
+from pathlib import Path
 
+import foolbox
+import matplotlib.pyplot as plt
+import pytest
 import torch
 
 from helpers import ROOT
 
 
+def examples() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_a_model_of_your_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The code of README with a small network, which lies about its gradient, and one that does not."""
+    (code,) = [example for example in examples() if "cf.audit" in example]
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    plain, other = (torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 4)).eval() for _ in range(2))
+    plain.append(Reversed())
+    images = torch.rand(24, 3, 4, 4)
+    labels = plain(images).argmax(1)
+
+    def any_attack(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+        wrapped = foolbox.PyTorchModel(model, bounds=(0, 1))
+        adversarial: torch.Tensor = foolbox.attacks.LinfPGD(steps=5)(wrapped, images, labels, epsilons=0.5)[1]
+        return adversarial
+
+    names = {"model": plain, "other": other, "images": images, "labels": labels, "any_attack": any_attack}
+    exec(code, names)
+    plt.close("all")
+    report, result = names["report"], names["result"]
+    assert report.verdict == "surrogate" and report.culprits == ["2"]  # type: ignore[attr-defined]
+    # Through the reversed gradient PGD walks the wrong way and fools the network on no image.
+    fooled = [plain(x).argmax(1) != labels for x in (names["adversarial"], any_attack(plain, images))]
+    assert fooled[0].sum() >= 8 and not fooled[1].any()
+    assert set(result.table.model) == {"mine", "reference"}  # type: ignore[attr-defined]
+    assert str(result).strip() in capsys.readouterr().out
+    assert (tmp_path / "audit/report.html").is_file()
+
+
+class Reverse(torch.autograd.Function):
+    """The identity, whose backward pass has the wrong sign."""
+
+    @staticmethod
+    def forward(ctx: object, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, gradient: torch.Tensor) -> torch.Tensor:
+        return -gradient
+
+
+class Reversed(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return Reverse.apply(x)
+
+
 def test_the_librarys_example() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (code,) = [example for example in examples() if "apply_rule" in example]
     names: dict[str, object] = {}
     torch.manual_seed(0)
     exec(code, names)

@@ -220,7 +220,7 @@ def test_one_figure_is_made_from_cached_records_alone(copy: Path) -> None:
     [
         ("attacks/methods/boundary.py", {"attack"} | AFTERWARDS),
         ("attacks/methods/pgd.py", {"attack"} | AFTERWARDS),  # transfer builds on it
-        ("audit/statistics.py", AFTERWARDS),
+        ("verdict/statistics.py", AFTERWARDS),
         ("stages/measuring.py", {"evaluate", "attack"} | AFTERWARDS),
         ("training/loop.py", {"pretrain", "finetune", "evaluate", "attack"} | AFTERWARDS),
         ("feedback/rule.py", {"pretrain", "finetune", "evaluate", "attack"} | AFTERWARDS),

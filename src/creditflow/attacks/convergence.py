@@ -11,22 +11,35 @@ from creditflow.data.labels import is_correct
 
 
 def falls_later(
-    attack: Attack, settings: Any, problem: Problem, epsilons: Sequence[float], correct: Tensor
+    attack: Attack, settings: Any, problem: Problem, epsilons: Sequence[float], correct: Tensor, most: int
 ) -> Tensor | None:
-    """Returns bool (K, N): whether an image that stands, in `correct` bool (K, N), falls to twice the steps.
+    """Returns float64 (K, N): 1 where an image that stands, in `correct` bool (K, N), falls to twice the steps, else 0.
 
-    None if the settings name no stage with steps.
+    At each epsilon at most `most` of the images that stand are attacked. Where there are more, a fall counts for as
+    many images as this sample stands for, so that the mean (K,) estimates how far the accuracy falls. None if the
+    settings name no stage with steps.
     """
     twice = settings.doubled()
     if twice is None:
         return None
-    falls = torch.zeros_like(correct)
+    falls = torch.zeros(correct.shape, dtype=torch.float64)
     for row, epsilon in enumerate(epsilons):
-        standing = correct[row].nonzero()[:, 0].to(problem.images.device)
+        standing = correct[row].nonzero()[:, 0]
         if epsilon > 0 and len(standing):
-            part = problem.part(standing)
+            checked = standing[:most]
+            part = problem.part(checked.to(problem.images.device))
             images = attack.propose(part, [epsilon], twice).images[0]
             with torch.no_grad():
                 fooled = ~is_correct(problem.model(images), part.labels)
-            falls[row, standing.to(falls.device)] = fooled.to(falls.device)
+            falls[row, checked] = fooled.cpu().double() * (len(standing) / len(checked))
     return falls
+
+
+def fallen_shares(falls: Tensor) -> list[float]:
+    """Returns by how much twice the steps lower the accuracy at each of K epsilons; `falls` is that of `falls_later`.
+
+    A single image of a sample says little of the others, so that it counts for itself alone.
+    """
+    seen = falls > 0
+    shares = torch.where(seen.sum(1) > 1, falls.mean(1), seen.double().mean(1))
+    return [float(share) for share in shares]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import Any
 
 import torch
@@ -11,16 +12,19 @@ from torch import Tensor, nn
 from creditflow.attacks import guards
 from creditflow.attacks.attack import Attack, Pool, Problem, Views
 from creditflow.attacks.batch import AttackResult, attack_batch, join_results
+from creditflow.attacks.convergence import fallen_shares
 from creditflow.attacks.epsilons import check_epsilons
 from creditflow.attacks.kinds import needs_surrogate
 from creditflow.attacks.stages import join_stages, stage_checks
 from creditflow.compute import randomness
 from creditflow.core import plugins
 from creditflow.core.errors import UserError
+from creditflow.core.merging import merged
 from creditflow.core.settings import plain
 from creditflow.data.dataset import ImageFiles
 from creditflow.data.labels import cross_entropies, per_class
 from creditflow.data.prepared import Subset
+from creditflow.data.unit_images import UnitImages
 
 
 @dataclass(frozen=True)
@@ -61,12 +65,14 @@ def run_attack(
     helpers: Helpers | None = None,
     keep: int = 0,
     check_convergence: bool = False,
+    convergence_images: int | None = None,
 ) -> AttackResult:
     """Attacks the chosen images in batches, at all epsilons.
 
     Models run in eval mode; their parameters collect no gradient, and their flags and modes are restored. The first
     `keep` images are kept with what the attack made of them. To check convergence, the attack runs again with twice
-    its steps at the images that stand; the outcomes stay those of the first run.
+    its steps at the images that stand, or at about `convergence_images` of them; the outcomes stay those of the first
+    run.
 
     Raises:
         UserError: images that are not uint8; epsilons that do not rise; outputs that are probabilities, or that are not
@@ -92,7 +98,9 @@ def run_attack(
         for images, labels in data.batches(chosen.split(batch_size)):
             problem = Problem(model, images, labels, pool, helpers.surrogates, views, loss)
             guards.check_outputs(problem.logits)
-            batch = attack_batch(attack, settings, problem, epsilons, counter, keep - n_kept, check_convergence)
+            most = len(labels) if convergence_images is None else ceil(convergence_images * len(labels) / len(chosen))
+            converging = most if check_convergence else 0
+            batch = attack_batch(attack, settings, problem, epsilons, counter, keep - n_kept, converging)
             batches.append(batch)
             n_kept += len(labels)
     result = join_results([batch.result for batch in batches], keep)
@@ -101,16 +109,17 @@ def run_attack(
     checks = guards.summarise(signs) | _counts(attack, epsilons, result, labels, problem.n_classes)
     falls = [batch.falls_later for batch in batches if batch.falls_later is not None]
     if falls:
-        checks["unconverged"] = float(torch.cat(falls, dim=1).double().mean(1).max())
+        shares = fallen_shares(torch.cat(falls, dim=1))
+        checks |= {"unconverged": max(shares), "at_epsilon": {"unconverged": shares}}
     if result.fooled_by is not None:
         stages = join_stages([batch.stages for batch in batches])
-        checks |= stage_checks(stages, result.correct, result.fooled_by)
+        checks = merged(checks, stage_checks(stages, result.correct, result.fooled_by))
     return replace(result, checks=checks)
 
 
 def _check_task(attack: Attack, settings: Any, data: Subset, epsilons: Sequence[float], helpers: Helpers) -> None:
     check_epsilons(epsilons)
-    if not isinstance(data.images, ImageFiles):
+    if not isinstance(data.images, ImageFiles) and not isinstance(data, UnitImages):
         guards.check_images(data.images)
     if data.multi_label and not attack.multi_label:
         raise UserError(

@@ -56,7 +56,7 @@ def kinds(attack: str, parameters: Mapping[str, Any]) -> frozenset[str]:
 def stages_of(parameters: Mapping[str, Any]) -> list[str]:
     """Returns the stages that a cascade with these settings runs, in their order."""
     order = plugins.settings_class("attack", "cascade").model_fields
-    return [stage for stage in order if parameters.get(stage) is not None]
+    return [stage for stage in order if isinstance(parameters.get(stage), Mapping)]
 
 
 def needs_surrogate(attack: str, parameters: Mapping[str, Any]) -> bool:

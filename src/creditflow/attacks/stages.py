@@ -20,7 +20,8 @@ def stage_checks(stages: Mapping[str, Stage], correct: Tensor, fooled_by: Tensor
     `stages` has for each stage its number in `fooled_by`, the accuracy that it leaves at each epsilon, and what its
     gradient showed. The shares of zero, not finite and saturated gradients are the worst over stages that no scale of
     the logits can blind, or over all with gradients where there are no such stages. `only_without_gradient` is the
-    largest share, over epsilons, of images that fell to a stage without gradients after all with gradients had failed.
+    largest share, over epsilons, of images that fell to a stage without gradients after all with gradients had failed;
+    `at_epsilon` has the share at each epsilon.
 
     Args:
         stages: the stages that ran, in their order.
@@ -35,7 +36,8 @@ def stage_checks(stages: Mapping[str, Stage], correct: Tensor, fooled_by: Tensor
         checks |= {fact: max(facts[name][fact] for name in watched) for fact in _WORST}
     last_gradient = max((stage.number for stage in stages.values() if stage.uses_gradient), default=0)
     if last_gradient and any(stage.number > last_gradient for stage in stages.values()):
-        checks["only_without_gradient"] = float((fooled_by > last_gradient).double().mean(1).max())
+        shares = (fooled_by > last_gradient).double().mean(1).tolist()
+        checks |= {"only_without_gradient": max(shares), "at_epsilon": {"only_without_gradient": shares}}
     return checks
 
 

@@ -17,8 +17,10 @@ import torch
 
 import creditflow
 from creditflow.compute.container import running_container
+from creditflow.core import plugins
 from creditflow.core.environment import without_git
-from creditflow.core.files import fingerprint, visible_files
+from creditflow.core.errors import one_line
+from creditflow.core.files import fingerprint, visible_files, warn
 
 _PROVENANCE_PACKAGES = ("torch", "torchvision", "numpy", "foolbox", "safetensors")
 
@@ -85,48 +87,61 @@ def provenance_of(settings: Any, device: torch.device) -> dict[str, Any]:
 _CODE = ("Snakefile", "rules", "src", "config")
 
 
+#: Seconds that git has for each answer; on a busy network disk it may need many.
+_GIT_PATIENCE_S = 30
+
+
 @cache
 def git_commit() -> str | None:
     """Returns the commit of the code that runs, with `-dirty` if the code differs from the commit.
 
-    It is None if the code does not lie in its own repository.
+    It is None if the code does not lie in its own repository: in an installed copy or an unpacked archive. It is None
+    with a warning, which says why, if the code lies in its repository and git does not name the commit.
     """
     root = Path(__file__).resolve().parents[3]
-    top = _git(root, "rev-parse", "--show-toplevel")
-    if top is None or Path(top) != root or not (root / "Snakefile").exists():
-        return None  # an installed copy or an unpacked archive, perhaps within another project's repository
-    commit, changes = (
-        _git(root, "rev-parse", "HEAD"),
-        _git(root, "status", "--porcelain", "--untracked-files=normal", "--", *_CODE),
-    )
-    if commit is None or changes is None:
+    if not ((root / ".git").exists() and (root / "Snakefile").exists()):
         return None
-    return f"{commit}-dirty" if changes else commit
-
-
-def _git(root: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments],
-            capture_output=True,
-            encoding="utf-8",
-            errors="surrogateescape",
-            env=without_git(os.environ),
-            check=True,
-            timeout=30,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
+        if Path(_git(root, "rev-parse", "--show-toplevel")) == root:
+            commit = _git(root, "rev-parse", "HEAD")
+            changes = _git(root, "status", "--porcelain", "--untracked-files=normal", "--", *_CODE)
+            return f"{commit}-dirty" if changes else commit
+        why = ".git is no repository of its own"
+    except subprocess.TimeoutExpired:
+        why = f"git does not answer within {_GIT_PATIENCE_S} s"
+    except subprocess.CalledProcessError as error:
+        why = " ".join(error.stderr.split()) or f"git ends with exit code {error.returncode}"
+    except OSError as error:
+        why = f"git cannot be run: {one_line(error)}"
+    warn(f"records will not name the commit of {root} ({why}); the hash of all sources is in them")
+    return None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(root), *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",
+        env=without_git(os.environ),
+        check=True,
+        timeout=_GIT_PATIENCE_S,
+    )
     return done.stdout.strip()
 
 
 @cache
 def source_hash() -> str:
-    """Returns a short hash of all files of the library and of the stages, as they are on disk."""
+    """Returns a short hash of all files of the library and of the stages, as they are on disk.
+
+    The files of plugins that other distributions bring are among them.
+    """
     source = Path(__file__).resolve().parents[2]
-    paths = sorted([*visible_files(source, "*.py"), *visible_files(source, "creditflow/**/*.py")])
-    texts = [path.read_text(encoding="utf-8", errors="surrogateescape") for path in paths]
-    return fingerprint([[str(path.relative_to(source)), text] for path, text in zip(paths, texts, strict=True)])
+    # Beside an installed creditflow lie other packages.
+    stages = visible_files(source, "*.py") if (source.parent / "Snakefile").exists() else []
+    paths = sorted([*stages, *visible_files(source, "creditflow/**/*.py")])
+    named = [(str(path.relative_to(source)), path) for path in paths] + sorted(plugins.outside_sources().items())
+    return fingerprint([[name, path.read_text(encoding="utf-8", errors="surrogateescape")] for name, path in named])
 
 
 @cache

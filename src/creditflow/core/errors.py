@@ -20,5 +20,6 @@ def suggestion(name: str, known: Sequence[str]) -> str:
     """Returns '; did you mean ...' or '; choose from ...' for an unknown name."""
     if not known:
         return "; there is none to choose from"
-    close = get_close_matches(name, known, n=1)
+    small = {other.lower(): other for other in known}  # of names that differ in capitals alone, the last is as good
+    close = [small[other] for other in get_close_matches(name.lower(), small, n=1)]
     return f"; did you mean {close[0]!r}?" if close else f"; choose from: {', '.join(known)}"

@@ -1,6 +1,7 @@
 """Names of the gradients that an attacker may use, and their folders in paths. It imports nothing heavy.
 
 - `exact`: the derivative of what the network computes.
+- `own`: whatever the backward pass of somebody else's model gives, which need not be the derivative.
 - `feedback`: through the feedback weights that the network was trained with.
 - `through:<rule>` and `through:<rule>:<draw>`: through fresh feedback weights of a rule, which the network never
   trained with. Draws are independent of each other; the first one has no number.
@@ -14,7 +15,7 @@ from typing import Literal
 
 from creditflow.core.errors import UserError, suggestion
 
-Kind = Literal["exact", "feedback", "through", "surrogate", "none"]
+Kind = Literal["exact", "own", "feedback", "through", "surrogate", "none"]
 
 #: Names of the models that images are transferred from (see `Experiment.surrogates`).
 SURROGATES = ("twin", "other_seed")
@@ -50,6 +51,7 @@ _FIXED = {
     str(gradient): gradient
     for gradient in (
         Gradient("exact"),
+        Gradient("own"),
         Gradient("feedback"),
         Gradient("none"),
         *(Gradient("surrogate", surrogate=name) for name in SURROGATES),
@@ -57,7 +59,7 @@ _FIXED = {
 }
 
 #: What messages propose.
-_KNOWN = ("exact", "feedback", "through:<rule>", "through:<rule>:<draw>")
+_KNOWN = ("exact", "own", "feedback", "through:<rule>", "through:<rule>:<draw>")
 
 
 def parse_gradient(text: str) -> Gradient:

@@ -1,7 +1,8 @@
 """Extension points: a rule, dataset, backbone, attack, table or figure is one file, and its file name is its id.
 
 Names are read from the folder, without importing anything, so the workflow can check a configuration in
-milliseconds. Loading imports the one file that is asked for.
+milliseconds. Loading imports the one file that is asked for. Other distributions bring plugins by entry points; see
+`core/entry_points.py`.
 """
 
 import ast
@@ -11,8 +12,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from creditflow.core.entry_points import OutsidePlugin, outside_names, outside_plugin
 from creditflow.core.errors import UserError, one_line, suggestion
 from creditflow.core.files import visible_files
+from creditflow.core.modules import imported, not_python
 from creditflow.core.settings import NoSettings, SettingsModel
 
 _PACKAGE = Path(__file__).parents[1]
@@ -30,16 +33,60 @@ ROOMS = {
 }
 
 
+#: The variable or function that the file of a plugin must have.
+_VARIABLES = {
+    "rule": "RULE",
+    "update_rule": "RULE",
+    "dataset": "DATASET",
+    "backbone": "build",
+    "attack": "ATTACK",
+    "hash_attack": "ATTACK",
+    "table": "TABLE",
+    "figure": "FIGURE",
+}
+
+
 def names(kind: str) -> list[str]:
     """Returns the sorted ids of all plugins of one kind (a key of `ROOMS`)."""
+    return sorted({*built_in_names(kind), *outside_names(kind)})
+
+
+def built_in_names(kind: str) -> list[str]:
+    """Returns the sorted ids of the plugins of one kind that creditflow itself has."""
     folder = _PACKAGE / ROOMS[kind]
     return list(_names(folder, folder.stat().st_mtime_ns))
+
+
+def outside(kind: str, name: str) -> OutsidePlugin | None:
+    """Returns the plugin if another distribution brings it; None if creditflow has it, or nobody.
+
+    Raises UserError if creditflow has one of this name, too, or if the entry point is wrong.
+    """
+    plugin = outside_plugin(kind, name)
+    if plugin is not None and name in built_in_names(kind):
+        what = kind.replace("_", " ")
+        raise UserError(
+            f"the distribution {plugin.distribution} brings a {what} {name!r}, but creditflow has one of this name;"
+            " rename its entry point, or uninstall it"
+        )
+    return plugin
 
 
 @cache
 def _names(folder: Path, changed: int) -> tuple[str, ...]:
     stems = [path.stem for path in visible_files(folder, "*.py")]
     return tuple(stem for stem in stems if stem.isidentifier() and not stem.startswith("_"))
+
+
+def outside_sources() -> dict[str, Path]:
+    """Returns the files of all plugins that other distributions bring, by the distribution's name and their path."""
+    brought = [outside(kind, name) for kind in ROOMS for name in outside_names(kind)]
+    return {
+        f"{plugin.distribution}:{place}": file
+        for plugin in brought
+        if plugin
+        for place, file in plugin.sources().items()
+    }
 
 
 def check(kind: str, name: str) -> None:
@@ -50,21 +97,42 @@ def check(kind: str, name: str) -> None:
 
 
 def load(kind: str, name: str) -> ModuleType:
-    """Imports the plugin `name` of this kind. Raises UserError if there is none."""
+    """Imports the plugin `name` of this kind.
+
+    Raises UserError if there is none, if its file is broken, or if that of another distribution is no such plugin.
+    """
     check(kind, name)
-    return import_module(f"creditflow.{ROOMS[kind].replace('/', '.')}.{name}")
+    plugin = outside(kind, name)
+    if plugin is None:
+        return imported(f"creditflow.{ROOMS[kind].replace('/', '.')}.{name}")
+    what = f"{kind.replace('_', ' ')} {name!r} of the distribution {plugin.distribution}"
+    try:
+        module = import_module(plugin.module)
+    except Exception as error:  # it is somebody else's code
+        raise UserError(
+            f"{what} cannot be imported ({type(error).__name__}: {one_line(error)}); mend it, or uninstall it"
+        ) from error
+    if not hasattr(module, _VARIABLES[kind]):
+        raise UserError(f"{what}: {plugin.file} must define {_VARIABLES[kind]}, as CONTRIBUTING.md shows")
+    return module
 
 
 def settings_class(kind: str, name: str) -> type[SettingsModel]:
     """Returns the class of a plugin's settings: `Settings` in the file `settings/<name>.py` beside the plugin.
 
     A plugin without such a file has nothing to set. These files import no torch, so that experiments are checked
-    quickly.
+    quickly. Raises UserError if there is no such plugin, or if the file is broken.
     """
     check(kind, name)
-    if not path(kind, name).with_name("settings").joinpath(f"{name}.py").exists():
+    plugin = outside(kind, name)
+    if plugin is not None:
+        place = plugin.settings_module
+    else:
+        there = path(kind, name).with_name("settings").joinpath(f"{name}.py").exists()
+        place = f"creditflow.{ROOMS[kind].replace('/', '.')}.settings.{name}" if there else None
+    if place is None:
         return NoSettings
-    found: type[SettingsModel] = import_module(f"creditflow.{ROOMS[kind].replace('/', '.')}.settings.{name}").Settings
+    found: type[SettingsModel] = imported(place).Settings
     return found
 
 
@@ -101,8 +169,9 @@ def assigns(kind: str, name: str, variable: str) -> bool:
 
 
 def path(kind: str, name: str) -> Path:
-    """Returns the file of a plugin."""
-    return _PACKAGE / ROOMS[kind] / f"{name}.py"
+    """Returns the file of a plugin. Raises UserError as `outside` does."""
+    plugin = outside(kind, name)
+    return plugin.file if plugin else _PACKAGE / ROOMS[kind] / f"{name}.py"
 
 
 def _parsed(kind: str, name: str) -> ast.Module:
@@ -117,6 +186,4 @@ def _parsed_file(file: Path, changed: int) -> ast.Module:
     try:
         return ast.parse(file.read_text(encoding="utf-8-sig"))
     except (SyntaxError, ValueError, RecursionError) as error:  # a file that somebody is editing or merging
-        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        why = error.msg if isinstance(error, SyntaxError) else one_line(error)
-        raise UserError(f"{file}{line}: not valid Python ({why}); mend it, or move it away") from error
+        raise UserError(not_python(error, file)) from error

@@ -45,6 +45,8 @@ class Dataset:
             `fetch` wrote.
         multi_label: whether an image may have several labels. It must be a literal: the workflow reads it without
             importing the file.
+        named_folder: whether it lies in a folder that the experiment names (`path`) and may split (`split`). It is a
+            literal, too.
     """
 
     checksums: Mapping[str, str]
@@ -52,3 +54,4 @@ class Dataset:
     read: Callable[[Path], dict[str, Split]]
     class_names: Sequence[str] | Callable[[Path], Sequence[str]] = field(default_factory=tuple)
     multi_label: bool = False
+    named_folder: bool = False

@@ -7,9 +7,15 @@ from typing import Any
 
 from creditflow.core import files
 from creditflow.core.errors import UserError
+from creditflow.core.settings import parse, plain
 from creditflow.data.downloads import NotAvailableError
 from creditflow.data.formats.archives import unpack
+from creditflow.data.image_folders import look_at
+from creditflow.data.settings import SplitSettings
 from creditflow.data.sources import Folder, Source, UserFolder, as_published, expanded
+
+#: The number of files that are named.
+_NAMED = 3
 
 
 def fetch(
@@ -41,6 +47,26 @@ def fetch(
         origin["source"] = request.fetch_files(folder)
     files.write_json(folder / "origin.json", origin)
     return str(origin["source"])
+
+
+def note_folder(place: Path, split: Mapping[str, Any] | None, folder: Path) -> str:
+    """Notes in `origin.json` in a folder where images lie that the user names, how they are split, and their state.
+
+    Args:
+        place: the folder of images.
+        split: the keys of `SplitSettings`; None if the folder has `train` and `test`.
+        folder: where the note is written.
+
+    Returns the place and what is there, in words. Raises UserError as `parse` and `look_at` do.
+    """
+    settings = None if split is None else parse(SplitSettings, split, "--split")
+    found = look_at(place.resolve(), settings)
+    origin = {"checksums": {}, "source": f"folder {place}", "folder": str(found.folder), "state": found.state}
+    files.write_json(folder / "origin.json", origin | {"split": None if settings is None else plain(settings)})
+    counts = [f"{sum(map(len, images.values()))} {part} images" for part, images in found.names.items()]
+    words = f"folder {place}: {len(found.classes)} classes, {', '.join(counts)}"
+    named = ", ".join([*found.left_out[:_NAMED], *(["..."] if len(found.left_out) > _NAMED else [])])
+    return f"{words}; {len(found.left_out)} files have no ending of an image ({named})" if found.left_out else words
 
 
 @dataclass(frozen=True)

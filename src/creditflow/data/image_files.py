@@ -1,7 +1,7 @@
 """Image files as pixels: one check of what a file may be, which `prepare` and the training share.
 
 What cannot become 8-bit grey or colour without a guess is refused: 32-bit and float images, transparent pixels,
-animations, and shapes that no photograph has.
+animations, shapes that no photograph has, and files whose data end before their last pixel.
 """
 
 import math
@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from creditflow.core.errors import UserError, one_line
+from creditflow.data.whole_images import check_canvas, check_whole
 
 #: The formats that are read; MPO is read as JPEG. Others are no photographs, and some have Pillow start a program
 #: (EPS: Ghostscript).
@@ -68,7 +69,10 @@ def read_image(path: Path, mode: str, size: int) -> Image.Image:
         with Image.open(path, formats=FORMATS) as image:
             _check_shape(image)
             _check_frames(image)
+            check_canvas(image)
             image.draft(mode, (2 * size, 2 * size))
+            image.load()
+            check_whole(image, path)
             pixels = _converted(image, mode)
             turn = _TURNS.get(
                 _orientation(image)

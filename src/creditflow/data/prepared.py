@@ -157,6 +157,7 @@ def save_prepared(
     facts: dict[str, Any] = {"class_names": list(class_names), "mean": mean, "std": std}
     if folders := {images.folder.resolve() for images, _ in splits.values() if isinstance(images, ImageFiles)}:
         facts["folder"] = str(*folders)
+    if folders or unreadable:
         facts["unreadable"] = {name: list(names) for name, names in (unreadable or {}).items()}
     if dataset is not None:
         facts["identity"] = {"dataset": dataset}

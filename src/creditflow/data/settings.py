@@ -26,6 +26,15 @@ class InputSettings(SettingsModel):
             yield "resize", "without size"
 
 
+class SplitSettings(SettingsModel):
+    """How the images of a folder without `train` and `test` are split."""
+
+    test: float = Field(gt=0, lt=1)
+    """Share of the images of each class that test the networks; at least one image of a class tests, and one trains."""
+    seed: int = Field(0, ge=0, le=2**32 - 1)
+    """Another seed chooses other images."""
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """Random changes of training images, at the size in which they are stored.

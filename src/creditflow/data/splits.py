@@ -95,12 +95,13 @@ def _check_labels(where: str, labels: NDArray[Any], n_classes: int) -> None:
 
 def _check_alike(splits: Mapping[str, Split]) -> None:
     kinds = {
-        (images.folder if isinstance(images, ImageFiles) else None, labels.ndim) for images, labels in splits.values()
+        (images.folder if isinstance(images, ImageFiles) else images.shape[1:], labels.ndim)
+        for images, labels in splits.values()
     }
     if len(kinds) != 1 or "train" not in splits:
         raise UserError(
-            f"splits {', '.join(splits)}: all must be alike in the kind of images, in their folder and in the kind of"
-            " labels, and one must be 'train'"
+            f"splits {', '.join(splits)}: all must be alike in the kind and shape of images, in their folder and in the"
+            " kind of labels, and one must be 'train'"
         )
 
 

@@ -54,6 +54,7 @@ def apply_rule(
     jvp) together with forward-mode gradients; second derivatives (`create_graph=True`), as the gradient of a rule is no
     derivative of a function; what captures a graph (`torch.jit`, `torch.export`, `torch.fx`), which would lose the
     rule; and a parametrisation or pruning of a layer that has a rule. `torch.compile(fullgraph=True)` does not work.
+    Under KP, V learns nothing in pure bfloat16, whose rounding takes its decay away.
 
     Args:
         model: any module. It is not changed.

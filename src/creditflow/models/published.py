@@ -4,12 +4,10 @@ import http.client
 import os
 import re
 import shutil
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -19,6 +17,7 @@ from creditflow.data.downloads import NotAvailableError, length_of, open_address
 from creditflow.data.sources import expanded
 from creditflow.models.build import ImageClassifier, ModelSpec, build_model
 from creditflow.models.torchvision_models import TorchvisionModel, load_into
+from creditflow.models.weights import check_digits, compare_digits, read_pickled
 
 #: The names of torchvision's files contain the first digits of their SHA-256.
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth$")
@@ -76,16 +75,11 @@ def verify(path: Path, expected: str | None, published: Callable[[], str] | None
     wanted = expected or _digits_in_name(path.name) or (published() if published else None)
     if wanted is None:
         raise UserError(f"{path}: give its sha256 (8 hexadecimal digits or more), as its name has none")
-    if not re.fullmatch(r"[0-9a-f]{8,64}", wanted):
-        raise UserError(f"{path}: sha256 {wanted!r} is not 8 to 64 hexadecimal digits in lower case")
+    check_digits(path, wanted)
     digits = files.file_sha256(path)
     for right in (wanted, _noted(path)):
-        if right and not digits.startswith(right):
-            n = next(position for position in range(64) if digits[position] != right[position]) // 8 * 8 + 8
-            raise UserError(
-                f"{path} is truncated, corrupt or another file:"
-                f" its SHA-256 begins with {digits[:n]}, not {right[:n]}; replace it"
-            )
+        if right:
+            compare_digits(path, digits, right)
     return digits
 
 
@@ -168,24 +162,7 @@ def import_state(backbone: str, path: Path, weights: str, size: int) -> ImageCla
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    try:
-        files.check_plain(path)
-        _check_expansion(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's reader fails in many ways on damaged files
-        # The message of torch is not passed on: it tells how to read the file unsafely.
-        raise UserError(
-            f"{path} cannot be read as a state dict of tensors and nothing else;"
-            " give the file that torchvision publishes"
-        ) from error
+    state = read_pickled(path, "give the file that torchvision publishes")
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise UserError(f"{path} is not a state dict (names and tensors)")
     return dict(state)
-
-
-def _check_expansion(path: Path) -> None:
-    """Raises ValueError for a file that would expand: torch writes its zip archives without compression."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                raise ValueError("its members are compressed")

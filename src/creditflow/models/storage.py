@@ -1,6 +1,7 @@
 """Models on disk: `<name>.safetensors`, `<name>.feedback.safetensors` and the sidecar `<name>.json`.
 
-The sidecar is written last and holds the hashes of the other two files. So a model is either whole or not there.
+The sidecar is written last and holds the hashes of the other two files. So a model is either whole or not there. It
+describes the project's own networks by a `ModelSpec`, and any other module by the factory that makes it.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from creditflow.core import files
 from creditflow.core.errors import UserError, one_line
@@ -35,8 +36,9 @@ def sidecar_path(path: Path) -> Path:
 
 def save_model(
     path: str | Path,
-    model: ImageClassifier,
+    model: nn.Module,
     *,
+    factory: str | None = None,
     rule: str = "bp",
     feedback: Mapping[str, Tensor] | None = None,
     **facts: Any,
@@ -45,23 +47,26 @@ def save_model(
 
     Args:
         path: the file of the weights, `<name>.safetensors`. Files of the same name are replaced.
-        model: a model that `build_model` made, or a view of one.
+        model: any module, or a view of one.
+        factory: what makes a model of this kind, such as "my_module.py:make_model": a function without arguments. Only
+            a model that `build_model` made needs none. The factory is called once, to compare its model with this one.
         rule: id of the rule that trained it.
         feedback: what `feedback_state` returned.
         facts: JSON-like values, which go into the sidecar as they are.
 
     Raises:
-        UserError: the path has another suffix, or is a folder, or cannot be written; the model is another module; the
-            feedback holds something else than tensors; or a fact is no JSON, or has a name that the sidecar uses
-            itself.
+        UserError: the path has another suffix, or is a folder, or cannot be written; the model has no factory, or the
+            factory makes another one; the feedback holds something else than tensors; or a fact is no JSON, or has a
+            name that the sidecar uses itself.
     """
     path = _checked_path(path)
-    _check_content(model, rule, feedback, facts)
+    _check_content(rule, feedback, facts)
+    spec = _spec(model, factory)
     weights = _dump(model.state_dict())
     state = _dump(feedback or {})
     sidecar = {
         "format": _FORMAT,
-        "spec": model.spec.to_json(),
+        "spec": spec,
         "rule": rule,
         "sha256": {"weights": files.sha256(weights), "feedback": files.sha256(state)},
         **facts,
@@ -96,13 +101,24 @@ def _checked_path(path: object) -> Path:
     return path
 
 
-def _check_content(model: object, rule: object, feedback: object, facts: Mapping[str, Any]) -> None:
-    """Raises UserError for what cannot be saved, or could not be loaded again."""
-    if not isinstance(model, ImageClassifier):
+def _spec(model: object, factory: str | None) -> dict[str, Any]:
+    """Returns how a sidecar describes a model. Raises UserError for one that could not be made again."""
+    if isinstance(model, ImageClassifier) and factory is None:
+        return model.spec.to_json()
+    if not isinstance(model, nn.Module):
+        raise UserError(f"a model is a torch.nn.Module, not {type(model).__name__}; give the module itself")
+    if factory is None:
         raise UserError(
-            f"only a model that build_model made can be saved, as a sidecar describes it, not {type(model).__name__};"
-            " write a backbone (CONTRIBUTING.md), or save the state_dict with torch.save"
+            f"{type(model).__name__} can be loaded again only by what makes it; give"
+            ' factory="my_module.py:make_model", a function without arguments that returns such a network'
         )
+    from creditflow.models.by_factory import factory_spec  # it loads models itself
+
+    return factory_spec(model, factory)
+
+
+def _check_content(rule: object, feedback: object, facts: Mapping[str, Any]) -> None:
+    """Raises UserError for what cannot be saved, or could not be loaded again."""
     if not isinstance(rule, str):
         raise UserError(f"rule is the id of a rule, not {type(rule).__name__}")
     if feedback is not None and not (
@@ -114,14 +130,40 @@ def _check_content(model: object, rule: object, feedback: object, facts: Mapping
         raise UserError(f"the sidecar itself uses the name {taken[0]!r}; give this fact another name")
 
 
-def load_model(path: str | Path) -> ImageClassifier:
-    """Returns the plain model, whose gradients are exact, in eval mode on the CPU.
+def load_model(path: str | Path) -> nn.Module:
+    """Returns the plain model, in eval mode on the CPU.
 
-    Raises UserError if the file or its sidecar is missing, is damaged, or is not that of a creditflow model.
+    The gradients of the project's own networks (`ImageClassifier`) are exact. Of any other module that `save_model`
+    wrote, the factory makes the network; nothing is unpickled. A factory is code: load such a model only from people
+    whose code you would run.
+
+    Raises UserError if the file or its sidecar is missing, is damaged, or is not that of a creditflow model, and if a
+    factory has changed since, or cannot be run.
     """
     path = _checked_path(path)
     sidecar = read_sidecar(path)
     tensors = _read(path, sidecar["sha256"]["weights"])
+    if not is_given(sidecar):
+        return _classifier(path, sidecar, tensors)
+    from creditflow.models.by_factory import made_by_factory  # it loads models itself
+
+    return made_by_factory(sidecar["spec"], tensors, path)
+
+
+def is_given(sidecar: Mapping[str, Any]) -> bool:
+    """Returns whether a sidecar describes a module by its factory, and not one of the project's own networks."""
+    return isinstance(sidecar["spec"], dict) and isinstance(sidecar["spec"].get("factory"), str)
+
+
+def load_classifier(path: str | Path) -> ImageClassifier:
+    """Returns one of the project's own networks, as `load_model` does. Raises UserError for any other module, too."""
+    model = load_model(path)
+    if not isinstance(model, ImageClassifier):
+        raise UserError(f"{path} is {type(model).__name__}, which a factory makes; name a network that a stage trained")
+    return model
+
+
+def _classifier(path: Path, sidecar: Mapping[str, Any], tensors: dict[str, Tensor]) -> ImageClassifier:
     try:
         with torch.device("meta"):  # weights that are replaced at once need no memory and no random numbers
             model = ImageClassifier(ModelSpec.from_json(sidecar["spec"]))
@@ -169,7 +211,15 @@ def read_sidecar(path: Path) -> dict[str, Any]:
 
 
 def _dump(tensors: Mapping[str, Tensor]) -> bytes:
-    return dump_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    # What is tied in the model is written twice: safetensors takes no two tensors in the same memory.
+    whole: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        place = plain.untyped_storage().data_ptr()
+        whole[name] = plain.clone() if place in places else plain
+        places.add(place)
+    return dump_tensors(whole)
 
 
 def _read(path: Path, expected: str) -> dict[str, Tensor]:

@@ -8,8 +8,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from creditflow.audit.statistics import INTERVAL, accuracy
-from creditflow.audit.verdicts import COLUMNS as AUDIT_COLUMNS
 from creditflow.core import files
 from creditflow.core.errors import UserError, one_line
 from creditflow.core.identity import check_identity
@@ -17,6 +15,8 @@ from creditflow.records.listing import KeysOf, read_records
 from creditflow.records.record import Metric, Record
 from creditflow.reporting.exact_rules import with_feedback
 from creditflow.reporting.published import read_published
+from creditflow.verdict.statistics import INTERVAL, accuracy
+from creditflow.verdict.verdicts import COLUMNS as AUDIT_COLUMNS
 
 _KEYS = ["experiment", "task", "dataset", "backbone", "rule", "seed", "attack", "gradient"]
 

@@ -5,15 +5,16 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from creditflow.core.given import GIVEN_MODELS
 from creditflow.core.gradients import parse_gradient
-from creditflow.reporting.names import display, span
+from creditflow.reporting.names import display, display_of, span
 from creditflow.reporting.rules import by_rule_order, rule_order, rule_title
 
 #: Kinds of attackers' gradients in a matrix of gradients, and in one of surrogates.
-GRADIENTS, SURROGATES = ("exact", "feedback", "through"), ("surrogate",)
+GRADIENTS, SURROGATES = ("exact", "own", "feedback", "through"), ("surrogate",)
 
 #: Conditions that are no path of a rule, in the order of columns.
-_FIRST = ("none", "exact", "feedback", "surrogate:twin", "surrogate:other_seed")
+_FIRST = ("none", "exact", "own", "feedback", "surrogate:twin", "surrogate:other_seed")
 
 
 def condition_order(conditions: Iterable[str]) -> list[str]:
@@ -35,12 +36,19 @@ def in_order(rows: pd.DataFrame) -> pd.DataFrame:
     return by_rule_order(rows).sort_values(["dataset", "backbone"], kind="stable", ignore_index=True)
 
 
-def heading(condition: str) -> str:
-    """Returns what a table calls a condition."""
-    headings = {"none": "No attack", "exact": "Exact gradient", "feedback": "Its own feedback path"}
-    if condition in headings:
-        return headings[condition]
-    return _capital(display(condition))
+_HEADINGS = {
+    "none": "No attack",
+    "exact": "Exact gradient",
+    "own": "Its own backward pass",
+    "feedback": "Its own feedback path",
+}
+
+
+def heading(condition: str, backbone: str = "") -> str:
+    """Returns what a table calls a condition of a network."""
+    if condition in _HEADINGS:
+        return _HEADINGS[condition]
+    return _capital(display_of(condition, backbone))
 
 
 def _capital(text: str) -> str:
@@ -61,9 +69,10 @@ def shown(rows: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for (dataset, backbone, rule), cells in rows.groupby(["dataset", "backbone", "rule"], sort=False):
         by_condition = {row.condition: row for row in cells.itertuples()}
-        texts = {heading(name): _text(by_condition.get(name)) for name in conditions}
+        texts = {heading(name, str(backbone)): _text(by_condition.get(name)) for name in conditions}
         places = {"Dataset": display(str(dataset)), "Backbone": display(str(backbone))}
-        lines.append(places | {"Trained with": display(str(rule))} | texts)
+        what = "Model" if backbone == GIVEN_MODELS else "Trained with"
+        lines.append(places | {what: display(str(rule))} | texts)
     frame = pd.DataFrame(lines)
     return frame.drop(columns=[name for name in ("Dataset", "Backbone") if frame[name].nunique() == 1])
 

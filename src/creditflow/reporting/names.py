@@ -5,6 +5,7 @@ The titles of learning rules are not here but in the rules' own files (`reportin
 
 from collections.abc import Iterable
 
+from creditflow.core.given import GIVEN_MODELS
 from creditflow.core.gradients import parse_gradient
 from creditflow.reporting.rules import rule_title
 
@@ -28,6 +29,7 @@ _NAMES = {
     "fgsm_trained": "trained with FGSM images",
     "lenet5": "LeNet-5",
     "small_cnn": "small CNN",
+    "given_models": "given models",
     "alexnet": "AlexNet",
     "resnet18": "ResNet-18",
     "vgg16": "VGG-16",
@@ -102,12 +104,25 @@ _NAMES = {
 #: Where the images of a transfer attack come from.
 _SURROGATES = {"twin": "from its twin", "other_seed": "from BP of another seed"}
 
+#: The same for given models, which have no twin, and among which the reference stands in BP's place.
+_GIVEN = {"surrogate:twin": "from another model", "surrogate:other_seed": "from the reference of another seed"}
+
 
 def display(name: str) -> str:
     """Returns how tables and figures write an id."""
     if name in _NAMES:
         return _NAMES[name]
     return _gradient(name) if ":" in name else rule_title(name)
+
+
+def display_of(name: str, backbone: str) -> str:
+    """Returns how tables and figures write an id that says something of a network."""
+    return _GIVEN[name] if backbone == GIVEN_MODELS and name in _GIVEN else display(name)
+
+
+def rules_title(backbone: str) -> str:
+    """Returns what stands in the place of a network's rule: the rule, or the model where models are given."""
+    return "Model" if backbone == GIVEN_MODELS else "Rule"
 
 
 def _gradient(name: str) -> str:

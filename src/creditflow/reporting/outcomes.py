@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from creditflow.audit.statistics import INTERVAL, accuracy
 from creditflow.core.errors import UserError
 from creditflow.core.gradients import parse_gradient
 from creditflow.records.record import Record
+from creditflow.verdict.statistics import INTERVAL, accuracy
 
 #: Columns of a matrix in long form. `condition` is an attacker's gradient without the number of its draw; it is "none"
 #: for the accuracy without an attack.

@@ -9,7 +9,8 @@ import pandas as pd
 
 from creditflow.core import files
 from creditflow.core.errors import UserError
-from creditflow.reporting.names import display, span
+from creditflow.core.given import GIVEN_MODELS
+from creditflow.reporting.names import display, display_of, span
 from creditflow.reporting.render import EMPHASIS, escape, write_forms
 from creditflow.reporting.rules import rule_order
 from creditflow.reporting.tables.settings._epsilon import EpsilonSettings
@@ -130,16 +131,17 @@ def _pivot(selected: pd.DataFrame, rows: Sequence[str]) -> tuple[pd.DataFrame, l
     groups = selected.groupby(list(rows), sort=False, dropna=False)
     index, cells = [], []
     for names, group in groups:
-        index.append([_row_name(name) for name in names])
+        backbone = GIVEN_MODELS if GIVEN_MODELS in names else ""
+        index.append([_row_name(name, backbone) for name in names])
         by_rule = {str(row.rule): row for row in group.itertuples()}
         cells.append(_row_cells([by_rule.get(rule) for rule in rules]))
     return pd.DataFrame(index, columns=[display(row) for row in rows]), rules, cells
 
 
-def _row_name(name: object) -> str:
+def _row_name(name: object, backbone: str) -> str:
     if isinstance(name, float):
         return "" if name != name else f"{name:g}"
-    return display(str(name))
+    return display_of(str(name), backbone)
 
 
 def _row_cells(entries: Sequence[Any]) -> list[_Cell]:

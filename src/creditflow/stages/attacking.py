@@ -9,14 +9,18 @@ import torch
 from torch import nn
 
 from creditflow.attacks.attack import Views
+from creditflow.attacks.foreign import view_of
 from creditflow.attacks.judge import Helpers
 from creditflow.compute import randomness
 from creditflow.core import plugins
 from creditflow.core.errors import UserError
 from creditflow.core.gradients import SURROGATES, Gradient, parse_gradient
 from creditflow.core.settings import SettingsModel, parse, plain
+from creditflow.data.prepared import Subset
+from creditflow.derivatives.scope import Missing
 from creditflow.feedback.apply import apply_rule, get_rule
 from creditflow.models.build import ImageClassifier
+from creditflow.models.fitting import check_fits
 from creditflow.models.storage import load_feedback, load_model, read_sidecar
 from creditflow.stages.command_line import epsilon, existing_file, gradient, json_object, named, natural, positive
 from creditflow.stages.identity import check_model
@@ -48,8 +52,9 @@ def add_gradient_option(parser: argparse.ArgumentParser) -> None:
         "--gradient",
         type=gradient,
         default="exact",
-        help="what the attacker differentiates: exact, the network itself; feedback, through the feedback weights of"
-        " its training; through:RULE or through:RULE:DRAW, through fresh feedback weights of a rule;"
+        help="what the attacker differentiates: exact, the network itself; own, whatever the backward pass of a given"
+        " model gives; feedback, through the feedback weights of its training; through:RULE or through:RULE:DRAW,"
+        " through fresh feedback weights of a rule;"
         f" {', '.join(f'surrogate:{name}' for name in SURROGATES)}, another model; none, nothing",
     )
 
@@ -105,10 +110,12 @@ def attack_settings(
 def check_gradient(attack: str, uses_gradient: bool, uses_surrogate: bool, gradient: str) -> None:
     """Raises UserError for an attacker's gradient that does not fit what the attack uses."""
     if uses_gradient:
-        fitting = "exact, feedback or through:<rule>"
+        fitting = "exact, own, feedback or through:<rule>"
     else:
         fitting = " or ".join(f"surrogate:{name}" for name in SURROGATES) if uses_surrogate else "none"
-    kinds = ("exact", "feedback", "through") if uses_gradient else ("surrogate",) if uses_surrogate else ("none",)
+    kinds = (
+        ("exact", "own", "feedback", "through") if uses_gradient else ("surrogate",) if uses_surrogate else ("none",)
+    )
     if parse_gradient(gradient).kind not in kinds:
         raise UserError(f"--gradient {gradient} does not fit the attack {attack}; use {fitting}")
 
@@ -129,7 +136,13 @@ def attack_facts(
         "batch_size": args.batch_size,
         "seed": args.seed,
         "model": sidecar["sha256"],
-    }
+    } | given_facts(sidecar)
+
+
+def given_facts(sidecar: dict[str, Any]) -> dict[str, Any]:
+    """Returns what a record says of a given model: what its backward pass is worth; nothing of our own networks."""
+    verdict = _verdict(sidecar)
+    return {} if verdict is None else {"backward_pass": verdict}
 
 
 def judging_facts(args: argparse.Namespace) -> dict[str, Any]:
@@ -141,17 +154,39 @@ def judging_facts(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def attacker_view(args: argparse.Namespace, model: ImageClassifier) -> nn.Module:
+def exact_view(model: nn.Module, path: Path) -> nn.Module:
+    """Returns the model in the file `path` so that its gradient is the derivative of what it computes.
+
+    It is one of our own networks itself, and a view of any other, unless its backward pass is known to be honest.
+    Where `import_model` has found no useful derivative, that of the view is zero, and the guards of attacks say so.
+    """
+    if isinstance(model, ImageClassifier):
+        return model
+    verdict = _verdict(read_sidecar(path))
+    # The check took functions without a derivative for constants, too.
+    missing: Missing = "error" if verdict is None else "zero"
+    return view_of(model, "exact", honest=verdict == "honest", missing=missing)
+
+
+def _verdict(sidecar: dict[str, Any]) -> str | None:
+    """Returns what `import_model` says of the backward pass of a given model; None for any other model."""
+    checked = sidecar.get("gradient")
+    return str(checked.get("verdict")) if isinstance(checked, dict) else None
+
+
+def attacker_view(args: argparse.Namespace, model: nn.Module) -> nn.Module:
     """Returns the model as the attacker differentiates it.
 
     It is the plain model, or a view of it with the feedback weights of its training, or with fresh ones of the rule
     that `--gradient through:<rule>` names. The random numbers of fresh ones follow from rule, draw and `--seed` alone,
-    so that networks of the same shapes are attacked with the same ones, on every device.
+    so that networks of the same shapes are attacked with the same ones, on every device. A given model is plain for
+    `own`; for `exact` see `exact_view`.
 
-    Raises UserError for a rule that is unknown or cannot be put on the model, and for a second draw of a rule that
-    draws nothing.
+    Raises UserError for a rule that is unknown or cannot be put on the model, for a second draw of a rule that draws
+    nothing, and for a gradient that the model has not.
     """
-    chosen, device = parse_gradient(args.gradient), next(model.parameters()).device
+    chosen, device = parse_gradient(args.gradient), device_of(model)
+    _check_kind(chosen, model, args.model)
     # The model is placed first: a rule that remembers the forward weights would take a change of their layout for a
     # step of training, and might draw its feedback weights anew.
     if chosen.kind == "feedback":
@@ -161,7 +196,22 @@ def attacker_view(args: argparse.Namespace, model: ImageClassifier) -> nn.Module
         _check_draw(chosen)
         generator = randomness.generator("through", chosen.rule, chosen.draw, args.seed)
         return placed(apply_rule(placed(model, device), chosen.rule, generator=generator), device)
-    return model
+    return exact_view(model, args.model) if chosen.kind == "exact" else model
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Returns the device of a model; the CPU for one without parameters and buffers."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return tensors[0].device if tensors else torch.device("cpu")
+
+
+def _check_kind(chosen: Gradient, model: nn.Module, path: Path) -> None:
+    """Raises UserError for `feedback` of a given model, and for `own` of one of our networks."""
+    ours = isinstance(model, ImageClassifier)
+    if chosen.kind == "feedback" and not ours:
+        raise UserError(f"--gradient feedback: {path} is a given model, which no rule has trained; use own or exact")
+    if chosen.kind == "own" and ours:
+        raise UserError(f"--gradient own: the backward pass of {path} is exact; use exact or feedback")
 
 
 def _check_draw(chosen: Gradient) -> None:
@@ -175,8 +225,11 @@ def _check_draw(chosen: Gradient) -> None:
     raise UserError(f"--gradient {chosen}: {chosen.rule} draws no random numbers; use through:{chosen.rule}")
 
 
-def helpers(args: argparse.Namespace, model: ImageClassifier) -> Helpers:
+def helpers(args: argparse.Namespace, model: nn.Module, data: Subset | None = None) -> Helpers:
     """Returns what an attack may use beside the model: surrogates, and views with other feedback weights.
+
+    Images are made on the exact gradient of a surrogate, or on its own where that is the only useful one. A given
+    surrogate is tried on images of `data`.
 
     Raises UserError if a surrogate is given twice, is not the one that is expected, takes other images or classes, or
     is not the one that the gradient names.
@@ -187,28 +240,34 @@ def helpers(args: argparse.Namespace, model: ImageClassifier) -> Helpers:
     chosen = parse_gradient(args.gradient)
     if chosen.kind == "surrogate" and set(paths) != {chosen.surrogate}:
         raise UserError(f"--gradient {chosen} needs --surrogate {chosen.surrogate}=<model>, and no other surrogate")
-    surrogates = {name: _surrogate(args, model, path, expected.get(name)) for name, path in sorted(paths.items())}
+    surrogates = {name: _surrogate(args, model, path, expected.get(name), data) for name, path in sorted(paths.items())}
     return Helpers(surrogates=surrogates, views=_drawing_views(args, model, chosen))
 
 
 def _surrogate(
-    args: argparse.Namespace, model: ImageClassifier, path: Path, expected: dict[str, Any] | None
-) -> ImageClassifier:
+    args: argparse.Namespace, model: nn.Module, path: Path, expected: dict[str, Any] | None, data: Subset | None
+) -> nn.Module:
     check_model(path, expected, args.data)
-    surrogate = load_model(path)
-    if (surrogate.spec.image_shape, surrogate.spec.n_classes) != (model.spec.image_shape, model.spec.n_classes):
-        raise UserError(f"--surrogate {path} takes other images or classes than {args.model}")
-    return placed(surrogate, next(model.parameters()).device)
+    surrogate, device = load_model(path), device_of(model)
+    if isinstance(model, ImageClassifier) and isinstance(surrogate, ImageClassifier):
+        if (surrogate.spec.image_shape, surrogate.spec.n_classes) != (model.spec.image_shape, model.spec.n_classes):
+            raise UserError(f"--surrogate {path} takes other images or classes than {args.model}")
+    elif data is not None:
+        check_fits(surrogate, data.to(torch.device("cpu")), f"--surrogate {path}")
+    if not isinstance(surrogate, ImageClassifier):
+        useful = _verdict(read_sidecar(path)) != "no useful gradient"
+        return exact_view(placed(surrogate, device), path) if useful else placed(surrogate, device)
+    return placed(surrogate, device)
 
 
-def _drawing_views(args: argparse.Namespace, model: ImageClassifier, chosen: Gradient) -> Views | None:
+def _drawing_views(args: argparse.Namespace, model: nn.Module, chosen: Gradient) -> Views | None:
     """Returns what makes views with independent draws, for a rule that draws feedback weights during training."""
     if chosen.kind not in ("feedback", "through"):
         return None
     rule = chosen.rule or load_feedback(args.model)[0]
     if not get_rule(rule).redraws:
         return None
-    device = next(model.parameters()).device
+    device = device_of(model)
     names = ("expectation", str(chosen)) if chosen.kind == "through" else ("expectation",)
     generator = randomness.generator(*names, args.seed, device=device)
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from creditflow.core.errors import UserError
 from creditflow.core.files import file_sha256, fingerprint
+from creditflow.core.given import GIVEN_MODELS
 from creditflow.core.identity import check_identity, make_again
 from creditflow.data.prepared import read_facts
-from creditflow.models.storage import read_sidecar, sidecar_path
+from creditflow.models.storage import is_given, read_sidecar, sidecar_path
 from creditflow.stages.command_line import json_object
 
 
@@ -41,6 +42,12 @@ def dataset_name(args: argparse.Namespace) -> str:
     return str(args.dataset_name or args.data.parent.name)
 
 
+def network_name(sidecar: Mapping[str, Any]) -> str:
+    """Returns what records call a network: the variant of a population, or else the backbone."""
+    spec = sidecar["spec"]
+    return str(sidecar.get("population", GIVEN_MODELS if is_given(sidecar) else spec["backbone"]))
+
+
 def check_data(args: argparse.Namespace) -> None:
     """Raises UserError if --data is not a prepared dataset, or not the one that --expect-data names."""
     if args.expect_data is not None:
@@ -66,7 +73,8 @@ def check_model(path: Path, expected: Mapping[str, object] | None, data: Path | 
     check_identity(sidecar_path(path), "the model", stated | repeated, expected)
     trained_on = _data_of(sidecar)
     if data is not None and trained_on is not None and trained_on != file_sha256(data):
-        raise UserError(f"{path} was trained on other data than {data} holds now; {make_again(path)}")
+        verb = "checked with" if is_given(sidecar) else "trained on"
+        raise UserError(f"{path} was {verb} other data than {data} holds now; {make_again(path)}")
     made = sidecar.get("provenance")
     noted = made.get("config_hash") if isinstance(made, dict) else None
     if noted != fingerprint(sidecar.get("settings")):

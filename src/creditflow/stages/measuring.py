@@ -14,6 +14,7 @@ from creditflow.core.settings import parse
 from creditflow.data.prepared import Subset, load_prepared
 from creditflow.data.settings import InputSettings
 from creditflow.models.build import ImageClassifier
+from creditflow.models.fitting import check_fits
 from creditflow.models.storage import load_model, read_sidecar
 from creditflow.records.record import Keys, Metric
 from creditflow.stages import identity
@@ -45,7 +46,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=existing_file,
         required=True,
-        help="model file that finetune.py, pretrain.py or select_member.py wrote",
+        help="model file that finetune.py, pretrain.py, select_member.py, import_model.py or save_model wrote",
     )
     parser.add_argument("--data", type=existing_file, required=True, help="dataset that prepare.py wrote")
     parser.add_argument(
@@ -62,7 +63,7 @@ def add_record_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--record", type=file_path, required=True, help="record to write (.json, outcomes beside it)")
 
 
-def loaded(args: argparse.Namespace, device: torch.device) -> tuple[ImageClassifier, dict[str, Any], Subset]:
+def loaded(args: argparse.Namespace, device: torch.device) -> tuple[nn.Module, dict[str, Any], Subset]:
     """Returns the plain model, its sidecar and the test split, on the device.
 
     Raises UserError as `load_model` and `load_prepared` do, if they are not what is expected, and if model and data do
@@ -72,7 +73,9 @@ def loaded(args: argparse.Namespace, device: torch.device) -> tuple[ImageClassif
     inputs = parse(InputSettings, args.input, "--input")
     model, data = load_model(args.model), load_prepared(args.data, "test", args.classes, inputs)
     shape, n_classes = data.image_shape, len(data.class_names)
-    if (model.spec.image_shape, model.spec.n_classes) != (shape, n_classes):
+    if not isinstance(model, ImageClassifier):
+        check_fits(model, data, str(args.model))
+    elif (model.spec.image_shape, model.spec.n_classes) != (shape, n_classes):
         raise UserError(
             f"{args.model} takes images {model.spec.image_shape} of {model.spec.n_classes} classes,"
             f" the data has {shape} of {n_classes}; check --data, --classes and --input"
@@ -87,8 +90,13 @@ def check_expected(args: argparse.Namespace) -> None:
 
 
 def placed(model: Model, device: torch.device) -> Model:
-    """Moves a model to its device; on a CPU convolutions compute with channels last (docs/performance.md says why)."""
-    layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
+    """Moves a model to its device.
+
+    On a CPU the convolutions of our networks compute with channels last (docs/performance.md says why). Any other
+    module keeps its layout: many flatten their maps by `view`, which takes no other.
+    """
+    ours = isinstance(model, ImageClassifier)
+    layout = torch.channels_last if ours and device.type == "cpu" else torch.preserve_format
     model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     return model
 
@@ -101,7 +109,7 @@ def record_keys(
         experiment=args.experiment,
         task=task,
         dataset=identity.dataset_name(args),
-        backbone=sidecar.get("population", sidecar["spec"]["backbone"]),
+        backbone=identity.network_name(sidecar),
         rule=sidecar["rule"],
         seed=sidecar.get("seed", args.seed),
         attack=attack,

@@ -12,7 +12,7 @@ from creditflow.core.settings import parse, plain
 from creditflow.data.prepared import Subset
 from creditflow.data.settings import InputSettings
 from creditflow.models.build import ImageClassifier
-from creditflow.models.storage import load_model, read_sidecar
+from creditflow.models.storage import load_classifier, read_sidecar
 from creditflow.retrieval.protocol import Part, load_retrieval
 from creditflow.retrieval.settings import RetrievalSettings
 from creditflow.retrieval.storage import Encoded, load_codes
@@ -46,7 +46,7 @@ def retrieval_model(
     check_expected(args)
     settings = parse(RetrievalSettings, args.retrieval, "--retrieval")
     inputs = parse(InputSettings, args.input, "--input")
-    model, sidecar = load_model(args.model), read_sidecar(args.model)
+    model, sidecar = load_classifier(args.model), read_sidecar(args.model)
     parts = load_retrieval(args.data, settings.protocol, args.classes, inputs)
     shape = parts["query"].image_shape
     if (model.spec.image_shape, model.spec.n_classes) != (shape, settings.bits):

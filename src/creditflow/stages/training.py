@@ -18,7 +18,7 @@ from creditflow.core.settings import parse, plain
 from creditflow.data.prepared import load_prepared
 from creditflow.data.settings import InputSettings
 from creditflow.models.build import ImageClassifier, ModelSpec, build_model, replace_head
-from creditflow.models.storage import load_model, save_model
+from creditflow.models.storage import load_classifier, save_model
 from creditflow.records.record import read_record
 from creditflow.stages import identity
 from creditflow.stages.command_line import (
@@ -85,7 +85,7 @@ def pretrained_model(args: argparse.Namespace, stage: str, data: TrainingData, t
     those of `--data`.
     """
     identity.check_model(args.pretrained, args.expect_pretrained)
-    pretrained, shape = load_model(args.pretrained), data.train.image_shape
+    pretrained, shape = load_classifier(args.pretrained), data.train.image_shape
     if pretrained.spec.image_shape != shape:
         raise UserError(f"{args.pretrained} takes images {pretrained.spec.image_shape}, {args.data} has {shape}")
     return replace_head(pretrained, task.n_outputs(data.train), stage, args.seed)
@@ -178,7 +178,7 @@ def train_stage(
             "seed": args.seed,
             "settings": job,
             "history": history,
-            "measured_images": _measured_images(settings, len(data.train.labels)),
+            "measured_images": _measured_images(settings, settings.train_images or len(data.train.labels)),
             "provenance": provenance,
             # If this run was resumed, it has trained for fewer epochs than the model.
             "run": watch.run_facts() | {"epochs_of_this_run": len(rows)},

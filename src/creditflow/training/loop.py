@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from creditflow.feedback.proof import prove
 from creditflow.models.build import ImageClassifier, body_parameters
 from creditflow.training.accuracy import correct_predictions
 from creditflow.training.alignment import alignment
+from creditflow.training.part import training_part
 from creditflow.training.settings import TrainingSettings
 from creditflow.training.task import Classification, Task, TrainingData
 
@@ -91,7 +92,8 @@ def train(
     Args:
         model: the network, on its device.
         rule: id of a feedback rule.
-        data: training and test images, on the device of the model.
+        data: training and test images, on the device of the model. With `settings.train_images` only a part of the
+            training images is used.
         settings: the hyper-parameters.
         streams: where the order of the images, the augmentation, dropout and the feedback get their random numbers.
         task: what the network is trained for; classification if None. If the task has parameters, they are trained
@@ -107,8 +109,10 @@ def train(
 
     Raises:
         UserError: the rule does not exist or does not fit the model; the loss is no longer finite (the message names
-            epoch, batch and rate); an image file cannot be read; the accuracy of `stop` is never reached.
+            epoch, batch and rate); an image file cannot be read; the accuracy of `stop` is never reached; there are
+            fewer training images than `settings.train_images`.
     """
+    data = replace(data, train=training_part(data.train, settings.train_images))
     run = _start(model, rule, data, settings, streams, task or Classification(), resume)
     run.stop = stop
     probe = torch.randperm(len(data.train.labels), generator=streams.generator("probe"))[: settings.angle_images]

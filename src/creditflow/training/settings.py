@@ -14,6 +14,9 @@ class TrainingSettings(SettingsModel):
     """Number of passes over the training images."""
     batch_size: int = Field(ge=1, le=10_000_000)
     """Images per update. The last batch of an epoch may be smaller; it is used, too."""
+    train_images: int | None = Field(None, ge=1, le=1_000_000_000)
+    """Number of training images that are used, the same ones for every rule and seed; each class keeps its share. All
+    images if absent."""
     learning_rate: float = Field(gt=0, le=100)
     """Adam's step size for all layers but the head."""
     head_learning_rate: float | None = Field(None, gt=0, le=100)

@@ -1,6 +1,6 @@
 """What attacks and the audit of an experiment need of its other sections, so that a worst case means something."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from creditflow.attacks.kinds import missing, needs_surrogate, required_of
@@ -10,6 +10,7 @@ from creditflow.core.gradients import parse_gradient
 from creditflow.core.matched import matched_name
 from creditflow.workflow.consistency import attack_kind, check_listed, networks, trained_datasets
 from creditflow.workflow.experiments import Experiment
+from creditflow.workflow.given_models import given, reference_of
 
 
 def check_attacks(keys: Mapping[str, Any], where: str) -> None:
@@ -22,7 +23,7 @@ def check_attacks(keys: Mapping[str, Any], where: str) -> None:
         place = f"{where}: attacks.{attack}"
         for key, names in known.items():
             for name in chosen.get(key, []):
-                check_listed(name, names, key, f"{place}.{key}")
+                check_listed(name, names, _section(keys, key), f"{place}.{key}")
         _check_parts(attack, chosen, keys, place)
         if "retrieval" not in keys:
             _check_labels(attack, keys, place)
@@ -34,6 +35,11 @@ def check_attacks(keys: Mapping[str, Any], where: str) -> None:
     _check_why(keys, where)
     if "audit" in keys:
         _check_audit(keys, keys["audit"], f"{where}: audit")
+
+
+def _section(keys: Mapping[str, Any], key: str) -> str:
+    """Returns the section that lists what a key of an attack chooses from."""
+    return "models" if key == "rules" and given(keys) else key
 
 
 def _check_why(keys: Mapping[str, Any], where: str) -> None:
@@ -48,13 +54,18 @@ def _check_why(keys: Mapping[str, Any], where: str) -> None:
         raise UserError(f"{where}: why.gradients: {problem}; take feedback away")
     for key in ("rules", "seeds"):
         for name in why.get(key, []):
-            check_listed(name, keys[key], key, f"{where}: why.{key}")
+            check_listed(name, keys[key], _section(keys, key), f"{where}: why.{key}")
 
 
 def _check_gradients(keys: Mapping[str, Any], where: str) -> None:
-    """Raises UserError for a gradient through a rule that has no feedback weights of its own."""
+    """Raises UserError for a gradient through a rule that has no feedback weights of its own, and for a gradient that
+    networks of this kind have not."""
     for section, name in _named_gradients(keys):
         rule, place = parse_gradient(name).rule, f"{where}: {section}: {name}"
+        if name == "own" and not given(keys):
+            raise UserError(f"{place}: it is that of given `models`; say exact or feedback")
+        if name == "feedback" and given(keys):
+            raise UserError(f"{place}: it is that of rules, which no given model has; say own")
         if not rule:
             continue
         if rule not in (known := plugins.names("rule")):
@@ -102,29 +113,42 @@ def _check_surrogates(attack: str, experiment: Experiment, place: str) -> None:
     used = [experiment.attack(attack, name).get("settings", {}) for name in gradients]
     if not any(needs_surrogate(attack, settings) for settings in used):
         return
-    if "bp" not in keys["rules"]:
-        raise UserError(f"{place}: transfers from the model that `bp` trained; add `bp` to `rules`")
+    if experiment.reference is None:
+        advice = "mark a model with `reference: true`" if given(keys) else "add `bp` to `rules`"
+        whose = "the reference" if given(keys) else "the model that `bp` trained"
+        raise UserError(f"{place}: transfers from {whose}; {advice}")
     if "twin" in chosen:
-        check_listed(chosen["twin"], [rule for rule in keys["rules"] if rule != "bp"], "rules", f"{place}.twin")
+        others = [rule for rule in keys["rules"] if rule != experiment.reference]
+        check_listed(chosen["twin"], others, _section(keys, "rules"), f"{place}.twin")
     for dataset in chosen.get("datasets", experiment.datasets):
         for network in chosen.get("backbones", experiment.networks):
-            if experiment.rules_of(dataset, network):
+            if given(keys):
+                _check_twins(attack, experiment, dataset, network, keys["rules"], place)
+            elif experiment.rules_of(dataset, network):
                 _check_models_of_bp(attack, experiment, dataset, network, place)
 
 
 def _check_models_of_bp(attack: str, experiment: Experiment, dataset: str, network: str, place: str) -> None:
-    chosen, seeds = experiment.keys["attacks"][attack], experiment.seeds_of(network, "bp")
     if "bp" not in experiment.rules_of(dataset, network):
         problem = f"which {network} has no learning rates for on {dataset}"
         raise UserError(f"{place}: transfers from the model that `bp` trained, {problem}")
-    if len(seeds) == 1:
+    if len(experiment.seeds_of(network, "bp")) == 1:
         raise UserError(f"{place}: transfers from `bp` of another seed, but {network} has one seed; add a second one")
-    for seed in seeds if "bp" in chosen.get("rules", ["bp"]) else []:
-        if seed in chosen.get("seeds", [seed]):
-            try:
-                experiment.surrogates((dataset, network, "bp", seed), attack)
-            except UserError as error:
-                raise UserError(f"{place}: {error}") from None
+    _check_twins(attack, experiment, dataset, network, ["bp"], place)
+
+
+def _check_twins(
+    attack: str, experiment: Experiment, dataset: str, network: str, rules: Sequence[str], place: str
+) -> None:
+    """Raises UserError if a model that one of these rules trained, and that is attacked, has no surrogate."""
+    chosen = experiment.keys["attacks"][attack]
+    for rule in rules if "rules" not in chosen else [rule for rule in rules if rule in chosen["rules"]]:
+        for seed in experiment.seeds_of(network, rule):
+            if seed in chosen.get("seeds", [seed]):
+                try:
+                    experiment.surrogates((dataset, network, rule, seed), attack)
+                except UserError as error:
+                    raise UserError(f"{place}: {error}") from None
 
 
 def _check_labels(attack: str, keys: Mapping[str, Any], place: str) -> None:
@@ -138,7 +162,7 @@ def _check_labels(attack: str, keys: Mapping[str, Any], place: str) -> None:
 
 
 def _check_audit(keys: Mapping[str, Any], audit: Mapping[str, Any], where: str) -> None:
-    if "bp" not in keys["rules"]:
+    if reference_of(keys) is None:
         raise UserError(f"{where}: rules are compared with `bp`; add it to `rules`")
     if audit.get("reference", "bp") == "matched":
         _check_matched(keys, f"{where}.reference")
@@ -171,7 +195,7 @@ def _check_worst_case(keys: Mapping[str, Any], audit: Mapping[str, Any], where: 
     """Raises UserError if an audit lacks a second seed, the exact gradient, or a kind of attack."""
     audited, kind = Experiment("", keys), attack_kind(keys)
     compared = keys["attacks"][audit["claim"]].get("backbones", audited.networks)
-    if any(len(audited.seeds_of(network, "bp")) == 1 for network in compared):
+    if not given(keys) and any(len(audited.seeds_of(network, "bp")) == 1 for network in compared):
         raise UserError(f"{where}: one seed says nothing about another training; give at least two `seeds`")
     differentiating = [name for name in audit["attacks"] if plugins.declared(kind, name, "uses_gradient")]
     exact = [name for name in differentiating if "exact" in _gradients(keys, name)]
@@ -191,7 +215,7 @@ def _check_audited(attack: str, keys: Mapping[str, Any], audit: Mapping[str, Any
     attacked = set(chosen.get("rules", everyone))
     only_feedback = uses_gradient and "exact" not in _gradients(keys, attack)
     # An attack through feedback weights may be for some rules only, as BP's feedback weights are its own.
-    if attacked != everyone and ("bp" in attacked or not only_feedback):
+    if attacked != everyone and (reference_of(keys) in attacked or not only_feedback):
         raise UserError(f"{where} does not attack every rule, so that worst cases would not compare")
     compared = set(audit.get("datasets", trained_datasets(keys)))
     differ = {

@@ -35,7 +35,7 @@ class AttackKeys(AttackStrength):
     backbones: Names | None = None
     """Backbones, or variants of a population, that are attacked; all if absent."""
     rules: Names | None = None
-    """Rules whose models are attacked; all if absent."""
+    """Rules whose models are attacked, or names of given models; all if absent."""
     gradients: Gradients | None = None
     """Gradients that the attacker uses; all if absent. Backpropagation's `feedback` is its `exact` gradient and is
     left out."""
@@ -47,8 +47,8 @@ class AttackKeys(AttackStrength):
     keep: int = Field(0, ge=0, le=64)
     """Number of attacked images, the first ones, whose perturbed versions are kept beside the outcomes."""
     twin: Name | None = None
-    """Of an attack that transfers images: the rule whose model of the same seed backpropagation is attacked from. If
-    absent, it is `frsf`, or else the first other rule."""
+    """Of an attack that transfers images: the rule whose model of the same seed backpropagation is attacked from, or
+    the given model that the reference is attacked from. If absent, it is `frsf`, or else the first other one."""
 
 
 class Why(WhySettings):

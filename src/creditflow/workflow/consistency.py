@@ -5,15 +5,16 @@ from typing import Any
 
 from creditflow.core import plugins
 from creditflow.core.errors import UserError, suggestion
+from creditflow.core.given import GIVEN_MODELS
+from creditflow.workflow.given_models import given
 
 
 def check_keys(keys: Mapping[str, Any], where: str) -> None:
     """Checks one experiment, without the others. Raises UserError, which begins with `where`."""
-    _check_training(keys, where)
     _check_names(keys, where)
     if "population" in keys:
         _check_population(keys, where)
-    else:
+    elif not given(keys):
         _check_pretrain(keys, where)
     _check_retrieval(keys, where)
     for rule in keys.get("nullspace", {}):
@@ -32,21 +33,36 @@ def rule_kind(keys: Mapping[str, Any]) -> str:
 
 
 def trained_datasets(keys: Mapping[str, Any]) -> list[str]:
-    """Returns the views that models are trained and measured on."""
+    """Returns the views that models are trained and measured on; given models are measured on all."""
+    if given(keys):
+        return list(keys["datasets"])
     datasets: list[str] = keys["population" if "population" in keys else "finetune"]["datasets"]
     return datasets
 
 
 def networks(keys: Mapping[str, Any]) -> list[str]:
-    """Returns what stands for the backbone in paths and records: backbones, or the variants of a population."""
+    """Returns what stands for the backbone in paths and records: backbones, or the variants of a population.
+
+    For given models it is one name.
+    """
+    if given(keys):
+        return [GIVEN_MODELS]
     return list(keys["population"]["variants"]) if "population" in keys else list(keys["backbones"])
 
 
-#: The two ways to train, and the sections that each needs.
+#: The sections that a training needs, beside `rules`.
 _TRAINING = ("backbones", "pretrain", "finetune")
 
 
-def _check_training(keys: Mapping[str, Any], where: str) -> None:
+def check_training(keys: Mapping[str, Any], where: str) -> None:
+    """Checks that networks are trained in one of the two ways, or given. Raises UserError that begins with `where`."""
+    if given(keys):
+        if surplus := [name for name in ("rules", "population", *_TRAINING, "retrieval", "nullspace") if name in keys]:
+            problem = "given `models` are classifiers, and nothing is trained"
+            raise UserError(f"{where}: {problem}; take `{surplus[0]}` away")
+        return
+    if "rules" not in keys:
+        raise UserError(f"{where}: rules is missing (or `models`, for networks that are there already)")
     if "population" in keys:
         if surplus := [section for section in (*_TRAINING, "retrieval") if section in keys]:
             problem = "a population is trained from a random start, for classification"
@@ -124,7 +140,7 @@ def _check_names(keys: Mapping[str, Any], where: str) -> None:
     """Checks every id against the plugins, and every reference to `datasets`."""
     used = {
         "backbones": ("backbone", keys.get("backbones", [])),
-        "rules": (rule_kind(keys), keys["rules"]),
+        "rules": (rule_kind(keys), [] if given(keys) else keys["rules"]),
         "attacks": (attack_kind(keys), keys["attacks"]),
         "tables": ("table", keys["tables"]),
         "figures": ("figure", keys["figures"]),
@@ -142,11 +158,23 @@ def _check_names(keys: Mapping[str, Any], where: str) -> None:
         for name in names:
             check_listed(name, sorted(keys["datasets"]), "datasets", f"{where}: {section}")
     _check_matched(keys, f"{where}: finetune.matched")
+    _check_folders(keys, f"{where}: datasets")
     # Overrides may be another experiment's, of whose datasets this one takes a part.
     for name in {} if "extends" in keys else overrides:
         if name not in trained_datasets(keys):
             problem = f"{name!r} is not under `finetune.datasets`, so nothing is fine-tuned on it"
             raise UserError(f"{where}: finetune.overrides: {problem}")
+
+
+def _check_folders(keys: Mapping[str, Any], place: str) -> None:
+    """Raises UserError for a dataset in a folder that is not named, and for a folder of another dataset."""
+    for name, view in keys["datasets"].items():
+        source, key = view["source"], "path" if "path" in view else "split"
+        if plugins.declared("dataset", source, "named_folder", False):
+            if "path" not in view:
+                raise UserError(f"{place}.{name}: path is missing; name the folder of the images")
+        elif key in view:
+            raise UserError(f"{place}.{name}.{key} has no effect: {source} lies in no folder of yours; take it away")
 
 
 def _check_matched(keys: Mapping[str, Any], place: str) -> None:

@@ -1,8 +1,9 @@
 """What a stage's result depends on: the files of the library that its script imports, directly or through others.
 
 The imports are read from the text, without running anything. Plugins are loaded by name, so no script imports them; a
-caller names the plugins that a job uses. A rule of the workflow holds the hash of these files among its `params`. So a
-changed file makes again what depends on it, and nothing else.
+caller names the plugins that a job uses. Of a plugin of another distribution, all files of its outermost package count.
+A rule of the workflow holds the hash of these files among its `params`. So a changed file makes again what depends on
+it, and nothing else.
 """
 
 import re
@@ -12,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from creditflow.core import plugins
+from creditflow.core.entry_points import OutsidePlugin, outside_names
 from creditflow.core.files import fingerprint, sha256, visible_files
 
 #: Plumbing: files and folders that every stage shares and that decide no number. Records hold a hash of all sources
@@ -102,14 +104,26 @@ class Library:
 
     def _plugin(self, kind: str, name: str) -> Iterator[str]:
         """Yields the file of a plugin, that of its settings, and the packages that they lie in."""
+        plugin = plugins.outside(kind, name)
+        if plugin is not None:
+            yield from self._outside(plugin)
+            return
         room = f"creditflow.{plugins.ROOMS[kind].replace('/', '.')}"
         yield from self._run_by(f"{room}.{name}")
         yield from self._run_by(f"{room}.settings.{name}")
+
+    def _outside(self, plugin: OutsidePlugin) -> Iterator[str]:
+        """Yields the files of a plugin of another distribution, by names that begin with that of the distribution."""
+        for path, file in plugin.sources().items():
+            name = f"{plugin.distribution}:{path}"
+            self._texts[name] = file.read_text(encoding="utf-8", errors="surrogateescape")
+            yield name
 
     def _read_by(self, reader: str) -> Iterator[str]:
         for kind in READERS.get(reader, ()):
             room = f"creditflow/{plugins.ROOMS[kind]}"
             yield from (path for path in self.files if path.rpartition("/")[0] == room)
+            yield from (path for name in outside_names(kind) for path in self._plugin(kind, name))
 
     def _imported(self, path: str) -> list[str]:
         if path not in self._imports:

@@ -13,6 +13,7 @@ from creditflow.populations.settings import PopulationSettings
 from creditflow.retrieval.settings import HyP2Settings
 from creditflow.workflow.consistency import attack_kind
 from creditflow.workflow.experiments import Experiment
+from creditflow.workflow.given_models import given
 
 Chain = tuple[str, str, str, int]
 
@@ -43,7 +44,8 @@ def check_all_effects(experiment: Experiment, stated: Mapping[str, Any], where: 
 def _check_models(experiment: Experiment, chains: Sequence[Chain], where: str) -> None:
     """Raises UserError for a dataset, rule or seed that no model has."""
     section = "population.datasets" if "population" in experiment.keys else "finetune.datasets"
-    listed = {section: ("datasets", experiment.datasets), "rules": ("rules", experiment.keys["rules"])}
+    trained = {section: ("datasets", experiment.datasets), "rules": ("rules", experiment.keys["rules"])}
+    listed = {} if given(experiment.keys) else trained
     if "nullspace" not in experiment.keys:  # it is measured with each seed
         listed["seeds"] = ("seeds", experiment.keys["seeds"])
     for place, (key, names) in listed.items():

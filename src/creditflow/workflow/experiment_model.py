@@ -10,12 +10,13 @@ from pydantic import Field, model_validator
 
 from creditflow.core.parts import part_of
 from creditflow.core.settings import Many
-from creditflow.data.settings import InputSettings
+from creditflow.data.settings import InputSettings, SplitSettings
 from creditflow.populations.nullspace_settings import NullspaceSettings
 from creditflow.populations.settings import PopulationSettings
 from creditflow.retrieval.settings import CodeSettings, Protocol
 from creditflow.training.settings import TrainingSettings
 from creditflow.workflow.attack_model import AttackKeys, Audit, Why
+from creditflow.workflow.given_models import Models
 from creditflow.workflow.key_types import ONCE, Gradients, Name, Names, Section, Seeds
 
 Class = Annotated[int, Field(ge=0, le=10_000_000)]
@@ -38,6 +39,11 @@ class View(Section):
     """Id of a dataset: a file in src/creditflow/data/datasets."""
     classes: Annotated[Many[Class], Field(min_length=2), ONCE] | None = None
     """Labels to keep, which are renumbered in this order; all if absent."""
+    path: Annotated[str, Field(min_length=1)] | None = None
+    """Of `image_folder`: the folder with `train` and `test`, and a folder for each class in both. `~` and `$VAR` mean
+    what they mean in a shell."""
+    split: SplitSettings | None = None
+    """Of `image_folder`: how images are split where the folder has just a folder for each class."""
 
 
 class Input(InputSettings):
@@ -188,16 +194,19 @@ class ExperimentKeys(Section):
     """Makes the task image retrieval."""
     population: Population | None = None
     """Small networks that are trained many at a time, in place of `backbones`, `pretrain` and `finetune`."""
-    rules: Names
+    models: Models | None = None
+    """Networks that are there already, in place of `backbones`, `pretrain`, `finetune` and `rules`: a name stands where
+    a rule stands elsewhere. They are measured on all `datasets`."""
+    rules: Names | None = None
     """Ids of files in src/creditflow/feedback/rules, or in src/creditflow/populations/rules for a population."""
     seeds: Seeds
     """Each seed is one whole chain from random start to attack."""
     threads: int = Field(ge=1, le=4096)
     """CPU threads of a job. The last bits of results depend on it."""
     gradients: Gradients
-    """What the attacker differentiates: `exact`, the network itself; `feedback`, through the feedback weights of its
-    training; `through:<rule>`, through fresh feedback weights of a rule, and `through:<rule>:2` and so on, through
-    further draws of them."""
+    """What the attacker differentiates: `exact`, the network itself; `own`, whatever the backward pass of one of the
+    `models` gives; `feedback`, through the feedback weights of its training; `through:<rule>`, through fresh feedback
+    weights of a rule, and `through:<rule>:2` and so on, through further draws of them."""
     attacks: dict[Name, AttackKeys]
     """Attacks, by the id of a file in src/creditflow/attacks/methods, or in src/creditflow/attacks/hashing for
     retrieval."""
@@ -206,7 +215,7 @@ class ExperimentKeys(Section):
     why: Why | None = None
     """Measures on fixed images why attacks through some gradients fail."""
     audit: Audit | None = None
-    """Comparison of each rule with backpropagation."""
+    """Comparison of each rule with backpropagation, or of each of the `models` with the reference."""
     tables: dict[Name, dict[Any, Any]]
     """Tables and their settings, by the id of a file in src/creditflow/reporting/tables."""
     figures: dict[Name, dict[Any, Any]]

@@ -1,6 +1,6 @@
 """The experiment: what it trains, attacks and shows. Imports nothing heavy, for the workflow's sake."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,9 @@ from creditflow.core.gradients import SURROGATES, parse_gradient
 from creditflow.core.matched import matched_name, matched_to, trained_by
 from creditflow.core.merging import merged
 from creditflow.workflow.consistency import attack_kind, input_of, networks, rule_kind, trained_datasets
+from creditflow.workflow.given_models import given, reference_of, seeds_of
 
-#: A model that is measured: dataset, network (a backbone or a population's variant), rule and seed.
+#: A model that is measured: dataset, network (a backbone or a population's variant), rule or given model, and seed.
 Chain = tuple[str, str, str, int]
 
 
@@ -32,6 +33,11 @@ class Experiment:
         """What stands for the backbone in paths and records: backbones, or the variants of a population."""
         return networks(self.keys)
 
+    @property
+    def reference(self) -> str | None:
+        """The rule, or the given model, whose networks images are transferred from; None where there is none."""
+        return reference_of(self.keys)
+
     def chains(self) -> Iterator[Chain]:
         """Yields (dataset, backbone, rule, seed) of every model that is measured."""
         for dataset in self.datasets:
@@ -41,8 +47,13 @@ class Experiment:
                         yield dataset, network, rule, seed
 
     def rules_of(self, dataset: str, network: str) -> list[str]:
-        """Returns the rules that train a network on a dataset, and `bp_matched_<rule>` where that is asked for."""
+        """Returns the rules that train a network on a dataset, and `bp_matched_<rule>` where that is asked for.
+
+        Where models are given, these are their names.
+        """
         rules: list[str] = self.keys["rules"]
+        if given(self.keys):
+            return rules
         if "population" not in self.keys:
             return rules + [matched_name(rule) for rule in self.keys["finetune"].get("matched", [])]
         return [
@@ -52,8 +63,10 @@ class Experiment:
         ]
 
     def seeds_of(self, network: str, rule: str) -> list[int]:
-        """Returns the seeds that a network is trained with by a rule."""
+        """Returns the seeds that a network is trained with by a rule, or those of a given model."""
         seeds: list[int] = self.keys["seeds"]
+        if given(self.keys):
+            return seeds_of(self.keys, rule)
         if "population" not in self.keys:
             return seeds
         variant = self.keys["population"]["variants"][network]
@@ -111,10 +124,18 @@ class Experiment:
             chosen: list[str] = self.keys["attacks"][attack].get("gradients", self.keys["gradients"])
             return self._without_feedback_of_exact_rules(chosen, rule)
         if plugins.declared(kind, attack, "uses_surrogate", False):
-            return [f"surrogate:{name}" for name in SURROGATES]
+            return [f"surrogate:{name}" for name in self._surrogate_names()]
         return ["none"]
 
+    def _surrogate_names(self) -> Sequence[str]:
+        """Returns what surrogates every model is attacked from: a given reference may have one seed alone."""
+        reference = self.reference
+        alone = bool(given(self.keys)) and reference is not None and len(seeds_of(self.keys, reference)) == 1
+        return SURROGATES[:1] if alone else SURROGATES
+
     def _without_feedback_of_exact_rules(self, gradients: list[str], rule: str) -> list[str]:
+        if given(self.keys):
+            return gradients
         exact = plugins.declared(rule_kind(self.keys), trained_by(rule), "exact", False)
         return [gradient for gradient in gradients if gradient != "feedback" or not exact]
 
@@ -140,22 +161,43 @@ class Experiment:
         `twin` is the model of the same seed, and so of the same start, that backpropagation trained; for
         backpropagation itself, the one of another rule. `other_seed` is backpropagation's model of the next of its
         seeds. So every model is attacked from as many surrogates as any other, and from none that is itself.
+
+        Among given models the reference stands in backpropagation's place. If it has one seed alone, there is no
+        `other_seed`.
+
+        Raises UserError if there is no such model.
         """
         dataset, network, rule, seed = chain
-        seeds = self.seeds_of(network, "bp")
-        other_seed = seeds[(seeds.index(seed) + 1) % len(seeds)]
-        twin = "bp" if rule != "bp" else self._twin_of_bp(dataset, network, seed, attack)
-        return {"twin": (dataset, network, twin, seed), "other_seed": (dataset, network, "bp", other_seed)}
+        reference = self.reference
+        assert reference is not None  # attack_consistency has looked
+        seeds = self.seeds_of(network, reference)
+        if seed not in seeds:
+            raise UserError(f"transfers from {reference}, which has no model of seed {seed}; give it this seed, too")
+        if rule != reference:
+            twin = (dataset, network, reference, seed)
+        else:
+            twin = (dataset, network, *self._twin_of_reference(dataset, network, seed, attack))
+        other_seed = (dataset, network, reference, seeds[(seeds.index(seed) + 1) % len(seeds)])
+        chains = {"twin": twin, "other_seed": other_seed}
+        return {name: chains[name] for name in self._surrogate_names()}
 
-    def _twin_of_bp(self, dataset: str, network: str, seed: int, attack: str) -> str:
-        """Returns the rule whose model backpropagation's is attacked from. Raises UserError if there is none."""
-        rules = [rule for rule in self.rules_of(dataset, network) if rule != "bp" and matched_to(rule) is None]
-        others = [rule for rule in rules if seed in self.seeds_of(network, rule)]
-        chosen = self.keys["attacks"][attack].get("twin", "frsf" if "frsf" in others else "".join(others[:1]))
+    def _twin_of_reference(self, dataset: str, network: str, seed: int, attack: str) -> tuple[str, int]:
+        """Returns rule and seed of the model that the reference is attacked from. Raises UserError if there is none.
+
+        A given model has no start in common with the reference, so that its first seed does as well as the same one.
+        """
+        reference, models = self.reference, bool(given(self.keys))
+        rules = [rule for rule in self.rules_of(dataset, network) if rule != reference and matched_to(rule) is None]
+        others = [rule for rule in rules if models or seed in self.seeds_of(network, rule)]
+        chosen = str(self.keys["attacks"][attack].get("twin", "frsf" if "frsf" in others else "".join(others[:1])))
         if chosen not in others:
-            named = f"{chosen} has no model" if chosen else "no other rule has a model"
-            raise UserError(f"transfers to bp from another rule's model, but {named} of seed {seed} on {dataset}")
-        return str(chosen)
+            named = (
+                f"{chosen} has no model" if chosen else f"no other {'model is given' if models else 'rule has a model'}"
+            )
+            whose = "another model" if models else "another rule's model"
+            raise UserError(f"transfers to {reference} from {whose}, but {named} of seed {seed} on {dataset}")
+        seeds = self.seeds_of(network, chosen)
+        return chosen, seed if seed in seeds else seeds[0]
 
 
 class Experiments(Mapping[str, Experiment]):

@@ -20,6 +20,10 @@ _ADVICE = (
         r"OUT_OF_MEMORY|[Ee]xceeded (?:job )?memory limit|oom[-_ ]kill|out-of-memory",
         "killed for lack of memory; raise its mem_mb in the profile",
     ),
+    (  # while a stage loads its libraries
+        r"(?m)(^MemoryError\b.*|std::bad_alloc|^\w+: .*failed to map segment from shared object)",
+        "out of memory ({0}); raise its mem_mb in the profile, or run fewer jobs at once",
+    ),
     (
         r"'TIMEOUT'|DUE TO TIME LIMIT",
         "out of time; raise its runtime in the profile (training goes on from its checkpoint)",
@@ -154,6 +158,12 @@ def _of_the_disk(text: str) -> str:
     return f"{match[1]}; make room, or make it writable, then run the same command again" if match else ""
 
 
+#: The end of a traceback that a file which is not valid Python leads to: its path and line, and what is wrong with it.
+_NOT_PYTHON = re.compile(
+    r'  File "([^"\n]+)", line (\d+)\n(?:    .*\n)*(?:SyntaxError|IndentationError|TabError): (.*)\Z'
+)
+
+
 def _reason(message: str, logs: Iterable[Path]) -> str:
     written = [log.read_text(encoding="utf-8", errors="replace") for log in logs if log.is_file()]
     lines = [line for text in written[:1] for line in text.splitlines()]
@@ -166,6 +176,8 @@ def _reason(message: str, logs: Iterable[Path]) -> str:
             return advice.format(*match.groups())
     if any(line.startswith("stopped by SIGTERM") or line == "Terminated" for line in lines):  # the stage, or Bash
         return "stopped by SIGTERM; run the same command again to go on"
+    if syntax := _NOT_PYTHON.search("\n".join(lines)):
+        return f"{syntax[1]}, line {syntax[2]}: not valid Python ({syntax[3]}); mend it, or move it away"
     if any(line.startswith("Traceback") for line in lines):
         return f"{lines[-1]} (a defect of creditflow: please report it, with its log)"
     return _SILENT

@@ -21,14 +21,14 @@ from creditflow.populations.nullspace_settings import NullspaceSettings
 from creditflow.populations.optimizer_settings import OptimizerSettings
 from creditflow.populations.settings import PopulationSettings
 from creditflow.training.settings import TrainingSettings
-from creditflow.workflow import attack_model, experiment_model, workflow_model
+from creditflow.workflow import attack_model, experiment_model, given_models, workflow_model
 from creditflow.workflow.layout import CLONE
 
 #: The tables of config/README.md: the model that each shows, and whether models within it are shown there, too.
 _TABLES: dict[str, tuple[type[SettingsModel], bool]] = {
     "config.yaml": (workflow_model.WorkflowKeys, True),
     "experiment": (experiment_model.ExperimentKeys, False),
-    "datasets": (experiment_model.View, False),
+    "datasets": (experiment_model.View, True),
     "input": (experiment_model.Input, False),
     "pretrain": (experiment_model.Pretrain, False),
     "finetune": (experiment_model.Finetune, False),
@@ -42,6 +42,7 @@ _TABLES: dict[str, tuple[type[SettingsModel], bool]] = {
     "adversary": (AdversarySettings, True),
     "attacks": (attack_model.AttackKeys, False),
     "audit": (attack_model.Audit, True),
+    "models": (given_models.GivenModel, True),
     "nullspace": (NullspaceSettings, True),
 }
 
@@ -98,7 +99,7 @@ def _plugins_page() -> str:
     for kind, title in _KINDS.items():
         parts.append(f"## {title}")
         without = []
-        for name in plugins.names(kind):
+        for name in plugins.built_in_names(kind):
             model = plugins.settings_class(kind, name)
             if model is NoSettings or not model.model_fields:
                 without.append(f"`{name}`")
@@ -135,7 +136,7 @@ def schema() -> dict[str, Any]:
     definitions: dict[str, Any] = made.pop("$defs")
     required = made.pop("required")
     for kind in _KINDS:
-        for name in plugins.names(kind):
+        for name in plugins.built_in_names(kind):
             definitions |= _definitions(plugins.settings_class(kind, name), f"{kind}_{name}")
     _refer_to_plugins(made["properties"], definitions)
     _relax([made, definitions])
@@ -158,11 +159,14 @@ def _definitions(model: type[SettingsModel], name: str) -> dict[str, Any]:
 
 def _refer_to_plugins(properties: dict[str, Any], definitions: dict[str, Any]) -> None:
     """Puts the settings of each plugin in its place, by the plugin's id."""
-    attacks = {name: f"{kind}_{name}" for kind in ("attack", "hash_attack") for name in plugins.names(kind)}
+    kinds = ("attack", "hash_attack")
+    attacks = {name: f"{kind}_{name}" for kind in kinds for name in plugins.built_in_names(kind)}
     _put(properties, "attacks", {name: _with_settings("AttackKeys", "settings", attacks[name]) for name in attacks})
     for kind in ("table", "figure"):
-        _put(properties, f"{kind}s", {name: {"$ref": f"#/$defs/{kind}_{name}"} for name in plugins.names(kind)})
-    rules = {name: f"update_rule_{name}" for name in plugins.names("update_rule")}
+        _put(
+            properties, f"{kind}s", {name: {"$ref": f"#/$defs/{kind}_{name}"} for name in plugins.built_in_names(kind)}
+        )
+    rules = {name: f"update_rule_{name}" for name in plugins.built_in_names("update_rule")}
     _put(properties, "nullspace", {name: _with_settings("NullspaceSettings", "rule", rules[name]) for name in rules})
     for part in ("PopulationPart", "_DatasetPart"):
         settings = {name: _with_settings("PopulationSettingsPart", "rule", rules[name]) for name in rules}

@@ -46,7 +46,7 @@ def _gradient_or_through(text: str) -> str:
     return text if text == "through" else _attackers_gradient(text)
 
 
-_GRADIENT = r"exact|feedback|through:[a-z0-9_]+(:[0-9]+)?"
+_GRADIENT = r"exact|own|feedback|through:[a-z0-9_]+(:[0-9]+)?"
 
 #: What an attacker differentiates, as `core.gradients` spells it.
 Gradient = Annotated[

@@ -93,6 +93,7 @@ IMPORT_WEIGHTS = _of_experiment("import_weights", "pretrain/{backbone}/imported"
 FINETUNE = _of_models("finetune", "finetune", f"{_MODEL}/seed{{seed}}")
 TRAIN_POPULATION = _of_models("train_population", "population", _MODEL)
 SELECT_MEMBER = _of_models("select_member", "member", f"{_MODEL}/seed{{seed}}")
+IMPORT_MODEL = _of_models("import_model", "model", f"{_MODEL}/seed{{seed}}")
 MEASURE_NULLSPACE = _of_models("measure_nullspace", "nullspace", "{rule}/seed{seed}")
 EVALUATE = _of_models("evaluate", "evaluate", f"{_MODEL}/seed{{seed}}")
 ATTACK = _of_models("attack", "attack", _ATTACK)

@@ -11,10 +11,11 @@ from creditflow.core.files import is_left_behind
 from creditflow.core.merging import merged
 from creditflow.core.settings import parse
 from creditflow.workflow.attack_consistency import check_attacks
-from creditflow.workflow.consistency import check_keys, check_lender
+from creditflow.workflow.consistency import check_keys, check_lender, check_training
 from creditflow.workflow.effects import check_all_effects
 from creditflow.workflow.experiment_model import ExperimentKeys
 from creditflow.workflow.experiments import Experiment, Experiments
+from creditflow.workflow.given_models import with_given_models
 from creditflow.workflow.layout import RESERVED
 from creditflow.workflow.plugin_settings import check_settings
 from creditflow.workflow.published_hyperparameters import fill_in
@@ -31,14 +32,16 @@ def load_experiments(folder: Path) -> Experiments:
     """
     loader = _Loader(folder)
     if not loader.files:
-        raise UserError(f"{folder} has no experiments (*.yaml)")
+        hint = f"; {_misnamed(loader.misnamed[0])}" if loader.misnamed else ""
+        raise UserError(f"{folder} has no experiments (*.yaml){hint}")
     sound: dict[str, Experiment] = {}
-    broken: dict[str, str] = {}
+    broken = {path.stem: _misnamed(path) for path in loader.misnamed}
     for name in loader.files:
         try:
             sound[name] = loader.experiment(name)
         except UserError as error:
-            broken[name] = str(error)
+            where = "" if loader.files[name].name in str(error) else f"{loader.files[name]}: "
+            broken[name] = f"{where}{error}"
     return Experiments(sound, broken)
 
 
@@ -50,8 +53,15 @@ def load_experiment(folder: Path, name: str) -> Experiment:
     """
     loader = _Loader(folder)
     if name not in loader.files:
+        for path in loader.misnamed:
+            if name in (path.stem, path.name):
+                raise UserError(_misnamed(path))
         raise UserError(f"unknown experiment {name!r}{suggestion(name, list(loader.files))}")
     return loader.experiment(name)
+
+
+def _misnamed(path: Path) -> str:
+    return f"{path}: files of experiments end in .yaml; rename it to {path.stem}.yaml"
 
 
 class _Loader:
@@ -60,6 +70,8 @@ class _Loader:
     def __init__(self, folder: Path) -> None:
         # A folder or a link to nothing with such a name is an experiment that is broken, and a line says so.
         self.files = {path.stem: path for path in sorted(folder.glob("*.yaml")) if not is_left_behind(path.name)}
+        others = [path for path in sorted(folder.glob("*.yml")) if not is_left_behind(path.name)]
+        self.misnamed = [path for path in others if path.stem not in self.files]
         self._read: dict[str, dict[str, Any] | UserError] = {}
         self._checked: dict[str, dict[str, Any] | UserError] = {}
         self._complete: dict[str, UserError | None] = {}
@@ -108,7 +120,8 @@ class _Loader:
             raise UserError(f"{where}: an experiment cannot be called {name!r}; {rename}")
         keys = self._extended(name, ())
         parse(ExperimentKeys, keys, where)
-        keys = fill_in(keys, where)
+        check_training(keys, where)
+        keys = with_given_models(fill_in(keys, where), where)
         check_keys(keys, where)
         check_settings(Experiment(name, keys), where)
         check_attacks(keys, where)

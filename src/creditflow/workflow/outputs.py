@@ -11,8 +11,10 @@ from creditflow.core import plugins
 from creditflow.core.files import as_path
 from creditflow.core.gradients import folder_of, parse_gradient
 from creditflow.core.matched import matched_to
+from creditflow.data.image_folders import source_id
 from creditflow.workflow import layout
 from creditflow.workflow.experiments import Chain, Experiment
+from creditflow.workflow.given_models import files_of_models, given
 from creditflow.workflow.layout import Place
 
 
@@ -26,18 +28,20 @@ def path_of(place: Place, experiment: Experiment, results: Path, chain: Chain, *
 
 
 def model(experiment: Experiment, results: Path, chain: Chain) -> Path:
-    """Returns a trained model, without suffix."""
-    place = layout.SELECT_MEMBER if "population" in experiment.keys else layout.FINETUNE
-    return path_of(place, experiment, results, chain)
+    """Returns a trained or given model, without suffix."""
+    return path_of(_place_of_models(experiment), experiment, results, chain)
+
+
+def _place_of_models(experiment: Experiment) -> Place:
+    """Returns the place of the stage that writes the models that are measured."""
+    if given(experiment.keys):
+        return layout.IMPORT_MODEL
+    return layout.SELECT_MEMBER if "population" in experiment.keys else layout.FINETUNE
 
 
 def identity(experiment: Experiment, chain: Chain) -> dict[str, object]:
-    """Returns what a trained model must say that it is."""
-    return {
-        "stage": "select_member" if "population" in experiment.keys else "finetune",
-        **named(experiment, chain),
-        "seed": chain[3],
-    }
+    """Returns what a trained or given model must say that it is."""
+    return {"stage": _place_of_models(experiment).rule, **named(experiment, chain), "seed": chain[3]}
 
 
 def named(experiment: Experiment, chain: Chain) -> dict[str, object]:
@@ -184,12 +188,22 @@ def all_files(experiment: Experiment, results: Path) -> list[Path]:
 def downloads(experiment: Experiment, results: Path) -> list[Path]:
     """Returns what the experiment's jobs read from the network: raw files of datasets, and published weights."""
     views = experiment.keys["datasets"].values()
-    raw = sorted({layout.FETCH.path(results, source=view["source"]) for view in views})
+    raw = sorted({layout.FETCH.path(results, source=source_id(view)) for view in views})
     pretrain = experiment.keys.get("pretrain", {})
     if "weights" not in pretrain:
         return raw
     fetched = [name for name in experiment.keys.get("backbones", []) if name not in pretrain.get("files", {})]
     return raw + [published_weights(experiment, results, name) for name in fetched]
+
+
+def user_files(experiment: Experiment) -> dict[Path, str]:
+    """Returns files and folders of the user's that the experiment names, each with the key that names it.
+
+    They are folders of images, and what given models are made of.
+    """
+    views = experiment.keys["datasets"].items()
+    folders = {as_path(view["path"]): f"datasets.{name}.path" for name, view in views if "path" in view}
+    return folders | files_of_models(experiment.keys)
 
 
 def published_weights(experiment: Experiment, results: Path, backbone: str) -> Path:

@@ -11,6 +11,7 @@ from creditflow.populations.settings import PopulationSettings
 from creditflow.training.settings import TrainingSettings
 from creditflow.workflow.consistency import attack_kind
 from creditflow.workflow.experiments import Experiment
+from creditflow.workflow.given_models import given
 
 
 def check_settings(experiment: Experiment, where: str) -> None:
@@ -31,7 +32,7 @@ def check_settings(experiment: Experiment, where: str) -> None:
     if "population" in keys:
         _check_populations(experiment, where)
         return
-    for dataset in experiment.datasets:
+    for dataset in [] if given(keys) else experiment.datasets:
         parse(TrainingSettings, experiment.training(dataset), f"{where}: finetune: settings for {dataset}")
 
 

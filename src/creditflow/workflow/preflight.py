@@ -10,6 +10,12 @@ from pathlib import Path
 from creditflow.core.errors import UserError
 
 
+def check_place(clone: Path) -> None:
+    """Raises UserError if the path of the clone is one in which Snakemake would look for wildcards."""
+    if {"{", "}"} & set(str(clone)):
+        raise UserError(f"{clone} has braces, which Snakemake takes for wildcards; rename or move this folder")
+
+
 def check_apptainer() -> None:
     """Raises UserError if there is no Apptainer (or Singularity) to run containers with."""
     if not (shutil.which("apptainer") or shutil.which("singularity")):

@@ -20,6 +20,7 @@ from creditflow.core.files import warn
 from creditflow.core.merging import merged
 from creditflow.workflow import container, failures, forkserver, layout, locks, preflight
 from creditflow.workflow.experiments import Experiments
+from creditflow.workflow.outputs import user_files
 from creditflow.workflow.report import check_report
 from creditflow.workflow.requests import check_targets
 from creditflow.workflow.yaml_files import numbers_in, read_mapping
@@ -65,6 +66,7 @@ class Session:
 
     def __init__(self, workflow: Any) -> None:
         check_version()
+        explained(preflight.check_place, layout.CLONE)
         self.workflow = workflow
         self.is_module = not workflow.modifier.is_main_snakefile()
         """Whether another Snakefile uses this workflow as a module; its rules may be read later than ours."""
@@ -75,7 +77,7 @@ class Session:
         look_at_memory_rarely()
         if workflow.is_main_process:
             explain_failures(self.is_module, is_silent="all" in map(str, self.options.quiet or ()))
-            locks.release_dead_locks(Path.cwd())
+            explained(locks.release_dead_locks, Path.cwd())
 
     @property
     def config_file(self) -> Path:
@@ -131,6 +133,10 @@ class Session:
             targets = [default if target == "all" else target for target in self.targets or [default]]
             explained(check_report, experiments, targets, layout.RESULTS)
 
+    def show_in_containers(self, experiments: Experiments) -> None:
+        """Makes the user's files that experiments name visible in containers."""
+        preflight.bind_into_containers(_outside(path for each in experiments.values() for path in user_files(each)))
+
     def check_machine(self, image: Path, config: Mapping[str, Any]) -> None:
         """Looks at what this run needs of the machine, before any job. A dry-run needs nothing.
 
@@ -178,6 +184,15 @@ class Session:
         from snakemake.settings.types import DeploymentMethod
 
         return DeploymentMethod[method] in self.workflow.deployment_settings.deployment_method
+
+
+def _outside(paths: Iterable[Path]) -> list[str]:
+    """Returns those paths that containers do not see, as they lie outside the working directory; of files the folders.
+
+    A module of a model may import what lies beside it.
+    """
+    folders = (path if path.is_dir() else path.parent for path in map(Path.resolve, paths))
+    return sorted({str(folder) for folder in folders if not folder.is_relative_to(Path.cwd().resolve())})
 
 
 def _folders_in_use() -> list[Path]:

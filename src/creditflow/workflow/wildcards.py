@@ -4,9 +4,12 @@ import re
 from collections.abc import Iterable, Mapping
 
 from creditflow.core import plugins
+from creditflow.core.given import GIVEN_MODELS
 from creditflow.core.gradients import SURROGATES
 from creditflow.core.matched import matched_name
+from creditflow.data.image_folders import source_id
 from creditflow.workflow.experiments import Experiment
+from creditflow.workflow.given_models import given
 
 
 def constraints(experiments: Mapping[str, Experiment]) -> dict[str, str]:
@@ -15,12 +18,14 @@ def constraints(experiments: Mapping[str, Experiment]) -> dict[str, str]:
     views = {view for experiment in experiments.values() for view in experiment.keys["datasets"]}
     populations = [experiment.keys.get("population", {}) for experiment in experiments.values()]
     variants = {variant for population in populations for variant in population.get("variants", {})}
+    sources = {source_id(view) for each in experiments.values() for view in each.keys["datasets"].values()}
+    models = {name for experiment in experiments.values() for name in given(experiment.keys)}
     return {
         "experiment": _one_of(experiments),
-        "source": _one_of(names("dataset")),
+        "source": _one_of({*names("dataset"), *sources}),
         "dataset": _one_of(views),
-        "backbone": _one_of({*names("backbone"), *variants}),
-        "rule": _one_of({*names("rule"), *map(matched_name, names("rule")), *names("update_rule")}),
+        "backbone": _one_of({*names("backbone"), *variants, GIVEN_MODELS}),
+        "rule": _one_of({*names("rule"), *map(matched_name, names("rule")), *names("update_rule"), *models}),
         "attack": _one_of({*names("attack"), *names("hash_attack")}),
         "gradient": _gradient(names("rule")),
         "table": _one_of(names("table")),
@@ -33,7 +38,7 @@ def constraints(experiments: Mapping[str, Experiment]) -> dict[str, str]:
 def _gradient(rules: Iterable[str]) -> str:
     """Returns a regular expression of the folders of gradients, such as `exact` and `through-frsf-2`."""
     surrogates = _one_of(f"surrogate-{name}" for name in SURROGATES)
-    return f"exact|feedback|none|{surrogates}|through-(?:{_one_of(rules)})(?:-[0-9]+)?"
+    return f"exact|own|feedback|none|{surrogates}|through-(?:{_one_of(rules)})(?:-[0-9]+)?"
 
 
 def _one_of(names: Iterable[str]) -> str:

@@ -1,7 +1,8 @@
 """Cascade: several attacks after one another, each at the images that still stand, as AutoAttack does; L-infinity.
 
 Cheap attacks run first. An image that falls at one epsilon falls at the larger ones, too, by the same adversarial
-image. Only what the Square Attack alone has fooled faces the gradient stages again at the next epsilon.
+image. Only what stages after those with gradients have fooled, which are the Square Attack and a transfer that runs
+last, faces the gradient stages again at the next epsilon.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,9 @@ STAGES: Mapping[str, Attack] = {
     "square": square.ATTACK,
 }
 
+#: The number from which on stages need no gradient of the model: Square's, and then that of a transfer that runs last.
+_WITHOUT_GRADIENT = len(STAGES)
+
 
 @dataclass
 class _Standing:
@@ -47,19 +51,19 @@ class _Standing:
         """Returns the images that stand, int64 (M,)."""
         return (self.right & (self.fooled_by == 0)).nonzero()[:, 0]
 
-    def next_epsilon(self, clean: Tensor, gradient_free: int) -> tuple["_Standing", Tensor]:
+    def next_epsilon(self, clean: Tensor) -> tuple["_Standing", Tensor]:
         """Returns the state at the start of a larger epsilon, and which images stand again there, bool (N,).
 
-        These are the ones that only the stage without gradients fooled; `gradient_free` is its number.
+        These are the ones that only the stages after those with gradients fooled.
         """
-        late = self.fooled_by == gradient_free
+        late = self.fooled_by >= _WITHOUT_GRADIENT
         images = torch.where(late[:, None, None, None], clean, self.images)
         return _Standing(images, self.fooled_by.masked_fill(late, 0), self.right), late
 
 
 def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> Candidates:
     """Runs the stages that the settings name, at one epsilon after the other."""
-    numbers = {name: number for number, name in enumerate(STAGES, start=1) if getattr(settings, name) is not None}
+    numbers = _numbers(settings)
     right = is_correct(problem.logits, problem.labels)
     nobody = torch.zeros(len(right), dtype=torch.uint8, device=right.device)
     state = _Standing(problem.images, nobody, right)
@@ -72,15 +76,23 @@ def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> 
     return Candidates(images, fooled_by=torch.stack(fooled_by), stages=_stages(problem, numbers))
 
 
+def _numbers(settings: Settings) -> dict[str, int]:
+    """Returns the numbers of the stages that run, in their order."""
+    numbers = {name: number for number, name in enumerate(STAGES, start=1) if getattr(settings, name) is not None}
+    if settings.transfer_last and "transfer" in numbers:
+        del numbers["transfer"]  # it moves to the end
+        numbers["transfer"] = _WITHOUT_GRADIENT + 1
+    return numbers
+
+
 def _at_epsilon(
     problem: Problem, epsilon: float, settings: Settings, numbers: Mapping[str, int], before: _Standing
 ) -> _Standing:
-    last = len(STAGES)  # Square, which needs no gradient
-    state, late = before.next_epsilon(problem.images, last)
+    state, late = before.next_epsilon(problem.images)
     for name, number in numbers.items():
-        if number == last:  # what fooled the model at a smaller epsilon does so at this one
+        if number >= _WITHOUT_GRADIENT:  # what fooled the model at a smaller epsilon does so at this one
             late = late & (state.fooled_by == 0)
-            state.images[late], state.fooled_by[late] = before.images[late], last
+            state.images[late], state.fooled_by[late] = before.images[late], before.fooled_by[late]
         for changes in _variants(name, problem):
             standing = state.indices()
             if len(standing):

@@ -1,16 +1,14 @@
 """MedMNIST's archives (Yang et al., 2023): NumPy's .npz with images and labels of three splits."""
 
-import io
-import math
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from creditflow.core.errors import UserError, one_line
 from creditflow.core.files import check_plain
+from creditflow.data.formats.npz import read_array
 
 #: The host of version 3.0, where each file has an address of its own.
 ADDRESS = "https://zenodo.org/records/10519652/files"
@@ -30,7 +28,10 @@ def read_medmnist(
         check_plain(path)
         with zipfile.ZipFile(path) as archive:
             splits = {
-                split: (_array(archive, f"{split}_images"), _array(archive, f"{split}_labels"))
+                split: (
+                    read_array(archive, f"{split}_images", _MAX_ARRAY),
+                    read_array(archive, f"{split}_labels", _MAX_ARRAY),
+                )
                 for split in ("train", "test")
             }
     except Exception as error:  # the readers of Python and NumPy fail in many ways on damaged files
@@ -45,26 +46,6 @@ def read_medmnist(
                 " fetch it again"
             )
     return {split: (_channels_first(images), labels.astype(np.int64)) for split, (images, labels) in splits.items()}
-
-
-def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    """Returns an array of an .npz file. Nothing is taken from memory before the header fits the number of bytes."""
-    member = archive.getinfo(f"{name}.npy")
-    if member.file_size > _MAX_ARRAY or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"{name} is larger than {_MAX_ARRAY >> 20:,} MiB, or packed in another way than NumPy packs")
-    with archive.open(member) as stream:
-        content = io.BytesIO(stream.read(_MAX_ARRAY))
-    version = np.lib.format.read_magic(content)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read_header(content)
-    left = len(content.getbuffer()) - content.tell()
-    if dtype.hasobject:
-        raise ValueError(f"Object arrays cannot be loaded, and {name} is one")
-    if math.prod(shape) * dtype.itemsize != left:
-        raise ValueError(f"{name} promises an array of shape {shape}, and has {left:,} bytes")
-    content.seek(0)
-    array: NDArray[Any] = np.lib.format.read_array(content, allow_pickle=False)
-    return array
 
 
 def _channels_first(images: NDArray[np.uint8]) -> NDArray[np.uint8]:

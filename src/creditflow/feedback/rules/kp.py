@@ -3,6 +3,9 @@
 Their rule is dW = -r g - lambda W and dV = -r g - lambda V with the same g, so that each step multiplies V - W by 1 -
 lambda. In other words, V does whatever the optimiser does to W, and D = V - W decays. So the rule remembers D only. The
 decay of W is up to the optimiser.
+
+In pure bfloat16 (`model.bfloat16()`) a factor of 1 - lambda is rounded away, so that V never comes closer to W. Keep
+the parameters in float32, and use autocast.
 """
 
 import torch

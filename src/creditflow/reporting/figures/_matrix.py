@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
+from creditflow.core.given import GIVEN_MODELS
 from creditflow.reporting.names import display
 from creditflow.reporting.rules import rule_order
 
@@ -48,7 +49,7 @@ def draw_matrix(rows: pd.DataFrame, groups: Sequence[Group], title: str, note: s
         _panel(axes, values[list(group.columns)], group)
         axes.set_yticks(range(len(rules)), [])
     panels[0].set_yticks(range(len(rules)), [display(rule) for rule in rules], fontsize=10)
-    panels[0].set_ylabel("network trained with", fontsize=9)
+    panels[0].set_ylabel("model" if set(rows.backbone) == {GIVEN_MODELS} else "network trained with", fontsize=9)
     canvas.suptitle(_even_lines(title, int(11 * canvas.get_figwidth())), fontsize=11, fontweight="bold")
     canvas.supxlabel(_even_lines(note, int(18 * canvas.get_figwidth())), fontsize=7)
     return canvas

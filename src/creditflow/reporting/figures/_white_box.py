@@ -15,10 +15,16 @@ from creditflow.reporting.table import footnote, hash_attacks, white_box
 
 _TITLES = {
     "exact": "attacker uses the exact gradient",
+    "own": "attacker uses the model's own backward pass",
     "feedback": "attacker uses the rule's own feedback path",
     "none": "attacker uses no gradient",
 }
-_SHORT_TITLES = {"exact": "exact gradient", "feedback": "own feedback path", "none": "no gradient"}
+_SHORT_TITLES = {
+    "exact": "exact gradient",
+    "own": "own backward pass",
+    "feedback": "own feedback path",
+    "none": "no gradient",
+}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The robustness audit. One panel per epsilon, one line per rule: robust accuracy, or a retrieval's mAP, under single
-attacks, and, with its 95% interval, under the worst of all attacks for each image. The dashed line is BP's worst case.
-Where a claim rests on an attack through the feedback weights, the way from its mark to the black one is what that
-attack did not see."""
+attacks, and, with its 95% interval, under the worst of all attacks for each image. The dashed line is the worst case of
+the reference, mostly BP. Where a claim rests on an attack through the feedback weights, the way from its mark to the
+black one is what that attack did not see."""
 
 from math import isnan, nan
 from textwrap import fill
@@ -11,16 +11,18 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from creditflow.audit.statistics import INTERVAL
+from creditflow.core.matched import matched_to
 from creditflow.core.settings import NoSettings
 from creditflow.reporting.figure import Figure
 from creditflow.reporting.measures import Measure, measure_of
 from creditflow.reporting.names import display, span
 from creditflow.reporting.rules import rule_order
+from creditflow.verdict.statistics import INTERVAL
 
 #: Attacks in the order of the legend: colour and marker (Okabe and Ito's palette).
 _MARKS = {
     "pgd feedback": ("PGD, feedback gradient", "#D55E00", "^"),
+    "pgd own": ("PGD, own backward pass", "#D55E00", "^"),
     "pgd exact": ("PGD, exact gradient", "#0072B2", "s"),
     "pgd_mse exact": ("PGD on the squared error", "#E69F00", "o"),
     "apgd_ce exact": ("APGD, exact gradient", "#56B4E9", "v"),
@@ -73,8 +75,9 @@ def _panel(axes: Axes, audit: pd.DataFrame, rules: list[str], height: int, measu
     rows: dict[str, dict[Any, Any]] = {row["rule"]: row for row in audit.to_dict("records")}
     for place, rule in enumerate(rules):
         _line(axes, rows[rule], place, measure)
-    if "bp" in rows:
-        axes.axvline(100 * rows["bp"]["worst"], color="black", linestyle="--", linewidth=0.8, zorder=0)
+    references = [row for row in rows.values() if row["net_effect"] == "" and matched_to(row["rule"]) is None]
+    for reference in references:
+        axes.axvline(100 * reference["worst"], color="black", linestyle="--", linewidth=0.8, zorder=0)
     axes.set_yticks(range(len(rules)), [display(rule) for rule in rules])
     axes.set_ylim(height - 0.5, -0.6)
     axes.set_xlim(-3, 103)

@@ -109,9 +109,16 @@ def _headings(line: Sequence[Axes], records: Sequence[Record], factor: int) -> N
         image.set_title("attacked image", fontsize=8)
 
 
+_ATTACKERS = {
+    "exact": "exact gradient",
+    "own": "own backward pass",
+    "feedback": "own feedback path",
+    "none": "no gradient",
+}
+
+
 def _attacker(record: Record) -> str:
-    names = {"exact": "exact gradient", "feedback": "own feedback path", "none": "no gradient"}
-    return names.get(record.keys.gradient) or display(record.keys.gradient)
+    return _ATTACKERS.get(record.keys.gradient) or display(record.keys.gradient)
 
 
 def _note(record: Record, epsilon: float) -> str:

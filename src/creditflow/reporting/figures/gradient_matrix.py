@@ -16,7 +16,7 @@ from creditflow.reporting.figures.settings.gradient_matrix import Settings
 from creditflow.reporting.names import display
 from creditflow.reporting.outcomes import accuracy_matrix
 
-_OWN = {"exact": "exact\ngradient", "feedback": "the network's\nown path"}
+_OWN = {"exact": "exact\ngradient", "own": "the network's\nbackward pass", "feedback": "the network's\nown path"}
 
 
 def draw(outcomes: pd.DataFrame, settings: Settings) -> Canvas:

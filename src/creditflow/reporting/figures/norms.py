@@ -12,13 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
-from creditflow.audit.statistics import accuracy
 from creditflow.core.errors import UserError
 from creditflow.reporting.figure import Figure, only
 from creditflow.reporting.figures.settings.norms import Settings
 from creditflow.reporting.names import display, span
 from creditflow.reporting.outcomes import common_images, on_images
 from creditflow.reporting.rules import rule_order, rule_style
+from creditflow.verdict.statistics import accuracy
 
 #: Sizes at which the curves are drawn, and the quantile of the perturbations at which the axis ends.
 _POINTS, _END = 60, 0.98

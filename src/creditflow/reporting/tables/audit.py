@@ -11,7 +11,7 @@ import pandas as pd
 from creditflow.core.settings import NoSettings
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.measures import measure_of
-from creditflow.reporting.names import display, span
+from creditflow.reporting.names import display, rules_title, span
 from creditflow.reporting.rules import rule_order
 
 
@@ -23,7 +23,7 @@ def show(rows: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
 
 def _cells(row: dict[Any, Any]) -> dict[str, str]:
     cells = {"Dataset": display(row["dataset"]), "Backbone": display(row["backbone"])}
-    cells |= {"Epsilon": f"{row['epsilon']:g}", "Rule": display(row["rule"])}
+    cells |= {"Epsilon": f"{row['epsilon']:g}", rules_title(row["backbone"]): display(row["rule"])}
     compared = row["net_effect"] != ""
     reference = f" ({_percent(row['reference_clean'])})" if compared else ""
     cells["Clean"] = f"{_percent(row['clean'])}{reference}"

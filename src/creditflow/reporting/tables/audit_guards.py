@@ -10,7 +10,7 @@ import pandas as pd
 from creditflow.core.settings import NoSettings
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.measures import Measure, measure_of
-from creditflow.reporting.names import display
+from creditflow.reporting.names import display, display_of, rules_title
 from creditflow.reporting.tables.audit import select as in_order
 
 _KEYS = ["dataset", "backbone", "epsilon", "rule"]
@@ -34,16 +34,17 @@ def show(rows: pd.DataFrame, settings: NoSettings) -> pd.DataFrame:
 
 def _cells(row: dict[Any, Any], measure: Measure) -> dict[str, str]:
     cells = {"Dataset": display(row["dataset"]), "Backbone": display(row["backbone"])}
-    cells |= {"Epsilon": f"{row['epsilon']:g}", "Rule": display(row["rule"])}
+    cells |= {"Epsilon": f"{row['epsilon']:g}", rules_title(row["backbone"]): display(row["rule"])}
     start = measure.prefix
-    shown = {_spelled(name.removeprefix(start)): row[name] for name in row if name.startswith(start)}
+    network = row["backbone"]
+    shown = {_spelled(name.removeprefix(start), network): row[name] for name in row if name.startswith(start)}
     numbers = [f"{name} {100 * value:.1f}" for name, value in shown.items() if not pd.isna(value)]
-    cells |= {f"{measure.title} under": ", ".join(numbers), "Decided by": _spelled(row["decided_by"])}
+    cells |= {f"{measure.title} under": ", ".join(numbers), "Decided by": _spelled(row["decided_by"], network)}
     return cells | {"Guards": row["guards"], "Unresolved because": row["reason"]}
 
 
-def _spelled(condition: str) -> str:
-    return " ".join(display(word) for word in condition.split()).strip()
+def _spelled(condition: str, backbone: str) -> str:
+    return " ".join(display_of(word, backbone) for word in condition.split()).strip()
 
 
 TABLE = Listing(select=select, show=show, note=lambda rows: "", source="audit")

@@ -18,6 +18,7 @@ STAGES = (
     "collect",
     "encode",
     "evaluate",
+    "import_model",
     "make_table",
     "plot_figure",
     "retrieve",

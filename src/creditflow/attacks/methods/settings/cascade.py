@@ -1,5 +1,6 @@
 """Settings of the cascade."""
 
+from collections.abc import Iterator
 from typing import Self
 
 from pydantic import model_validator
@@ -20,7 +21,8 @@ _ASCENTS = ("apgd_scaled", "apgd_dlr", "apgd_targeted", "apgd_ce")
 class Settings(SettingsModel):
     """The stages that run, each with the settings of the attack of that name; `{}` are that attack's defaults.
 
-    They run in the order of this list, each at the images that the stages before it have not fooled.
+    They run in the order of this list, each at the images that the stages before it have not fooled. `transfer` runs
+    last if `transfer_last` says so.
     """
 
     transfer: of_transfer.Settings | None = None
@@ -37,12 +39,20 @@ class Settings(SettingsModel):
     """FAB; without this key it does not run."""
     square: of_square.Settings | None = None
     """The Square Attack, which needs no gradient; without this key it does not run."""
+    transfer_last: bool = False
+    """Whether `transfer` runs after all other stages instead of before them, at the few images that they left."""
 
     @model_validator(mode="after")
     def _has_a_stage(self) -> Self:
-        if all(getattr(self, stage) is None for stage in type(self).model_fields):
-            raise ValueError(f"name at least one stage of: {', '.join(type(self).model_fields)}")
+        stages = stage_names()
+        if all(getattr(self, stage) is None for stage in stages):
+            raise ValueError(f"name at least one stage of: {', '.join(stages)}")
         return self
+
+    def without_effect(self) -> Iterator[tuple[str, str]]:
+        """Yields the key that has no effect without a stage `transfer`."""
+        if self.transfer is None:
+            yield "transfer_last", "without transfer"
 
     def doubled(self) -> Self | None:
         """Returns a cascade of the one stage that shows convergence, with twice its steps; None if no stage can.
@@ -51,6 +61,11 @@ class Settings(SettingsModel):
         """
         for stage in _ASCENTS:
             if (chosen := getattr(self, stage)) is not None:
-                alone = dict.fromkeys(type(self).model_fields)
+                alone = dict.fromkeys(stage_names())
                 return self.model_copy(update=alone | {stage: chosen.doubled()})
         return None
+
+
+def stage_names() -> tuple[str, ...]:
+    """Returns the names of all stages, in the order in which they run by default."""
+    return tuple(name for name in Settings.model_fields if name != "transfer_last")

@@ -1,0 +1,127 @@
+"""All measurements of an audit: clean accuracies, the worth of gradients, and attacks, one network after the other."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from creditflow.compute import randomness
+from creditflow.derivatives.report import GradientReport
+from creditflow.instrument.budgets import CLAIM, Job, jobs
+from creditflow.instrument.progress import Progress
+from creditflow.instrument.run import Attacked, Plan, Source, attack_record, best_view, clean_record
+from creditflow.instrument.subjects import Subject, clean_logits, gradient_report, own_gradient
+from creditflow.records.record import Record
+
+#: The networks of each model, by its name.
+Networks = Mapping[str, Sequence[Subject]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured.
+
+    Attributes:
+        records: one for each network and attack, the clean ones included.
+        reports: the check of each model's gradient, by its name.
+        models: class and weights of each network, by the name of its model.
+        has_sources: whether images were transferred from other networks.
+    """
+
+    records: list[Record]
+    reports: dict[str, GradientReport]
+    models: dict[str, Any]
+    has_sources: bool
+
+
+def measure(
+    plan: Plan, audited: Networks, others: Networks, gradients: Sequence[str], n_classes: int, shown: bool
+) -> Measured:
+    """Measures all networks.
+
+    Args:
+        plan: what is the same for all attacks.
+        audited: the networks that are attacked.
+        others: further networks that images are transferred from.
+        gradients: what an attacker may follow.
+        n_classes: number of outputs of every network.
+        shown: whether a progress bar is shown.
+    """
+    with Progress(shown) as progress, randomness.global_seed("audit", plan.seed):
+        return _measure(plan, audited, others, gradients, n_classes, progress)
+
+
+def _measure(
+    plan: Plan, audited: Networks, others: Networks, gradients: Sequence[str], n_classes: int, progress: Progress
+) -> Measured:
+    subjects = [subject for members in audited.values() for subject in members]
+    progress.say("accuracy without an attack")
+    logits = {id(subject): clean_logits(subject, plan.inputs, plan.device, plan.batch_size) for subject in subjects}
+    records = [clean_record(plan, subject, logits[id(subject)]) for subject in subjects]
+    reports = {}
+    for name, members in (*audited.items(), *others.items()):
+        progress.say(f"the gradient of {name}")
+        reports[name] = gradient_report(members, plan.inputs, plan.device, plan.seed)
+    views = _Views(plan, reports)
+    targets = [
+        Attacked(
+            subject,
+            logits[id(subject)],
+            reports[subject.name].verdict,
+            views.own(subject),
+            [views.source(source) for source in _sources_of(subject, audited, others)[: plan.budget.sources]],
+        )
+        for subject in subjects
+    ]
+    has_sources = all(target.sources for target in targets)
+    todo = [
+        (target, job)
+        for target in targets
+        for job in jobs(plan.budget, target.verdict, gradients, n_classes, has_sources)
+        if job.gradient != "own" or job.attack == CLAIM or target.has_own
+    ]
+    progress.expect([(job.attack, _cost(plan, job)) for _, job in todo])
+    records += [attack_record(plan, target, job, progress) for target, job in todo]
+    models = {
+        name: [{"class": member.kind, "weights": member.weights} for member in members]
+        for name, members in audited.items()
+    }
+    return Measured(records, reports, models, has_sources)
+
+
+def _cost(plan: Plan, job: Job) -> float:
+    return job.cost * len(plan.inputs.labels) * len(plan.epsilons)
+
+
+class _Views:
+    """Networks as attackers differentiate them, by what their gradients are worth."""
+
+    def __init__(self, plan: Plan, reports: Mapping[str, GradientReport]) -> None:
+        self._plan, self._reports = plan, reports
+
+    def own(self, subject: Subject) -> Tensor | None:
+        """Returns a network's own gradient at the first images; None if it is honest."""
+        honest = self._reports[subject.name].verdict == "honest"
+        return None if honest else own_gradient(subject, self._plan.inputs, self._plan.device)
+
+    def source(self, subject: Subject) -> Source:
+        """Returns a network that images are transferred from, with its exact gradient if it has one."""
+        verdict = self._reports[subject.name].verdict
+        view = best_view(subject.network, verdict, "exact", self.own(subject))
+        return Source(f"{subject.name} {subject.seed}", view, subject.weights)
+
+
+def _sources_of(subject: Subject, audited: Networks, others: Networks) -> list[Subject]:
+    """Returns the networks that images may be transferred from, as many for each network.
+
+    These are the further models, then of each other model the network of the same seed. Of a single model with several
+    networks it is the next one.
+    """
+    further = [members[0] for members in others.values()]
+    if len(audited) > 1:
+        return further + [
+            members[subject.seed % len(members)] for name, members in audited.items() if name != subject.name
+        ]
+    members = audited[subject.name]
+    return further + ([members[(subject.seed + 1) % len(members)]] if len(members) > 1 else [])
