@@ -1,5 +1,6 @@
 """Models from text: each form gives the network that torch or torchvision itself gives, and mistakes are one line."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,7 @@ class Plain(nn.Module):
 
 @pytest.mark.parametrize("source", ["mine.py:make", "mine.py:Network", "mine:make", "mine.py:made"])
 def test_a_function_a_class_and_a_module(folder: Path, source: str) -> None:
+    sys.modules.pop("mine", None)  # another test's module of this name
     before = torch.random.get_rng_state()
     model = make_model(source, base=folder)
     assert torch.equal(torch.random.get_rng_state(), before)

@@ -20,7 +20,7 @@ def decide(evidence: Evidence) -> tuple[Verdict, str]:
         return "no useful gradient", _why_flat(outputs)
     if not is_honest(outputs):
         return _dishonest(evidence, outputs, "the own gradient is not the derivative of what the model computes")
-    if loss is not None and not loss.flat and not is_honest(loss):
+    if loss is not None and not loss.flat and not is_honest(loss) and not _is_exact(loss):
         return _dishonest(evidence, loss, "the own gradient of the loss is not its derivative, that of the outputs is")
     return "honest", "the own gradient is the derivative of what the model computes"
 
@@ -43,6 +43,16 @@ def is_honest(gradients: Gradients) -> bool:
         return gradients.backward_judged.honest
     angle = cosine([gradients.backward], [gradients.exact])
     return norm([gradients.backward]) == norm([gradients.exact]) == 0 or (angle is not None and angle > _SAME_GRADIENT)
+
+
+def _is_exact(loss: Gradients) -> bool:
+    """Returns whether the own gradient of a loss is the exact one, by direction and length.
+
+    Where that of the outputs is honest, this is enough: the chain rule gives the rest. Differences of a loss that
+    hardly depends on the images say less, as rounding and curvature may be taken for a lie.
+    """
+    angle, lengths = cosine([loss.backward], [loss.exact]), (norm([loss.backward]), norm([loss.exact]))
+    return angle is not None and angle > 1 - 1e-6 and abs(lengths[0] - lengths[1]) <= 1e-3 * lengths[1]
 
 
 def _dishonest(evidence: Evidence, gradients: Gradients, what: str) -> tuple[Verdict, str]:

@@ -202,17 +202,21 @@ _ORDER = ("honest", "surrogate", "no useful gradient")
 def gradient_report(members: Sequence[Subject], inputs: Inputs, device: torch.device, seed: int) -> GradientReport:
     """Returns what the gradient of a model is worth: the worst verdict on one of its networks.
 
+    Layers are asked only where this verdict is not "honest": they take as long as the rest, and there is nobody to
+    blame then.
+
     Raises UserError, with the model's name, as `check_gradient` does.
     """
     chosen = slice(0, _CHECKED)
     images, labels = inputs.images[chosen].to(device), inputs.labels[chosen].to(device)
     try:
-        reports = [
-            check_gradient(subject.network, images, labels, layers=subject.seed == 0, seed=seed) for subject in members
-        ]
+        reports = [check_gradient(subject.network, images, labels, layers=False, seed=seed) for subject in members]
+        worst = max(range(len(reports)), key=lambda index: _ORDER.index(reports[index].verdict))
+        if reports[worst].verdict != "honest":
+            reports[worst] = check_gradient(members[worst].network, images, labels, seed=seed)
     except UserError as error:
         raise UserError(f"model {members[0].name!r}: {error}") from error
-    return _without_wrapper(max(reports, key=lambda report: _ORDER.index(report.verdict)))
+    return _without_wrapper(reports[worst])
 
 
 def own_gradient(subject: Subject, inputs: Inputs, device: torch.device) -> Tensor:
