@@ -85,9 +85,9 @@ def measured(args: argparse.Namespace, name: str, mode: str, weights: Path) -> d
     model.load_state_dict(torch.load(weights, weights_only=True))
     images, labels = data.test_images[: args.images], data.test_labels[: args.images]
     start = time.process_time()
-    found = {"ours": ours, "theirs": theirs}[args.side](model, images, labels, args.epsilons)
-    found |= {"seconds": round(time.process_time() - start, 1), "memory": round(peak_memory())}
-    return found | {"clean": accuracy(model, images, labels)}
+    measured = {"ours": ours, "theirs": theirs}[args.side](model, images, labels, args.epsilons)
+    measured |= {"seconds": round(time.process_time() - start, 1), "memory": round(peak_memory())}
+    return measured | {"clean": accuracy(model, images, labels)}
 
 
 def in_a_process(args: argparse.Namespace, side: str, name: str, mode: str, weights: Path) -> dict[str, Any]:
@@ -96,8 +96,8 @@ def in_a_process(args: argparse.Namespace, side: str, name: str, mode: str, weig
     done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=False)
     if done.returncode:
         sys.exit(f"error: {side} at {name} ({mode}) ended with status {done.returncode}; see above")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    measured: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return measured
 
 
 def compared(args: argparse.Namespace, name: str, mode: str, folder: Path) -> dict[str, Any]:
@@ -123,10 +123,10 @@ def table(rows: list[dict[str, Any]], epsilons: list[float]) -> list[dict[str, s
                 "clean": f"{row['ours']['clean']:.1%}",
             }
             for side, words in (("theirs", "pyautoattack"), ("ours", "creditflow")):
-                found = row[side]
-                line[f"robust: {words}"] = f"{found['robust'][index]:.1%}"
-                line[f"seconds: {words}"] = f"{found['seconds']:.0f}" if index == 0 else ""
-                line[f"MiB: {words}"] = f"{found['memory']}" if index == 0 else ""
+                measured = row[side]
+                line[f"robust: {words}"] = f"{measured['robust'][index]:.1%}"
+                line[f"seconds: {words}"] = f"{measured['seconds']:.0f}" if index == 0 else ""
+                line[f"MiB: {words}"] = f"{measured['memory']}" if index == 0 else ""
             lines.append({key: line[key] for key in sorted(line, key=_column)})
     return lines
 

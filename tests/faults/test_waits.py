@@ -230,7 +230,8 @@ def test_only_one_module_opens_addresses() -> None:
     `torch.hub.get_dir()` opens nothing: it names the folder of torch's cache.
     """
     openers = re.compile(
-        r"urlopen|urlretrieve|torch\.hub(?!\.get_dir\(\))|requests\.|HTTPS?Connection|create_connection|load_state_dict_from_url"
+        r"urlopen|urlretrieve|torch\.hub(?!\.get_dir\(\))|requests\.|HTTPS?Connection|create_connection"
+        r"|load_state_dict_from_url"
     )
     found = {
         str(path.relative_to(SRC)) for path in SRC.rglob("*.py") if openers.search(path.read_text(encoding="utf-8"))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from helpers import ROOT
+from lies import ReversedGradient
 
 
 def examples() -> list[str]:
@@ -23,7 +24,7 @@ def test_a_model_of_your_own(
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     plain, other = (torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 4)).eval() for _ in range(2))
-    plain.append(Reversed())
+    plain.append(ReversedGradient())
     images = torch.rand(24, 3, 4, 4)
     labels = plain(images).argmax(1)
 
@@ -45,23 +46,6 @@ def test_a_model_of_your_own(
     assert (tmp_path / "audit/report.html").is_file()
 
 
-class Reverse(torch.autograd.Function):
-    """The identity, whose backward pass has the wrong sign."""
-
-    @staticmethod
-    def forward(ctx: object, x: torch.Tensor) -> torch.Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: object, gradient: torch.Tensor) -> torch.Tensor:
-        return -gradient
-
-
-class Reversed(torch.nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return Reverse.apply(x)
-
-
 def test_the_librarys_example() -> None:
     (code,) = [example for example in examples() if "apply_rule" in example]
     names: dict[str, object] = {}
@@ -72,3 +56,13 @@ def test_the_librarys_example() -> None:
     assert next(model.parameters()) is next(view.parameters())
     gradient = model.get_parameter("fc.weight").grad
     assert gradient is not None and bool(gradient.any())
+
+
+def test_pages_that_texts_name_are_there() -> None:
+    """Help, messages and pages send readers to pages of docs/: none of them is missing."""
+    texts = [path for folder in ("src", "docs", "config", "rules") for path in (ROOT / folder).rglob("*.*")]
+    texts += [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile", "Snakefile")]
+    for path in texts:
+        if path.suffix in (".py", ".md", ".yaml", ".smk", ""):
+            pages = re.findall(r"\bdocs/[a-z_/-]+\.md", path.read_text(encoding="utf-8"))
+            assert [page for page in pages if not (ROOT / page).is_file()] == [], path

@@ -60,13 +60,13 @@ def note_folder(place: Path, split: Mapping[str, Any] | None, folder: Path) -> s
     Returns the place and what is there, in words. Raises UserError as `parse` and `look_at` do.
     """
     settings = None if split is None else parse(SplitSettings, split, "--split")
-    found = look_at(place.resolve(), settings)
-    origin = {"checksums": {}, "source": f"folder {place}", "folder": str(found.folder), "state": found.state}
+    content = look_at(place.resolve(), settings)
+    origin = {"checksums": {}, "source": f"folder {place}", "folder": str(content.folder), "state": content.state}
     files.write_json(folder / "origin.json", origin | {"split": None if settings is None else plain(settings)})
-    counts = [f"{sum(map(len, images.values()))} {part} images" for part, images in found.names.items()]
-    words = f"folder {place}: {len(found.classes)} classes, {', '.join(counts)}"
-    named = ", ".join([*found.left_out[:_NAMED], *(["..."] if len(found.left_out) > _NAMED else [])])
-    return f"{words}; {len(found.left_out)} files have no ending of an image ({named})" if found.left_out else words
+    counts = [f"{sum(map(len, images.values()))} {part} images" for part, images in content.names.items()]
+    words = f"folder {place}: {len(content.classes)} classes, {', '.join(counts)}"
+    named = ", ".join([*content.left_out[:_NAMED], *(["..."] if len(content.left_out) > _NAMED else [])])
+    return f"{words}; {len(content.left_out)} files have no ending of an image ({named})" if content.left_out else words
 
 
 @dataclass(frozen=True)

@@ -207,10 +207,10 @@ def device_of(model: nn.Module) -> torch.device:
 
 def _check_kind(chosen: Gradient, model: nn.Module, path: Path) -> None:
     """Raises UserError for `feedback` of a given model, and for `own` of one of our networks."""
-    ours = isinstance(model, ImageClassifier)
-    if chosen.kind == "feedback" and not ours:
+    is_classifier = isinstance(model, ImageClassifier)
+    if chosen.kind == "feedback" and not is_classifier:
         raise UserError(f"--gradient feedback: {path} is a given model, which no rule has trained; use own or exact")
-    if chosen.kind == "own" and ours:
+    if chosen.kind == "own" and is_classifier:
         raise UserError(f"--gradient own: the backward pass of {path} is exact; use exact or feedback")
 
 

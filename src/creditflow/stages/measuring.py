@@ -95,8 +95,8 @@ def placed(model: Model, device: torch.device) -> Model:
     On a CPU the convolutions of our networks compute with channels last (docs/performance.md says why). Any other
     module keeps its layout: many flatten their maps by `view`, which takes no other.
     """
-    ours = isinstance(model, ImageClassifier)
-    layout = torch.channels_last if ours and device.type == "cpu" else torch.preserve_format
+    is_classifier = isinstance(model, ImageClassifier)
+    layout = torch.channels_last if is_classifier and device.type == "cpu" else torch.preserve_format
     model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     return model
 

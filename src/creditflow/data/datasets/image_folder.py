@@ -18,18 +18,18 @@ from creditflow.data.settings import SplitSettings
 
 
 def _read(raw: Path) -> dict[str, Split]:
-    found = _noted(raw)
-    return {part: _files(found, images) for part, images in found.names.items()}
+    content = _noted(raw)
+    return {part: _files(content, images) for part, images in content.names.items()}
 
 
 def _class_names(raw: Path) -> list[str]:
     return list(_noted(raw).classes)
 
 
-def _files(found: ImageFolder, images: Mapping[str, Any]) -> Split:
-    names = [name for label in found.classes for name in images[label]]
-    labels = np.repeat(np.arange(len(found.classes)), [len(images[label]) for label in found.classes])
-    return ImageFiles(found.folder, names), labels
+def _files(content: ImageFolder, images: Mapping[str, Any]) -> Split:
+    names = [name for label in content.classes for name in images[label]]
+    labels = np.repeat(np.arange(len(content.classes)), [len(images[label]) for label in content.classes])
+    return ImageFiles(content.folder, names), labels
 
 
 def _noted(raw: Path) -> ImageFolder:
@@ -40,10 +40,10 @@ def _noted(raw: Path) -> ImageFolder:
     if not isinstance(place, str) or not isinstance(split, dict | None):
         raise UserError(f"{raw}/origin.json is not what fetch notes of a folder of images; fetch the dataset again")
     settings = None if split is None else parse(SplitSettings, split, f"{raw}/origin.json: split")
-    found = look_at(Path(place), settings)
-    if found.state != state:
+    content = look_at(Path(place), settings)
+    if content.state != state:
         raise UserError(f"{place} has changed since fetch looked at it; run the same command again")
-    return found
+    return content
 
 
 DATASET = Dataset(checksums={}, sources=[], read=_read, class_names=_class_names, named_folder=True)

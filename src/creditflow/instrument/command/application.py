@@ -138,7 +138,7 @@ def attack(
     ] = "exact",
     settings: Annotated[
         str,
-        typer.Option(metavar="JSON", help='Settings of the attack, such as {"steps": 5}; docs/settings.md has all.'),
+        typer.Option(metavar="JSON", help='Settings of the attack, such as {"steps": 5}: docs/configuration.md.'),
     ] = "{}",
     weights: options.Weights = None,
     sha256: options.Sha256 = None,
