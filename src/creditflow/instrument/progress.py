@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from shutil import get_terminal_size
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,9 @@ class Progress:
         self._shares = dict(_PRIOR)
         self._done = self._in_job = 0.0
         form = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed} passed, {remaining} left"
-        self._bar = tqdm(total=1.0, disable=not shown, bar_format=form, leave=False, mininterval=0.5)
+        # A terminal that does not say how wide it is has a width of 0, for which tqdm would show nothing.
+        width = get_terminal_size().columns
+        self._bar = tqdm(total=1.0, disable=not shown, bar_format=form, leave=False, mininterval=0.5, ncols=width)
 
     def say(self, text: str) -> None:
         """Shows what is done now."""
