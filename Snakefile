@@ -27,6 +27,7 @@ report: "rules/captions/workflow.rst"
 
 
 include: "rules/common.smk"
+include: "rules/starting.smk"
 include: "rules/expected.smk"
 include: "rules/attacking.smk"
 include: "rules/shown.smk"
@@ -87,4 +88,5 @@ SESSION.check_machine(IMAGE, config)
 
 onstart:
     SESSION.check_folders(workflow.dag.needrun_jobs())
+    SESSION.check_plugins(workflow.dag.needrun_jobs(), EXPERIMENTS)
     SESSION.share_start_up(workflow.dag.needrun_jobs())

@@ -173,3 +173,15 @@ def test_bytes_that_are_too_many_for_the_device_are_sent_batch_by_batch(monkeypa
     assert elsewhere.images.device.type == "cpu"
     assert elsewhere.labels.device.type == "meta"
     assert elsewhere.batch(torch.tensor([1]))[0].device.type == "meta"
+
+
+def test_images_that_the_network_enlarges_keep_their_own_size_and_channel() -> None:
+    images, labels = random_images(2, 1, 4, 5), torch.arange(2)
+    subset = Subset(images, labels, ("a", "b"), (0.5,), (0.2,), InputSettings(channels=3, upsample=8))
+    assert (subset.image_shape, subset.inner_shape) == ((1, 4, 5), (3, 8, 8))
+    assert torch.equal(subset.batch(torch.arange(2))[0], to_unit_interval(images))
+    smaller = Subset(images, labels, ("a", "b"), (0.5,), (0.2,), InputSettings(size=6, upsample=8))
+    assert (smaller.image_shape, smaller.inner_shape) == ((1, 6, 6), (1, 8, 8))
+    coloured = Subset(random_images(2, 3, 4, 4), labels, ("a", "b"), (0.5,) * 3, (0.2,) * 3, InputSettings(channels=1))
+    with pytest.raises(UserError, match=r"input.channels: 1, but the images have 3 channels"):
+        coloured.batch(torch.arange(2))

@@ -4,7 +4,7 @@ import gzip
 import io
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,8 +38,8 @@ from creditflow.data.settings import InputSettings, SplitSettings
 
 Provoke = Callable[[Path], object]
 
-#: What is raised, and what provokes it.
-Promised = tuple[type[Exception] | tuple[type[Exception], ...], list[Provoke]]
+#: What is raised, and what provokes it, each with words that the message must have, if it stands in a pair.
+Promised = tuple[type[Exception] | tuple[type[Exception], ...], Sequence[Provoke | tuple[Provoke, str]]]
 
 
 def written(path: Path, content: bytes | str = b"nonsense") -> Path:
@@ -53,6 +53,20 @@ SPLIT = np.zeros((4, 1, 2, 2), np.uint8), np.array([0, 1, 0, 1])
 def a_dataset(folder: Path) -> Path:
     prepared.save_prepared(folder / "p", {"train": SPLIT, "test": SPLIT}, ["a", "b"])
     return folder / "p"
+
+
+def flipped(path: Path, place: int) -> Path:
+    """Changes a bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    return written(path, bytes(content))
+
+
+def renamed_class(path: Path) -> Path:
+    """Gives a class of a prepared dataset another name."""
+    content = path.read_bytes()
+    assert content.count(b'[\\"a\\"') == 1
+    return written(path, content.replace(b'[\\"a\\"', b'[\\"c\\"'))
 
 
 def facts(path: Path) -> Any:
@@ -79,6 +93,15 @@ def short_jpeg(folder: Path) -> object:
     with Image.open(path) as opened:
         opened.load()
         return whole_images.check_whole(opened, path)
+
+
+def decoded(path: Path) -> object:
+    return inputs.Decoder(files_of(path.parent, path.name), InputSettings(size=8))(torch.tensor([0]))
+
+
+def read_wrongly(folder: Path) -> None:
+    with sealed.reading(written(folder / "x"), "has no codes", "encode again"):
+        raise ValueError("it is cut\nand that shows twice")
 
 
 def a_folder(place: Path, **origin_facts: Any) -> Path:
@@ -259,12 +282,22 @@ DATA: dict[str, Promised] = {
         [lambda f: inputs.to_input(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), InputSettings(channels=1))],
     ),
     "data.inputs.decode": (UserError, [lambda f: inputs.decode(written(f / "x"), InputSettings(size=8))]),
+    "data.inputs.Decoder.__call__": (
+        UserError,
+        [
+            (lambda f: decoded(written(f / "x.png")), "x.png cannot be read as an image"),
+            (lambda f: decoded(f / "absent.png"), "replace it"),
+        ],
+    ),
     "data.origin.check_origin": (
         UserError,
         [
             lambda f: origin.check_origin(a_folder(f, checksums=[]), "toy", {"x": "0"}),
             lambda f: origin.check_origin(written(f / "origin.json").parent, "toy", {}),
-            lambda f: origin.check_origin(damaged(f), "toy", {"x": "0" * 64}),
+            (
+                lambda f: origin.check_origin(damaged(f), "toy", {"x": "0" * 64}),
+                "is damaged or belongs to another dataset: its checksum",
+            ),
         ],
     ),
     "data.prepared.save_prepared": (
@@ -281,10 +314,23 @@ DATA: dict[str, Promised] = {
             lambda f: prepared.load_prepared(written(f / "x"), "train"),
             lambda f: prepared.load_prepared(a_dataset(f), "database"),
             lambda f: prepared.load_prepared(a_dataset(f), "train", [7]),
+            (
+                lambda f: prepared.load_prepared(flipped(a_dataset(f), -5), "train"),
+                "is not a prepared dataset with a 'train' split (its content is not what was written)",
+            ),
             lambda f: prepared.load_prepared(written(f / "x", dump_arrays({"train_images": np.zeros(3)})), "train"),
         ],
     ),
-    "data.prepared.read_facts": (UserError, [lambda f: prepared.read_facts(written(f / "x"))]),
+    "data.prepared.read_facts": (
+        UserError,
+        [
+            lambda f: prepared.read_facts(written(f / "x")),
+            (
+                lambda f: prepared.read_facts(renamed_class(a_dataset(f))),
+                "(it has no seal, or its seal is not that of its content)",
+            ),
+        ],
+    ),
     "data.readable.check_share": (
         UserError,
         [lambda f: readable.check_share("toy", "train", 1, {"a.jpg": "cut"}, 0.1)],
@@ -299,6 +345,10 @@ DATA: dict[str, Promised] = {
     "data.sealed.check_tensors": (
         ValueError,
         [lambda f: sealed.check_tensors({"a": torch.zeros(2)}, {"sha256": {"a": "0" * 64}})],
+    ),
+    "data.sealed.reading": (
+        UserError,
+        [(read_wrongly, "x has no codes (it is cut and that shows twice); move it away and encode again")],
     ),
     "data.sources.Source.deliver": (
         NotAvailableError,

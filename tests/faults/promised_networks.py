@@ -35,7 +35,7 @@ from creditflow.retrieval import storage as codes_on_disk
 from creditflow.retrieval.settings import HyP2Settings, Protocol
 from creditflow.retrieval.training import retrieval_training
 from creditflow.retrieval.zeta import zeta
-from creditflow.training import accuracy, loop, part
+from creditflow.training import accuracy, decay, loop, part
 from creditflow.training.settings import TrainingSettings
 from creditflow.training.task import TrainingData
 from faults.promised_data import Promised, a_dataset, written
@@ -141,6 +141,16 @@ TRAINING: dict[str, Promised] = {
         UserError,
         [lambda f: accuracy.correct_predictions(Answers(float("inf")), DIGITS)],
     ),
+    "training.decay.below_decay": (
+        UserError,
+        [
+            (
+                lambda f: decay.below_decay(nn.Linear(2, 2), "fa", torch.ones(1, 2), torch.zeros(1).long(), 0.1),
+                "generator",
+            ),
+            (lambda f: decay.below_decay(nn.Tanh(), "usf", torch.ones(1, 2), torch.zeros(1).long(), 0.1), "no Linear"),
+        ],
+    ),
     "training.loop.train": (
         UserError,
         [
@@ -213,7 +223,7 @@ MODELS: dict[str, Promised] = {
     "models.published.verify": (
         UserError,
         [
-            lambda f: published.verify(written(f / "x.pth"), "0" * 8),
+            (lambda f: published.verify(written(f / "x.pth"), "0" * 8), "is truncated, corrupt or another file"),
             lambda f: published.verify(written(f / "x-0123abcd.pth"), None),
             lambda f: published.verify(written(f / "x.pth"), None),
             lambda f: published.verify(written(f / "x.pth"), "no hex"),
@@ -253,7 +263,7 @@ MODELS: dict[str, Promised] = {
         [
             lambda f: storage.load_model(f / "absent.safetensors"),
             lambda f: (without(a_model(f).with_suffix(".json")), storage.load_model(f / "m.safetensors")),
-            lambda f: storage.load_model(broken(f, ".safetensors")),
+            (lambda f: storage.load_model(broken(f, ".safetensors")), "not the file that its sidecar describes"),
             lambda f: storage.load_model(broken(f, ".json")),
             lambda f: storage.load_model(a_model(f, format=99)),
             lambda f: storage.load_model(a_model(f, spec={"backbone": "lenet5"})),
@@ -334,9 +344,8 @@ SHAPELESS = replace(FLAT, shape=None)
 SAVED = SimpleNamespace(content={"members": [{"seed": 0, "learning_rate": 0.1, "diverged_at_step": 3}]})
 
 
-def start(n_members: int) -> object:
-    members = [Member(0, 0.1)] * n_members
-    return start_population(get_update_rule("bp"), None, NETWORK, members, PLAIN, torch.device("cpu"))
+def start(network: Network) -> object:
+    return start_population(get_update_rule("bp"), None, network, [Member(0, 0.1)], PLAIN, torch.device("cpu"))
 
 
 def descending(*chosen: int) -> list[int]:
@@ -384,7 +393,7 @@ POPULATIONS: dict[str, Promised] = {
             lambda f: check_rule(get_update_rule("pepita"), replace(NETWORK, convolutions=(3,)), PLAIN),
         ],
     ),
-    "populations.start.start_population": (UserError, [lambda f: start(10**9)]),
+    "populations.start.start_population": (UserError, [lambda f: start(Network((10**6, 10**6, 2), "relu"))]),
     "populations.storage.load_population": (
         UserError,
         [

@@ -139,7 +139,10 @@ REPORTING: dict[str, Promised] = {
             lambda f: forms.check_forms(f / "absent", {}),
             lambda f: forms.check_forms(a_form(f, sha256={".csv": "0"}), {}),
             lambda f: forms.check_forms(a_form(f), {"experiment": "another"}),
-            lambda f: (a_form(f), written(f / "table1.md", b"other"), forms.check_forms(f / "table1", {})),
+            (
+                lambda f: (a_form(f), written(f / "table1.md", b"other"), forms.check_forms(f / "table1", {})),
+                "is damaged or was edited: its hash is not that in",
+            ),
             lambda f: (a_form(f), (f / "table1.md").unlink(), forms.check_forms(f / "table1", {})),
             lambda f: forms.check_forms(a_form(f), {}, [written(f / "frame")]),
         ],

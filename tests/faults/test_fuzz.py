@@ -49,6 +49,7 @@ from creditflow.data.formats.mat import read_mat
 from creditflow.data.image_files import read_image
 from creditflow.data.packing import packed
 from creditflow.data.prepared import load_prepared, save_prepared
+from creditflow.data.python_packages import read_from_wheel
 from creditflow.data.sources import receive
 from creditflow.instrument.command import options
 from creditflow.instrument.images import load_images
@@ -272,6 +273,10 @@ def saved(write: Callable[[Path], object]) -> bytes:
         return (Path(name) / "file").read_bytes()
 
 
+def from_wheel(folder: Path) -> None:
+    read_from_wheel(folder / "f", "train/a.jpg", hashlib.sha256(ARCHIVES["train/a.jpg"]).hexdigest(), folder / "out")
+
+
 def folder_dataset(name: str, files: Mapping[str, bytes | str], mutations: int = 30) -> Case:
     """Returns the case of a dataset that lies in a folder of the user's; `fetch` has noted where."""
     return Case({"origin.json": "{}"} | dict(files), read_dataset(name), mutations)
@@ -367,6 +372,7 @@ CASES: dict[str, Case] = {
         {"f": gzip.compress(b"x" * 999)},
         lambda folder: receive((folder / "f").open("rb"), "0" * 64, folder / "out", "f"),
     ),
+    "wheel": Case({"f": formats.zipped(ARCHIVES)}, from_wheel),
     "weights": Case({"f": saved(write_weights)}, lambda folder: published._read_state(folder / "f")),
     "any weights": Case(
         {"f": saved(write_weights), "f.safetensors": dump_tensors({"weight": torch.ones(2, 3), "bias": torch.ones(2)})},
@@ -603,6 +609,7 @@ FUZZED: dict[str, tuple[str, ...]] = {
     "data.image_files": ("image",),
     "data.packing": ("packed images",),
     "data.prepared": ("prepared", "test_safetensors_of_anything"),
+    "data.python_packages": ("wheel",),
     "data.sealed": ("prepared", "test_safetensors_of_anything"),
     "data.sources": ("received content",),
     "data.whole_images": ("image",),
@@ -643,6 +650,7 @@ NOT_FROM_OUTSIDE = {
     "workflow.failures": "logs, which are shown with replacement characters",
     "workflow.forkserver.server": "a request of the client beside it; tests/faults/test_waits.py feeds it with others",
     "workflow.generated": "the clone's own files",
+    "workflow.image_plugins": "the lock, in which names are looked up",
     "workflow.locks": "a file that is locked, and not read",
 }
 

@@ -21,11 +21,14 @@ import formats
 from creditflow.core import plugins
 from creditflow.core.errors import UserError
 from creditflow.data import image_files
+from creditflow.data.dataset import ImageFiles
 from creditflow.data.formats.archives import read_members
 from creditflow.data.formats.idx import read_idx
 from creditflow.data.image_files import read_image
 from creditflow.data.prepared import load_prepared
+from creditflow.data.readable import drop_unreadable
 from creditflow.data.splits import check_splits
+from creditflow.instrument.images import load_images
 from faults.test_fuzz import read_dataset
 
 WIDTH, HEIGHT = 48, 40
@@ -119,11 +122,11 @@ def test_each_format_that_is_read_is_tried() -> None:
     assert {kind for kind, _, _ in IMAGES.values()} == set(image_files.FORMATS)
 
 
-def pixels(path: Path, content: bytes, size: int = HEIGHT) -> np.ndarray | None:
+def pixels(path: Path, content: bytes, size: int = HEIGHT, *, thorough: bool = False) -> np.ndarray | None:
     """Returns the pixels of an image file, or None if it is refused, in one line."""
     path.write_bytes(content)
     try:
-        return np.asarray(read_image(path, "RGB", size))
+        return np.asarray(read_image(path, "RGB", size, thorough=thorough))
     except UserError as error:
         assert "\n" not in str(error)
         return None
@@ -159,6 +162,55 @@ def test_a_jpeg_that_is_cut_and_closed(name: str, mode: str, tmp_path: Path) -> 
     for share, size in product((0.1, 0.4, 0.7, 0.85), (4, HEIGHT)):
         cut = content[: scan + int(share * (len(content) - scan))].rstrip(b"\xff") + b"\xff\xd9"
         assert pixels(tmp_path / "image", cut, size) is None
+
+
+#: Ways of writing a JPEG.
+JPEGS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "with restarts": {"restart_marker_rows": 1},
+    "progressive": {"progressive": True},
+    "fine": {"quality": 95, "subsampling": 0},
+    "coarse, with tables of its own": {"quality": 30, "optimize": True},
+}
+SMALL = COLOUR.crop((0, 0, 21, 18))  # a block is a third of it
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("name", JPEGS)
+def test_a_jpeg_that_lacks_any_number_of_its_last_bytes(name: str, mode: str, tmp_path: Path) -> None:
+    """It ends there; or a marker says that it ends there; or zeros stand for the rest, as in a file that was reserved.
+
+    What is lost may be so little that nobody sees it: of the last byte, only some bits count.
+    """
+
+    def read(content: bytes) -> np.ndarray | None:
+        return pixels(tmp_path / "image", content, thorough=True)
+
+    content = encoded(SMALL.convert(mode), "JPEG", **JPEGS[name])
+    whole = read(content)
+    assert whole is not None
+    for tail in (bytes(99), b"a text", content[: len(content) // 2]):  # cameras and archives write behind the end
+        assert np.array_equal(read(content + tail), whole)
+    refused = 0
+    for lost in range(1, 24):
+        cut, closed = content[:-lost], content[: -2 - lost].rstrip(b"\xff") + b"\xff\xd9"
+        assert read(cut) is None
+        assert read(cut + bytes(lost)) is None
+        rest = read(closed)
+        assert rest is None or np.array_equal(rest, whole)
+        refused += rest is None
+    assert refused >= 20
+
+
+def test_prepare_and_the_audit_look_at_the_last_block(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    content = encoded(SMALL, "JPEG", **JPEGS["fine"])
+    (tmp_path / "a/0.jpg").write_bytes(content[:-12] + b"\xff\xd9")
+    assert pixels(tmp_path / "b", content[:-12] + b"\xff\xd9") is not None  # training does not look once more
+    kept, reasons = drop_unreadable("toy", {"train": (ImageFiles(tmp_path / "a", ["0.jpg"]), np.zeros(1, np.int64))})
+    assert "data end before its last pixel" in reasons["train"]["0.jpg"] and not kept["train"][0].names
+    with pytest.raises(UserError, match=r"0\.jpg cannot be read .*data end before its last pixel; get a whole copy"):
+        load_images(str(tmp_path))
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])

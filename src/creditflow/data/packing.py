@@ -18,7 +18,8 @@ _MAX_BYTES = 1 << 30
 _WHOLE = 1 << 15
 #: The number of files that wait for a thread at a time.
 _BLOCK = 1024
-_GREY = ("1", "L", "I", "I;16", "I;16L", "I;16B", "I;16N")
+#: Pillow's modes of images without colour.
+_GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 def packed(splits: Mapping[str, Split], threads: int = 1) -> dict[str, Split]:
@@ -32,7 +33,7 @@ def packed(splits: Mapping[str, Split], threads: int = 1) -> dict[str, Split]:
         if isinstance(images, ImageFiles)
     }
     everything = [path for members in paths.values() for path in members]
-    mode = "L" if all(map(_is_grey, everything)) else "RGB"
+    mode = "L" if all(map(is_grey, everything)) else "RGB"
     width, height = read_image(everything[0], mode, _WHOLE).size
     if len(everything) * width * height * Image.getmodebands(mode) > _MAX_BYTES:
         return dict(splits)
@@ -45,7 +46,8 @@ def packed(splits: Mapping[str, Split], threads: int = 1) -> dict[str, Split]:
     return arrays
 
 
-def _is_grey(path: Path) -> bool:
+def is_grey(path: Path) -> bool:
+    """Returns whether an image file has no colour; False for one that cannot be read."""
     try:
         check_plain(path)
         with Image.open(path, formats=FORMATS) as image:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from creditflow.compute import randomness
@@ -18,8 +17,9 @@ from creditflow.core import plugins
 from creditflow.core.errors import UserError, one_line
 from creditflow.core.files import as_path, check_plain
 from creditflow.data.formats.npz import read_array
-from creditflow.data.image_files import FORMATS, fit, read_image
+from creditflow.data.image_files import fit, read_image
 from creditflow.data.image_folders import images_by_class
+from creditflow.data.packing import is_grey
 from creditflow.data.prepared import load_prepared
 from creditflow.data.settings import InputSettings
 
@@ -29,8 +29,6 @@ Bounds = tuple[float, float]
 _MAX_ARRAY = 8 << 30
 #: Where the workflow puts a prepared dataset, below its working directory.
 _PREPARED = "results/data/{name}/prepared.safetensors"
-#: Modes of Pillow of grey images.
-_GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 def load_images(
@@ -86,22 +84,14 @@ def _folder(folder: Path, size: int | None, count: int | None, seed: int) -> tup
     labels = torch.arange(len(classes)).repeat_interleave(torch.tensor([len(each) for each in classes.values()]))
     chosen = _chosen(len(names), count, seed, folder)
     paths = [folder / names[index] for index in chosen.tolist()]
-    mode = "L" if all(map(_is_grey, paths)) else "RGB"
+    mode = "L" if all(map(is_grey, paths)) else "RGB"
     return _stacked([_pixels(path, mode, size) for path in paths], paths), labels[chosen]
-
-
-def _is_grey(path: Path) -> bool:
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            return image.mode in _GREY
-    except Exception:  # `read_image` says what is wrong with a file
-        return False
 
 
 def _pixels(path: Path, mode: str, size: int | None) -> NDArray[np.uint8]:
     """Returns an image file as uint8 (C, H, W)."""
     # At half of the largest size that Pillow takes, a JPEG decoder leaves nothing out.
-    image = read_image(path, mode, size or 1 << 15)
+    image = read_image(path, mode, size or 1 << 15, thorough=True)
     array = np.asarray(image if size is None else fit(image, size, "crop"), dtype=np.uint8)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 

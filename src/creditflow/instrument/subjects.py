@@ -103,7 +103,8 @@ def device_of(networks: Mapping[str, Sequence[nn.Module]], stated: Any) -> torch
                 wanted = wanted or tensor.device
                 if not _same(tensor.device, wanted):
                     problem = f"model {name!r} has tensors on {tensor.device}, where {wanted} is expected"
-                    raise UserError(f"{problem}: move it, model.to({str(wanted)!r}), or say device=")
+                    advice = f"device={str(tensor.device)!r}" if stated is not None else "move the others"
+                    raise UserError(f"{problem}: move it, model.to({str(wanted)!r}), or {advice}")
     return wanted or torch.device("cpu")
 
 
