@@ -4,6 +4,8 @@ CORES ?= all
 WORKERS ?= auto
 EXPERIMENT ?= quick
 FLAVOUR ?= cuda
+# Images with Python export a variable of this name, so that the environment does not set it.
+PYTHON_VERSION := 3.12
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -29,7 +31,7 @@ export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache
 endif
 
 .PHONY: help demo install report results page test test-fast lint lint-python lint-workflow format generate bench \
-	bench-clients bench-audit notebooks container lock check-lock clean
+	bench-clients bench-audit gpu-check gpu-wheels notebooks container lock check-lock clean
 .SECONDEXPANSION:
 .DELETE_ON_ERROR:
 
@@ -116,6 +118,14 @@ bench-clients: $(CLIENTS) ## what is said of other libraries' models: docs/clien
 
 bench-audit: $(CLIENTS) ## pyautoattack beside our audit: docs/clients.md (OPTIONS for benchmarks/audit.py)
 	.venv-clients/bin/python benchmarks/audit.py --page docs/clients.md $(OPTIONS)
+
+# With PYTHON=python3 it runs where nothing was installed by `make install`.
+IS_GIVEN = $(filter-out file default undefined,$(firstword $(origin PYTHON)))
+gpu-check: $(if $(IS_GIVEN),,$(INSTALLED)) ## check and time the library on an NVIDIA GPU (OPTIONS for benchmarks/gpu.py)
+	$(if $(IS_GIVEN),$(PYTHON),$(BIN)/python) benchmarks/gpu.py $(OPTIONS)
+
+gpu-wheels: $(INSTALLED) ## collect the wheels that gpu-check needs without network, for PYTHON_VERSION
+	$(BIN)/python benchmarks/gpu_wheels.py --python-version $(PYTHON_VERSION) $(OPTIONS)
 
 notebooks: $(TOOLS) ## write the notebooks of examples/ from the scripts, with what they print and draw
 	for notebook in examples/*.ipynb; do \

@@ -1,6 +1,6 @@
 """How often the audit errs: coverage of its intervals and false verdicts, in a simulation whose truth is known.
 
-    python benchmarks/coverage.py [--repeats N] [--table FILE] [--cell SEEDS IMAGES SPREAD]
+    python benchmarks/interval_coverage.py [--repeats N] [--table FILE] [--cell SEEDS IMAGES SPREAD]
 
 Outcomes come from a threshold model. A model is right on an image if its skill, plus what its seed adds, less the
 difficulty of the image (for all models, and for this rule alone) plus noise, is above zero; all parts are normal. The

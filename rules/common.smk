@@ -1,8 +1,7 @@
 """What the rules call: for a job's wildcards, its inputs and parameters. The science is in src/creditflow."""
 
-import json
-
 from creditflow.core import files, plugins
+from creditflow.core.merging import compact_json
 from creditflow.data.image_folders import plugin_of, source_id, state_of
 from creditflow.workflow import given_models, outputs
 from creditflow.workflow.dependence import library_hash
@@ -43,7 +42,7 @@ def model_of(wildcards):
 
 def compact(value):
     """A value as compact JSON, for the command line."""
-    return json.dumps(value, sort_keys=True)
+    return compact_json(value)
 
 
 def threads_of(wildcards):
@@ -89,28 +88,6 @@ def folder_state(wildcards):
 def inputs(wildcards):
     """What networks see of the images, as compact JSON."""
     return compact(experiment(wildcards).input(wildcards.backbone))
-
-
-def start(wildcards):
-    """The model that a fine-tuning starts from, and its sidecar; nothing for a random start."""
-    model = outputs.start(experiment(wildcards), RESULTS, wildcards.backbone, int(wildcards.seed))
-    return list(map(str, outputs.with_sidecar(model)))
-
-
-def from_start(wildcards, input):
-    """The option that says what a fine-tuning starts from."""
-    return [f"--pretrained={path}" for path in input.start[:1]] or [f"--backbone={wildcards.backbone}"]
-
-
-def weights_file(wildcards):
-    """The published weights of a backbone: a local file, or the one that is fetched."""
-    return str(outputs.weights_file(experiment(wildcards), RESULTS, wildcards.backbone))
-
-
-def weights_sha256(wildcards):
-    """The option that names the hash of a local file of weights; a fetched one has been verified."""
-    local = outputs.local_weights(experiment(wildcards), wildcards.backbone)
-    return [f"--sha256={local['sha256']}"] if local else []
 
 
 def factory_file(wildcards):

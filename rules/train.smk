@@ -54,10 +54,11 @@ rule fetch_weights:
 
 
 rule import_weights:
-    """A pretrained model made of published weights."""
+    """A pretrained model made of published weights, or of a file of weights of the user's."""
     input:
         script=layout.script("import_weights"),
         weights=weights_file,
+        factory=start_factory,
     output:
         model=layout.IMPORT_WEIGHTS.file(".safetensors"),
         feedback=layout.IMPORT_WEIGHTS.file(".feedback.safetensors"),
@@ -70,12 +71,11 @@ rule import_weights:
         "../envs/environment.yaml"
     params:
         library=library("import_weights", backbone="{backbone}"),
-        sha256=weights_sha256,
-        weights=lambda wildcards: keys(wildcards)["pretrain"]["weights"],
-        size=lambda wildcards: EXPERIMENTS[wildcards.experiment].input(wildcards.backbone).get("size", 224),
+        options=import_options,
+        size=lambda wildcards: experiment(wildcards).size(wildcards.backbone),
     shell:
-        "python {input.script:q} --backbone {wildcards.backbone} --file {input.weights:q} {params.sha256:q}"
-        " --experiment {wildcards.experiment} --weights {params.weights} --size {params.size}"
+        "python {input.script:q} --backbone {wildcards.backbone} --file {input.weights:q} {params.options:q}"
+        " --experiment {wildcards.experiment} --size {params.size}"
         " --output {output.model:q} > {log:q} 2>&1"
 
 

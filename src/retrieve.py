@@ -6,7 +6,7 @@ from creditflow.core.files import file_sha256
 from creditflow.records.record import write_record
 from creditflow.retrieval.metrics import chance, retrieval_metrics, retrieval_outcomes, search
 from creditflow.stages.command_line import add_compute_options, run_stage, stage_parser
-from creditflow.stages.measuring import add_record_option, history_metrics, record_keys
+from creditflow.stages.measuring import add_record_option, decay_check, history_metrics, record_keys
 from creditflow.stages.retrieval import add_codes_option, add_retrieval_options, read_codes, retrieval_model
 
 
@@ -30,7 +30,7 @@ def main() -> None:
         record_keys(args, sidecar, attack="clean", gradient="none", task="retrieval"),
         [*retrieval_metrics(searched), *history_metrics(sidecar, n)],
         retrieval_outcomes(searched),
-        checks={"chance": chance(codes["query"], codes["database"], retrieval.top)},
+        checks={"chance": chance(codes["query"], codes["database"], retrieval.top)} | decay_check(sidecar),
         settings=settings,
         provenance=provenance_of(settings, device),
         run=watch.run_facts(),

@@ -5,6 +5,7 @@ from argparse import Namespace
 from creditflow.compute.device import use_device
 from creditflow.compute.provenance import Stopwatch, provenance_of
 from creditflow.models.storage import save_model
+from creditflow.populations.rates import in_words
 from creditflow.populations.selection import chosen_rate, member_index, member_model, scores
 from creditflow.populations.storage import load_population
 from creditflow.stages.command_line import existing_file, file_path, natural, run_stage, stage_parser
@@ -50,8 +51,9 @@ def main() -> None:
         provenance=provenance_of(settings, device),
         run=watch.run_facts(),
     )
-    tried = f"learning rate {rate:g} of {len(score_at)} that did not diverge"
-    print(f"{tried}, epoch {member['best_epoch']}, score {member['best_score']:.2%}")
+    tried = in_words(rate, [tried["learning_rate"] for tried in saved.content["members"]])
+    rates = f"learning rate {tried} ({len(score_at)} without divergence)"
+    print(f"{rates}, epoch {member['best_epoch']}, score {member['best_score']:.2%}")
 
 
 if __name__ == "__main__":

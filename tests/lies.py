@@ -58,6 +58,8 @@ class ClampedGradient(nn.Module):
 
 
 class Reverse(Function):
+    """The identity, whose gradient has the wrong sign."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         return x.clone()

@@ -3,7 +3,6 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,20 +17,9 @@ from creditflow.core.settings import parse
 from creditflow.data.labels import cross_entropies
 from creditflow.records.record import read_record
 from helpers import small_model, stage, subset
+from lies import Reverse
 
 SETTINGS = WhySettings(epsilon=0.1, images=20, batch_size=7, steps=(1, 3, 6), step_divisor=4, divisors=(1, 2))
-
-
-class _Reversed(torch.autograd.Function):
-    """The identity, whose gradient has the wrong sign."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return -gradient
 
 
 class Backwards(nn.Module):
@@ -42,7 +30,7 @@ class Backwards(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        outputs: Tensor = self.model(_Reversed.apply(images))
+        outputs: Tensor = self.model(Reverse.apply(images))
         return outputs
 
 

@@ -16,6 +16,7 @@ from creditflow.core import entry_points, plugins
 from creditflow.core.errors import UserError
 from creditflow.reporting.names import display
 from creditflow.workflow.dependence import Library
+from creditflow.workflow.image_plugins import check_plugins
 from creditflow.workflow.loading import load_experiment
 from helpers import ROOT, small_model
 
@@ -208,3 +209,41 @@ def test_an_experiment_takes_plugins_from_outside(install: Install, tmp_path: Pa
     (tmp_path / "experiments/mine.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match="share must be at most 1"):
         load_experiment(tmp_path / "experiments", "mine")
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({}, "the rule 'steady'"),
+        (
+            {"rules: [bp, steady]": "rules: [bp]", "exact, feedback": "exact, 'through:steady'", "bright: {": "fgsm: {"}
+            | {", settings: {share: 0.5}": ""},
+            "the rule 'steady'",
+        ),
+        ({"rules: [bp, steady]": "rules: [bp]", "exact, feedback": "exact"}, "the attack 'bright'"),
+    ],
+)
+def test_a_container_image_has_a_plugin_from_outside_only_if_it_is_locked(
+    install: Install, change: dict[str, str], what: str, tmp_path: Path
+) -> None:
+    install(BOTH)
+    text = EXPERIMENT
+    for old, new in change.items():
+        text = text.replace(old, new)
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments/mine.yaml").write_text(text, encoding="utf-8")
+    keys = load_experiment(tmp_path / "experiments", "mine").keys
+    message = f"experiment mine: {what} comes from the distribution outside, which the container image has not; copy"
+    with pytest.raises(UserError, match=message):
+        check_plugins(keys, "mine", ROOT / "envs")
+    for name in ("requirements.txt", "requirements-source.txt", "requirements-torch.txt"):
+        (tmp_path / name).write_text("Out_side==2.0 \\\n    --hash=sha256:0\n", encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        check_plugins(keys, "mine", tmp_path)
+    (tmp_path / "requirements-source.txt").write_text("Outside==1.0 \\\n    --hash=sha256:0\n", encoding="utf-8")
+    check_plugins(keys, "mine", tmp_path)
+
+
+def test_plugins_of_our_own_are_in_the_image() -> None:
+    shipped = load_experiment(ROOT / "config/experiments", "quick")
+    check_plugins(shipped.keys, "quick", ROOT / "envs")

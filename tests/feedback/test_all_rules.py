@@ -142,6 +142,18 @@ def test_a_copy_of_a_view_works_like_the_view_and_is_independent_of_it(rule: str
 
 
 @every_rule
+def test_every_rule_takes_the_norm_of_w_for_its_scale(rule: str) -> None:
+    view = apply_rule(model(), rule, generator=gen(), scale="norm")
+    for _, layer in feedback_layers(view):
+        assert float(layer.feedback_weight().norm()) == pytest.approx(float(layer.weight.detach().norm()), rel=1e-5)
+    expected = gradients(view, images())
+    close(expected, by_definition(view, images()), rtol=1e-4, atol=1e-5)
+    fresh = apply_rule(model(), rule, state=feedback_state(view))
+    for other in (pickle.loads(pickle.dumps(view)), copy.deepcopy(view), fresh):
+        assert all(map(torch.equal, gradients(other, images()), expected))
+
+
+@every_rule
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("converted", ["model", "view"])
 def test_other_precisions(rule: str, dtype: torch.dtype, converted: str) -> None:

@@ -97,7 +97,7 @@ def test_feedback_alignment_and_direct_feedback_alignment_are_their_closed_forms
         update = get_update_rule(rule).step(
             network, LOSSES["cross_entropy"], rule_settings, parameters, feedback, batch
         )
-        x, y, (mask1, mask2), _ = batch
+        x, y, (mask1, mask2) = batch[:3]
         z1 = x @ parameters["weight1"].T + parameters["bias1"]
         h1 = z1.clamp(min=0) * mask1
         z2 = h1 @ parameters["weight2"].T + parameters["bias2"]

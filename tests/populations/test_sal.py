@@ -147,6 +147,61 @@ def test_with_the_identity_downstream_the_gate_of_a_layers_own_units_is_missing(
     torch.testing.assert_close(result[~closed], exact[~closed])
 
 
+def pathways(network: Network, parameters: Parameters, kind: str) -> Parameters:
+    """The paper's two cases in which H = Vb Vb^T is the identity and Wb carries W^T: V = I, and V a permutation."""
+    generator, v, n = torch.Generator().manual_seed(5), {}, network.n_layers
+    for k in range(1, n):
+        width = network.widths[k]
+        order = torch.arange(width) if kind == "identity" else torch.randperm(width, generator=generator)
+        v[k] = torch.eye(width, dtype=torch.float64)[order]
+    v[n] = torch.eye(network.widths[-1], dtype=torch.float64)
+    named = {"v": lambda k: v[k], "v_bar": lambda k: v[k].T}
+    named["w_bar"] = lambda k: v[k] @ parameters[f"weight{k + 1}"].T @ v[k + 1].T
+    return {f"{name}{k}": matrix(k) for name, matrix in named.items() for k in range(1, n)}
+
+
+def autograds(parameters: Parameters, batch: Batch) -> Parameters:
+    """The gradients of the mean loss |y - h_n|^2 of the plain ReLU network, by autograd."""
+    leaves = {name: value.clone().requires_grad_() for name, value in parameters.items()}
+    h, last = batch.images, len(leaves) // 2
+    for k in range(1, last + 1):
+        z = torch.nn.functional.linear(h, leaves[f"weight{k}"], leaves[f"bias{k}"])
+        h = z.relu() if k < last else z
+    (h - batch.targets).square().sum(1).mean().backward()
+    gradients = {name: value.grad for name, value in leaves.items()}
+    return {name: value for name, value in gradients.items() if value is not None}
+
+
+@pytest.mark.parametrize("kind", ["identity", "permutation"])
+@pytest.mark.parametrize(
+    ("widths", "gate"), [((5, 6, 3), "identity"), ((5, 6, 3), "relu_jacobian"), ((6, 5, 7, 4, 3), "relu_jacobian")]
+)
+def test_with_both_masks_the_update_is_theorem_1s_gradient(widths: tuple[int, ...], gate: str, kind: str) -> None:
+    """Above one hidden layer D_d must be the Jacobian, too: it stands where the gradient passes a layer on its way."""
+    network = Network(widths)
+    rule_settings, parameters, _ = circuit(network, downstream_activation=gate, upstream_mask=True)
+    batch = batch_of(network, 9, seed=1)
+    result = sal(network, rule_settings, parameters, pathways(network, parameters, kind), batch).directions
+    exact = autograds(parameters, batch)
+    assert exact.keys() == parameters.keys()
+    for name, gradient in exact.items():
+        torch.testing.assert_close(result[name], gradient, rtol=1e-12, atol=1e-14)
+
+
+def test_the_upstream_mask_closes_what_is_closed_and_changes_no_other_pathway() -> None:
+    network = Network((5, 6, 7, 3))
+    unmasked, parameters, feedback = circuit(network, downstream=[8, 9])
+    masked, _, _ = circuit(network, downstream=[8, 9], upstream_mask=True)
+    batch = batch_of(network, 1)
+    before, after = (sal(network, chosen, parameters, feedback, batch).directions for chosen in (unmasked, masked))
+    z = batch.images[0] @ parameters["weight1"].T + parameters["bias1"]
+    assert bool((z < 0).any()) and bool((z > 0).any())
+    assert not after["weight1"][z < 0].any() and not after["bias1"][z < 0].any()
+    assert torch.equal(after["weight1"][z > 0], before["weight1"][z > 0])
+    for name in ("v1", "w_bar1", "v_bar1", "v2", "w_bar2", "v_bar2", "weight3", "bias3"):
+        assert torch.equal(after[name], before[name])
+
+
 def test_equations_5_to_8_written_out() -> None:
     network = Network((3, 2, 2))
     rates = {"rate_v": 2.0, "rate_w_bar": 3.0, "rate_v_bar": 5.0}

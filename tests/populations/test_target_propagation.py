@@ -183,6 +183,20 @@ def test_gauss_newton_targets_are_the_pseudo_inverse_of_autograds_jacobian() -> 
             torch.testing.assert_close(directions[f"weight{k}"], expected)
 
 
+@pytest.mark.parametrize("damping", [0.3, 1e-9])
+def test_the_damping_is_not_rounded_to_float32(damping: float) -> None:
+    network = Network(WIDTHS, "tanh")
+    _, p, _, batch = case("gnt", network)
+    rule_settings = get_update_rule("gnt").parse_settings({"damping": damping})
+    directions = get_update_rule("gnt").step(network, CE, rule_settings, p, {}, batch).directions
+    activity = forward(network, p, batch.images)
+    error = CE.slope(activity.logits, batch.targets) / 4
+    w, h = p["weight4"], activity.hidden[2]  # J of the last hidden layer is W_4
+    moved = error @ torch.linalg.inv(w @ w.T + damping * torch.eye(3, dtype=torch.float64)) @ w
+    taught = 2 / 4 * moved * (1 - h**2)
+    torch.testing.assert_close(directions["weight3"], taught.T @ activity.hidden[1], rtol=1e-11, atol=0)
+
+
 def test_theorem_2_with_an_invertible_network_targets_are_block_diagonal_gauss_newton() -> None:
     """One image, all widths alike: with Q_i the inverse of J_i, target propagation is the Gauss-Newton step of each
     layer's activations."""

@@ -1,6 +1,8 @@
 """Tables and figures of populations from records made by hand: they say what the records and the papers say."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -111,6 +113,24 @@ def test_sals_table_1_takes_the_chosen_epochs_training_accuracy(tmp_path: Path) 
         table("sal_table1", {}, tmp_path)
 
 
+def test_sals_table_1_says_which_rates_lie_on_the_edge_of_their_grid(tmp_path: Path) -> None:
+    rows, text = table("sal_table1", {"variant": "mlp_200"}, tmp_path)
+    assert rows.edge.isna().all() and text.count("| 0.05") == 0  # records of rates that nobody chose
+    made = plugins.load("table", "sal_table1").TABLE
+    chosen = parse(plugins.settings_class("table", "sal_table1"), {"variant": "mlp_200"}, "sal_table1")
+    for lowest, highest, edge, words in (
+        (0.01, 0.05, "highest", "0.05 (highest tried)"),
+        (0.05, 0.1, "lowest", "0.05 (lowest tried)"),
+        (0.01, 0.1, "", "0.05"),
+    ):
+        grid = {"learning_rate": 0.05, "lowest_rate": lowest, "highest_rate": highest}
+        metrics = tuple(Metric(name, None, value, 1) for name, value in grid.items())
+        kept = [replace(each, metrics=(*each.metrics, *metrics)) for each in records() if each.keys.attack == "clean"]
+        selected = made.select(long_form(kept), PUBLISHED["sal"], chosen)
+        assert set(selected.edge) == {edge} and set(selected.learning_rate) == {0.05}
+        assert set(made.show(selected, chosen)["Learning rate"]) == {words}
+
+
 def test_sals_table_2_is_what_rules_declare(tmp_path: Path) -> None:
     rows, _ = table("sal_table2", {}, tmp_path)
     found = rows.set_index("rule")
@@ -184,3 +204,78 @@ def test_settings_that_name_nothing_are_explained(name: str, settings: dict[str,
     with pytest.raises(UserError, match=message):
         figure, chosen = draw(name, settings)
         figure.draw(FRAMES[figure.source], chosen)
+
+
+def adversarially_trained(n: int = 3) -> pd.DataFrame:
+    """An audit of `n` variants on which BP falls by 20 points and PEPITA by 1, and by 2 more in the worst case."""
+    facts = {"dataset": "mnist", "epsilon": 0.1, "claim": "pgd_mse exact", "n_images": 100, "n_seeds": 2}
+    rows = [
+        facts | {"backbone": f"tradeoff_{i}", "rule": rule, "clean": 0.9 - i / 20, "fall": fall}
+        for i in range(n)
+        for rule, fall in (("bp", 0.2), ("pepita", 0.01))
+    ]
+    frame = pd.DataFrame(rows)
+    return frame.assign(
+        **{"accuracy pgd_mse exact": frame.clean - frame.fall, "worst": frame.clean - frame.fall - 0.02}
+    )
+
+
+def test_figure_2a_of_chosen_variants_says_how_far_accuracy_falls() -> None:
+    settings = {"variants": {0.1: "tradeoff_0", "Table 3": "tradeoff_2"}, "circled": "Table 3"}
+    figure, chosen = draw("pepita_figure2a", settings)
+    canvas = figure.draw(adversarially_trained(), chosen)
+    left, right = canvas.axes
+    for axes, falls in ((left, ("20.0", "1.0")), (right, ("22.0", "3.0"))):
+        texts = [text.get_text() for text in axes.texts]
+        assert axes.get_title().endswith(f"mean fall: BP {falls[0]}, PEPITA {falls[1]} points")
+        assert sorted(texts) == ["0.1", "0.1", "Table 3", "Table 3"]
+        bp, pepita, circle = (np.round(dots.get_offsets(), 6).tolist() for dots in axes.collections)
+        assert [len(bp), len(pepita), len(circle)] == [2, 2, 2] and circle == [bp[1], pepita[1]]
+    with pytest.raises(UserError, match="the audit has no variant 'tradeoff_7'; it has tradeoff_0, tradeoff_1, trade"):
+        figure.draw(adversarially_trained(), draw("pepita_figure2a", {"variants": {"a": "tradeoff_7"}})[1])
+    with pytest.raises(UserError, match="circled must be a label of `variants`, not 'Table 4'"):
+        draw("pepita_figure2a", {"variants": {"Table 3": "tradeoff_2"}, "circled": "Table 4"})
+
+
+def unstable(gaps: dict[tuple[float, int], list[float]]) -> pd.DataFrame:
+    """A population of one variant: the median gap by epoch, for each learning rate and seed."""
+    members = []
+    for (rate, seed), values in gaps.items():
+        history = [
+            {"epoch": epoch, "loop_growth": 1 + gap / 100, "median_gap": gap}
+            | {"zero_gradients_float32": float(gap > 52), "zero_gradients_float64": float(gap > 373)}
+            for epoch, gap in enumerate(values, 1)
+        ]
+        saved = SimpleNamespace(content={"measured_images": {"median_gap": 500}})
+        members.append({"learning_rate": rate, "seed": seed, "history": history, "saved": saved})
+    return pd.DataFrame(members).assign(dataset="fashion_mnist", backbone="natural", rule="pepita")
+
+
+def test_pepitas_instability_is_drawn_by_epoch_and_rate(tmp_path: Path) -> None:
+    gaps = {(0.01, 0): [2.0, 3.0], (0.01, 1): [2.0, 60.0], (0.2, 0): [30.0, 400.0], (0.2, 1): [53.0, 374.0]}
+    figure, chosen = draw("pepita_instability", {"variants": {"natural images": "natural"}})
+    canvas = figure.draw(unstable(gaps | {(0.3, 0): [], (0.3, 1): [900.0]}), chosen)
+    growth, gap, zero = canvas.axes
+    lines = {tuple(line.get_ydata()) for line in gap.lines}
+    assert {tuple(values) for values in gaps.values()} | {(900.0,), (52, 52), (373, 373)} == lines
+    assert (1.3, 5.0) in {tuple(line.get_ydata()) for line in growth.lines}
+    assert len(zero.lines) == 10 and {line.get_linestyle() for line in zero.lines} == {"-", "--"}
+    assert max(max(line.get_ydata()) for line in zero.lines) == 100
+    text = canvas.get_supxlabel()
+    assert "500 test images, 2 seeds" in text
+    # 0.01 reaches it in one seed alone, and of 0.3 one network diverged before anything was measured.
+    assert "in all seeds the median gap reaches 52 (float32) at learning rate 0.2 and 373 (float64) at learning" in text
+    assert len({line.get_color() for line in gap.lines} - {"#666666"}) == 3
+    assert {text.get_text() for text in growth.texts} == {"0.01", "0.2", "0.3"}
+    write_figure(figure, unstable(gaps), chosen, tmp_path / "instability")
+    assert (tmp_path / "instability.png").stat().st_size > 5000
+    never = figure.draw(unstable({(0.01, 0): [1.0]}), chosen).get_supxlabel()
+    assert "reaches 52 (float32) at no learning rate and 373 (float64) at no learning rate" in never
+
+
+def test_instability_that_was_not_measured_is_explained() -> None:
+    figure, chosen = draw("pepita_instability", {"variants": {"natural images": "natural"}})
+    frame = unstable({(0.01, 0): [1.0]})
+    frame["history"] = [[{"epoch": 1, "loss": 0.5}]]
+    with pytest.raises(UserError, match="natural was trained without `stability_images`; set them in the population"):
+        figure.draw(frame, chosen)

@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
+from scipy.stats import binom
 
 from creditflow.core.errors import UserError
 from creditflow.reporting.export_seal import check_exported, write_export_seal
@@ -49,6 +51,47 @@ def test_numbers_come_from_the_tables(tmp_path: Path) -> None:
     assert done.returncode == 0 and (tmp_path / "README.md").read_text(encoding="utf-8") == text
 
 
+def test_what_a_paper_says_against_itself(tmp_path: Path) -> None:
+    entry = {"says": "All are robust.", "against": "Table 1 has {worst}%.", "experiment": "tiny"}
+    entry |= {"numbers": {"worst": NUMBER}}
+    paper = PAPER | {"note": "Read\nthis first.", "against_itself": [entry]}
+    text = page(tmp_path / "whole", [paper])
+    assert "\n\nRead this first.\n\n| Claimed |" in text
+    table = "### What the paper says against itself\n\n| It says | Against that |\n|:--|:--|\n"
+    assert f"\n\n{table}| All are robust. | Table 1 has 3.5%. |\n\nNot run here" in text
+    for wrong in (entry | {"numbers": {}}, {"says": "All are robust."}):
+        with pytest.raises(UserError, match=r"paper 1, contradiction 1: ('worst' is either not|expected the keys)"):
+            page(tmp_path / f"wrong{len(wrong)}", [PAPER | {"against_itself": [wrong]}])
+
+
+def test_a_number_of_another_experiment(tmp_path: Path) -> None:
+    (tmp_path / "other/tables").mkdir(parents=True)
+    (tmp_path / "other/tables/audit.csv").write_text("rule,epsilon,worst\nfrsf,0.1,0.75\n", encoding="utf-8")
+    claim = CLAIM | {"numbers": {"worst": NUMBER | {"experiment": "other"}}}
+    assert "The worst case is 75.0%." in page(tmp_path, [PAPER | {"claims": [claim]}])
+
+
+def test_what_the_page_computes_from_the_sign_symmetry_papers_tables() -> None:
+    """Probabilities of torchvision's accuracies on 32 images, multiples of 1/32, and cells above their clean ones."""
+    text = (ROOT / "docs/results/README.md").read_text(encoding="utf-8")
+    published = pd.read_csv(ROOT / "docs/results/quick/tables/published.csv")
+    tables = published[published.metric.isin(["accuracy", "robust_accuracy"])]
+    assert len(tables) == 120 and "Of the 120 accuracies in Tables 1, 3 and 4 all but one (3.15, in Table 4)" in text
+    thirty_seconds = (tables.percent * 32 / 100).round() * 100 / 32
+    digits = tables.percent.map(lambda value: len(f"{value:g}".partition(".")[2])).clip(lower=1)
+    assert tables.percent[(tables.percent - thirty_seconds).abs() >= 10.0**-digits].tolist() == [3.15]
+
+    weights = {"alexnet": 0.56522, "resnet18": 0.69758, "vgg16": 0.71592}  # torchvision's IMAGENET1K_V1, top-1
+    cells = tables[(tables.table == "table1") & (tables.dataset == "imagenet") & (tables.rule == "bp")]
+    right = (cells.set_index("backbone").percent * 32 / 100).round()
+    first, second, third = (f"{binom.sf(right[name] - 1, 32, chance):.2g}" for name, chance in weights.items())
+    assert f"with a probability of {first}, {second} and {third} (binomial, one-sided)" in text
+
+    coco = tables[tables.dataset == "coco"].pivot_table(index=["backbone", "rule"], columns="table", values="percent")
+    above = sum(int((coco[attacked] > coco.table1 + 0.1).sum()) for attacked in ("table3", "table4"))
+    assert f"In {above} of the {2 * len(coco)} cells of MS-COCO accuracy is higher under attack" in text
+
+
 def test_a_figure_is_shown_if_it_was_exported(tmp_path: Path) -> None:
     paper = PAPER | {"figure": {"experiment": "tiny", "name": "audit", "caption": "What it shows."}}
     with pytest.raises(UserError, match=r"paper 1, figure: .*audit\.png is missing; export tiny first"):
@@ -62,6 +105,7 @@ def test_a_figure_is_shown_if_it_was_exported(tmp_path: Path) -> None:
     ("number", "claim", "message"),
     [
         ({"table": "table9"}, {}, "table9.csv is missing; export tiny first"),
+        ({"table": ["audit"]}, {}, "paper 1, claim 1, worst: .* is missing; export tiny first"),
         ({"column": "best"}, {}, "has no column 'best'; it has rule, epsilon, worst, verdict"),
         ({"where": {"rule": "frsf"}}, {}, "2 rows of .* fit, not one"),
         ({"where": {"rule": "usf"}}, {}, "0 rows of .* fit, not one"),

@@ -85,6 +85,8 @@ def test_reading_these_facts_imports_no_torch() -> None:
 
 
 def test_figures_of_rules_leave_out_networks_that_are_matched_in_accuracy() -> None:
-    rows = pd.DataFrame({"rule": ["bp", "bp_matched_fa", "fa"], "value": [0, 1, 2]})
+    rows = pd.DataFrame({"rule": ["bp", "bp_matched_fa", "fa", "bp_head_only"], "value": [0, 1, 2, 3]})
     assert list(without_matched(rows).rule) == ["bp", "fa"]
+    assert rule_order(rows.rule) == ["bp", "bp_head_only", "fa", "bp_matched_fa"]
+    assert [rule_title(rule) for rule in rows.rule[[1, 3]]] == ["BP, as accurate as FA", "BP, head only"]
     assert list(without_matched(rows[:0]).columns) == ["rule", "value"]

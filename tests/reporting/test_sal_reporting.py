@@ -60,6 +60,11 @@ def trained(folder: Path, variant: str, rates: tuple[float, ...]) -> Path:
     return path
 
 
+def sentence(canvas: Any) -> str:
+    """What stands below a figure."""
+    return str(canvas.get_supxlabel())
+
+
 def test_figure_3_shows_the_start_as_it_was_drawn_and_the_end_as_it_was_saved(tmp_path: Path) -> None:
     still, learned = trained(tmp_path, "still", (1e-30,)), trained(tmp_path, "learned", (0.02,))
     for path, moved in ((still, False), (learned, True)):
@@ -92,6 +97,7 @@ def test_figure_5_has_every_rates_mean_over_seeds_and_no_number_where_one_diverg
     settings = chosen("figure", "sal_figure5", **{"variants": {"a": "low", "b": "high"}})
     write_figure(figure, frame, settings, tmp_path / "five")
     assert (tmp_path / "five.png").stat().st_size > 5000
+    assert "In 1 of 2 rows the best rate is the lowest or the highest tried." in sentence(figure.draw(frame, settings))
     with pytest.raises(UserError, match="every network diverged"):
         grid(frame[frame.learning_rate == 1e6], {"b": "high"})
 
@@ -111,6 +117,36 @@ def test_the_circuit_is_drawn_by_epoch(tmp_path: Path) -> None:
         figure.draw(frame[frame.rule == "fa"], chosen("figure", "sal_alignment"))
     write_figure(figure, frame, chosen("figure", "sal_alignment"), tmp_path / "s")
     assert (tmp_path / "s.png").stat().st_size > 5000
+
+
+def test_the_modulation_is_drawn_by_epoch_and_scale(tmp_path: Path) -> None:
+    records = []
+    for seed, shift in ((0, 0.0), (1, 0.1)):
+        metrics = [
+            Metric(name, None, value + shift + epoch / 10, 64, epoch)
+            for name, value in (
+                ("modulation_loss_scale0.1", 0.5),
+                ("modulation_loss_scale1", 2.0),
+                ("modulation_helps_scale0.1", 0.7),
+                ("modulation_helps_scale1", 0.2),
+                ("modulation_cosine", 0.3),
+            )
+            for epoch in (1, 2)
+        ]
+        keys = Keys("e", "classification", "fashion_mnist", "mlp_200", "sal", seed, "clean", "none")
+        records.append(Record(Path("r.json"), keys, tuple(metrics), {}, {}))
+    frame, figure = long_form(records), plugins.load("figure", "sal_modulation").FIGURE
+    canvas = figure.draw(frame, chosen("figure", "sal_modulation"))
+    losses, helps, cosine = canvas.axes
+    lines = {str(line.get_label()): list(line.get_ydata()) for line in losses.get_lines()}
+    assert lines["s = 0.1"] == pytest.approx([0.65, 0.75]) and lines["s = 1"] == pytest.approx([2.15, 2.25])
+    assert list(helps.get_lines()[0].get_ydata()) == pytest.approx([0.85, 0.95])
+    assert list(cosine.get_lines()[0].get_ydata()) == pytest.approx([0.45, 0.55])
+    assert "64 training images, 2 seeds" in sentence(canvas)
+    write_figure(figure, frame, chosen("figure", "sal_modulation"), tmp_path / "m")
+    assert (tmp_path / "m.png").stat().st_size > 5000
+    with pytest.raises(UserError, match="sal_modulation: no modulation of 'sal'; set `modulation`"):
+        figure.draw(frame[frame.metric == "modulation_cosine"], chosen("figure", "sal_modulation"))
 
 
 @pytest.fixture(scope="module")

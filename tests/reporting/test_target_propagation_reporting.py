@@ -68,6 +68,37 @@ def test_the_rate_is_the_published_one_over_the_step_size(experiments: dict[str,
     assert rates["dtp"] == [float(row["learning_rate"]) / float(row["step_size"])]
 
 
+@pytest.mark.parametrize(
+    ("name", "variant", "table", "row", "methods"),
+    [
+        ("target_propagation_frozen", "frozen_mlp_256x5", "table1", "frozen_mnist", 7),
+        ("target_propagation_fashion_losses", "mlp_256x5_all_images", "table2", "fashion_mnist", 7),
+        ("target_propagation_fashion_cnn", "cnn", "table3", "cifar10", 4),
+    ],
+)
+def test_the_papers_other_tables_take_their_own_rows_on_fashion_mnist(
+    experiments: dict[str, Experiment], name: str, variant: str, table: str, row: str, methods: int
+) -> None:
+    experiment = experiments[name]
+    with (ROOT / "config/hyperparameters/target_propagation.csv").open(encoding="utf-8") as file:
+        rows = [each for each in csv.DictReader(file) if (each["table"], each["dataset"]) == (table, row)]
+    published = {each["rule"]: each for each in rows if not each["variant"]}
+    cells = {chain[:3] for chain in experiment.chains()}
+    assert {cell[:2] for cell in cells} == {("fashion_mnist", variant)} and len(cells) == methods
+    for _, _, rule in cells:
+        settings = parse(PopulationSettings, experiment.population("fashion_mnist", variant, rule), "settings")
+        (rate,) = experiment.keys["population"]["variants"][variant]["learning_rates"]["fashion_mnist"][rule]
+        first = float(published[rule]["learning_rate"].split("|")[0])
+        assert rate == first / float(published[rule]["step_size"])
+        assert settings.optimizer.beta1 == float(published[rule]["beta1"])
+        assert settings.trained_layers == ((1,) if variant.startswith("frozen") else None)
+        assert (settings.select, settings.validation_images) == (
+            ("last", 0) if table == "table2" else ("natural", 5000)
+        )
+        assert settings.angle_images == 0 and not settings.layer_angles
+        assert len(settings.optimizer.layer_stabilities) == (4 if variant == "cnn" else 0)
+
+
 CHOSEN = {"file": "few", "table": "t", "row": "d", "dataset": "mine"}
 ROWS = {
     "table": "t",
@@ -188,6 +219,21 @@ def test_errors_stand_beside_the_published_ones(tmp_path: Path) -> None:
     assert rows.distance["dtp"] == pytest.approx((13 - 11.49) / 0.23)
     assert rows.inside.tolist() == [True, False]
     assert "10.74 ± 0.14" in text and "10.74 ± 0.16" in text and "1 of 2 within 3" in text
+
+
+def test_networks_without_a_published_number_are_shown_if_they_are_asked_for(tmp_path: Path) -> None:
+    made = plugins.load("table", "target_propagation_table1").TABLE
+    settings_class = plugins.settings_class("table", "target_propagation_table1")
+    chosen = parse(settings_class, {"unpublished": True}, "target_propagation_table1")
+    rows = made.select(FRAME, PUBLISHED, chosen)
+    assert set(rows.backbone) == {"mlp_256x5", "mlp_256x5_all_images"} and len(rows) == 4
+    texts = made.show(rows, chosen)
+    assert texts.Published.tolist() == ["10.74 ± 0.16", "11.49 ± 0.23", "-", "-"]
+    assert texts["Within 3"].tolist() == ["yes", "no", "-", "-"]
+    assert made.note(rows).endswith("1 of 2 within 3 published standard deviations.")
+    elsewhere = made.select(FRAME, PUBLISHED[PUBLISHED.dataset != "fashion_mnist"], chosen)
+    assert elsewhere.value.tolist() == rows.value.tolist()
+    assert made.note(elsewhere) == "Ours: 2 seeds. The paper has no such numbers."
 
 
 def test_losses_of_the_last_epoch_stand_beside_the_published_ones(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_other_code_does_not_go_on_from_a_checkpoint(digits: Path, pretrained: P
     process.wait()
     rule = source / "creditflow/feedback/rules/usf.py"
     rule.write_text(
-        rule.read_text(encoding="utf-8").replace("xavier_sigma(weight) *", "2 * xavier_sigma(weight) *"),
+        rule.read_text(encoding="utf-8").replace("sigma * weight", "2 * sigma * weight"),
         encoding="utf-8",
     )
     done = subprocess.run(

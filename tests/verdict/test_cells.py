@@ -87,6 +87,10 @@ def test_a_reference_may_be_matched_in_accuracy() -> None:
     assert frame.difference["frsf"] == pytest.approx(left(records, "frsf") - left(records, twin))
     assert frame.reference_clean["frsf"] == pytest.approx(frame.clean[twin])
     assert frame.net_effect["bp"] == frame.net_effect[twin] == ""
+    # A control of which only the head is trained has no network matched to it: it is compared with backpropagation's.
+    control = audit(records + measured("bp_head_only", HOLDING), AUDIT | {"reference": "matched"}).set_index("rule")
+    assert control.difference["bp_head_only"] == pytest.approx(left(records, "frsf") - left(records, "bp"), abs=0.2)
+    assert control.net_effect["bp_head_only"] != ""
     plain = audit(records, AUDIT).set_index("rule")
     assert plain.difference["frsf"] == pytest.approx(left(records, "frsf") - left(records, "bp"))
     assert plain.difference["frsf"] < frame.difference["frsf"] - 0.01

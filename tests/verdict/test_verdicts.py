@@ -241,6 +241,19 @@ def test_a_reference_at_chance_settles_nothing() -> None:
     assert "is not 30 points above chance" in row_of(close, margin=30).reason
 
 
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_a_gradient_below_weight_decay_is_told_of_the_rule_and_vetoes_nothing(share: float) -> None:
+    records = measured("bp", PLAIN) + measured("frsf", HOLDING)
+    before = row_of(records)
+    for member in records:
+        if member.keys.rule == "frsf" and member.keys.attack == "clean" and member.keys.seed == 1:
+            member.content["checks"]["below_decay"] = share
+    row = row_of(records)
+    assert row.guards == ("gradient below weight decay (training)" if share else "")
+    assert (row.claim_verdict, row.net_effect, row.sound) == (before.claim_verdict, before.net_effect, before.sound)
+    assert row_of(records, "bp").guards == ""
+
+
 def test_guards_fire_for_attacks_whose_order_is_wrong() -> None:
     attacks = ["fgsm", "pgd", "apgd_ce"]
 

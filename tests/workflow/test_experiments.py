@@ -124,10 +124,39 @@ def test_quick_is_what_the_readme_promises() -> None:
         (
             "pretrain",
             {"weights": "IMAGENET1K_V1", "start": "random"},
-            "pretrain: give one of dataset, weights, experiment, start, not w",
+            "pretrain: give one of dataset, weights, files, experiment, start, not w",
         ),
         ("pretrain", {"settings": {"epochs": 1}}, "pretrain.settings: batch_size is missing"),
-        ("pretrain", {"files": {}}, "pretrain: give one of dataset, weights, experiment, start, not none of them"),
+        (
+            "pretrain",
+            {"files": {}},
+            "pretrain: give one of dataset, weights, files, experiment, start, not none of them",
+        ),
+        (
+            "pretrain",
+            {"start": "random", "files": {"lenet5": {"path": "x", "sha256": "0" * 8}}},
+            "pretrain: give one of dataset, weights, files, experiment, start, not files and start",
+        ),
+        (
+            "pretrain",
+            {"files": {"resnet18": {"path": "x", "sha256": "0" * 8}}},
+            "pretrain.files: lenet5 is missing; name the file of its weights, or give `weights`",
+        ),
+        (
+            "pretrain",
+            {"files": {"lenet5": {"path": "x", "sha256": "0" * 8}}},
+            "pretrain.files.lenet5: the size of its images is not known; give input.size",
+        ),
+        (
+            "pretrain",
+            {"files": {"lenet5": {"path": "x", "sha256": "0" * 8, "factory": "nets.py:make"}}},
+            "pretrain.files.lenet5: it is not made by a factory; `factory` goes with the backbone from_factory",
+        ),
+        (
+            "pretrain",
+            {"files": {"lenet5": {"path": "x", "sha256": "0" * 8, "factory": "nets"}}},
+            "pretrain.files.lenet5.factory: 'nets' names no model; write file.py:function",
+        ),
         ("pretrain", {"dataset": "fashion_0_4"}, "pretrain: settings is missing"),
         ("pretrain", {"experiment": "quik"}, "pretrain.experiment: unknown experiment 'quik'"),
         ("pretrain", {"experiment": "wrong"}, "pretrain.experiment: 'wrong' does not pretrain models itself"),

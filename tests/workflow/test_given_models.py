@@ -102,6 +102,8 @@ def test_digests_and_files_belong_to_seeds(tmp_path: Path, monkeypatch: pytest.M
         ({"models__mine__reference": True}, "models: mine and honest are both the reference; mark one of them"),
         ({"models__mine": None}, "audit: there is no model beside honest to compare"),
         ({"models__frsf": {"factory": "a.py:f"}}, "models.frsf: that is the name of a learning rule"),
+        ({"models__bp_head_only": {"factory": "a.py:f"}}, "models.bp_head_only: that is the name of a network matched"),
+        ({"input": {"upsample": 16}}, "input.upsample: a network of the project's backbones enlarges images; its fac"),
         ({"models__honest__seeds": [0, 1]}, "attacks.transfer: transfers from honest, which has no model of seed 2"),
         ({"rules": ["bp"]}, "given `models` are classifiers, and nothing is trained; take `rules` away"),
         ({"backbones": ["lenet5"]}, "given `models` are classifiers, and nothing is trained; take `backbones` away"),

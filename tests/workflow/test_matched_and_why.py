@@ -1,5 +1,6 @@
 """What an experiment may say of networks matched in accuracy and of why attacks fail, and what is made of it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from creditflow.core.errors import UserError
 from creditflow.workflow import outputs
 from creditflow.workflow.experiments import Experiment
 from creditflow.workflow.loading import load_experiment, load_experiments
+from creditflow.workflow.wildcards import constraints
 from helpers import ROOT
 
 BASE = """
@@ -90,6 +92,18 @@ def test_matched_networks_are_trained_measured_and_attacked(tmp_path: Path) -> N
     assert "results/mine/attack/all_digits/small_cnn/bp_matched_fa/cascade/exact/seed1.json" in records
 
 
+def test_a_network_of_which_only_the_head_is_trained_is_measured_and_attacked(tmp_path: Path) -> None:
+    experiment = load(tmp_path, **{"finetune.head_only": True})
+    chain = ("all_digits", "small_cnn", "bp_head_only", 1)
+    assert chain in set(experiment.chains())
+    assert outputs.matched_record(experiment, Path("results"), chain) is None
+    assert list(experiment.conditions(*chain[:1], *chain[2:])) == [("fgsm", "exact"), ("cascade", "exact")]
+    assert experiment.surrogates(chain, "cascade")["twin"] == (*chain[:2], "bp", 1)
+    # Backpropagation itself is attacked from a rule's network, and not from a control's.
+    assert experiment.surrogates((*chain[:2], "bp", 1), "cascade")["twin"][2] == "usf"
+    assert re.fullmatch(constraints({"mine": experiment})["rule"], "bp_head_only")
+
+
 def test_gradients_are_measured_where_the_experiment_says_so(tmp_path: Path) -> None:
     records = [str(path) for path in outputs.record_paths(load(tmp_path), Path("results"))]
     measured = {path.removeprefix("results/mine/why/all_digits/small_cnn/") for path in records if "/why/" in path}
@@ -134,6 +148,10 @@ def test_gradients_are_measured_where_the_experiment_says_so(tmp_path: Path) -> 
         ({"why.seeds": [2]}, "why.seeds: 2 is not under `seeds`"),
         ({"why.images": 0}, "why.images must be at least 1, not 0"),
         ({"why.step": 3}, "why: unknown key 'step'; did you mean 'steps'?"),
+        (
+            POPULATION | {"input": {"upsample": 16}},
+            "input.upsample: a network of the project's backbones enlarges images; a population takes them as they are",
+        ),
         (
             POPULATION | {"audit": None, "why.rules": None},
             "why.gradients: update rules train without feedback weights that an attacker could use; take feedback away",

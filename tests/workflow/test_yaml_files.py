@@ -108,8 +108,12 @@ def test_aliases_that_lead_too_deep_are_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_text_or_no_file(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_bytes(b"a: \xff\x00")
-    for path in (tmp_path / "a.yaml", tmp_path, tmp_path / "none.yaml"):
-        with pytest.raises(UserError, match="not valid YAML"):
+    for path, message in (
+        (tmp_path / "a.yaml", "not valid YAML .*; save it as UTF-8"),
+        (tmp_path, "cannot be read .it is not a plain file.; it must be a text file"),
+        (tmp_path / "none.yaml", "cannot be read .No such file or directory.; it must be a text file"),
+    ):
+        with pytest.raises(UserError, match=message):
             read(path)
 
 

@@ -98,6 +98,8 @@ def test_everything_that_was_promised_is_there(finished: Path) -> None:
         "test_accuracy",
         "test_adversarial_accuracy",
         "learning_rate",
+        "lowest_rate",
+        "highest_rate",
         "chosen_epoch",
         "zero_gradient_share",
     } <= set(records.metric)

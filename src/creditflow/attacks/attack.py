@@ -1,6 +1,7 @@
 """What an attack is: it proposes perturbed images. Whether they fool the model is judged elsewhere, in one place."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -43,7 +44,7 @@ class Problem:
 
     Attributes:
         model: in eval mode, from images in [0, 1] to logits; its parameters require no gradient.
-        images: float32 (N, C, H, W) in [0, 1].
+        images: float32 (N, C, H, W) in [0, 1]; float64 for a model in float64, see `precision.in_float64`.
         labels: int64 (N,), or uint8 zeros and ones (N, K).
         pool: images from which a decision-based attack may start.
         surrogates: other models of the same task by name ("twin", "other_seed"), for attacks that transfer from them.
@@ -144,6 +145,17 @@ class Propose(Protocol):
         """Returns perturbed images for each epsilon; `settings` is the `Settings` of the attack's settings file."""
 
 
+class Differentiated(Protocol):
+    """Says on what an attack computes its gradients."""
+
+    def __call__(self, problem: Problem, settings: Any, /) -> AbstractContextManager[Problem]:
+        """Returns a context in which the problem is as the attack differentiates it."""
+
+
+def _as_it_is(problem: Problem, settings: Any, /) -> AbstractContextManager[Problem]:
+    return nullcontext(problem)
+
+
 @dataclass(frozen=True)
 class Attack:
     """An attack method.
@@ -160,6 +172,7 @@ class Attack:
         scale_free: whether it follows the model's gradient and no scale of the logits can hide this gradient from it.
         converges: whether it ascends with steps that adapt, so that twice the steps show whether it has converged. Its
             settings then have a method `doubled`.
+        differentiated: the problem as the attack differentiates it; guards look at the gradient of this one.
         name: id of the attack, which is the name of its file; `get_attack` fills it in.
     """
 
@@ -172,6 +185,7 @@ class Attack:
     loss: Loss | None = cross_entropies
     scale_free: bool = False
     converges: bool = False
+    differentiated: Differentiated = _as_it_is
     name: str = ""
 
 

@@ -85,7 +85,10 @@ def attack_batch(
     if converging:
         with counter.watching(*epsilons):
             falls = falls_later(attack, settings, problem, epsilons, result.correct, converging)
-    signs = guards.observe(problem, gradient=attack.uses_gradient and attack.loss is not None)
+    signs = guards.observe(problem, gradient=False)
+    if attack.uses_gradient and attack.loss is not None:
+        with attack.differentiated(problem, settings) as seen:
+            signs |= guards.observe_gradient(seen)
     return Batch(result, signs, candidates.stages, falls)
 
 

@@ -21,6 +21,9 @@ from creditflow.core.errors import UserError
 #: The numbers of two parameters of glibc's function mallopt.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
+#: Environment variable that cuBLAS reads at its first call, and a value with which it repeats its numbers bit for bit.
+CUBLAS_WORKSPACE, DETERMINISTIC_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+
 
 @contextmanager
 def no_denormals() -> Iterator[None]:
@@ -81,6 +84,6 @@ def _keep_freed_memory() -> None:
 def _make_cuda_deterministic() -> None:
     # This is not called for the CPU: the kernels used here are deterministic there anyway, and the call takes 1.5 s for
     # imports.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads this at its first call
+    os.environ.setdefault(CUBLAS_WORKSPACE, DETERMINISTIC_WORKSPACE)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False

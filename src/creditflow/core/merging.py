@@ -1,5 +1,6 @@
-"""Merging of nested mappings, such as an experiment and the experiment that it extends."""
+"""Nested mappings: merging them, as an experiment with the one that it extends, and writing them in one line."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,3 +19,20 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
         whole[key] = merged(base[key], value) if both else value
     return whole
+
+
+def compact_json(value: Any) -> str:
+    """Returns a value of a YAML file as JSON in one line, with keys in order: numbers first, then text.
+
+    JSON knows text as keys only, so that the key 0.1 becomes "0.1".
+    """
+    return json.dumps(_ordered(value))
+
+
+def _ordered(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        keys = sorted(value, key=lambda key: (isinstance(key, str), key if isinstance(key, str | int | float) else 0))
+        return {key: _ordered(value[key]) for key in keys}
+    if isinstance(value, list | tuple):
+        return [_ordered(member) for member in value]
+    return value

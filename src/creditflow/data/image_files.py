@@ -52,13 +52,15 @@ _SCALABLE = {_BITS: (16,), _PHOTOMETRIC: 1}
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
-def read_image(path: Path, mode: str, size: int) -> Image.Image:
+def read_image(path: Path, mode: str, size: int, *, thorough: bool = False) -> Image.Image:
     """Returns an image file in a mode, upright, at least twice `size` pixels high and wide if the file has so many.
 
     Args:
         path: the file.
         mode: "L" (grey) or "RGB".
         size: the size that is needed. A JPEG decoder can halve an image while it decodes, which saves time.
+        thorough: whether a JPEG is decoded twice more, so that not even the data of its last block can be missing.
+            `prepare` and the audit do so; it would slow training.
 
     Sixteen bits are scaled to eight. Raises UserError, which names the file, if it cannot be read, or is an image that
     is not taken; see the module's docstring.
@@ -72,7 +74,7 @@ def read_image(path: Path, mode: str, size: int) -> Image.Image:
             check_canvas(image)
             image.draft(mode, (2 * size, 2 * size))
             image.load()
-            check_whole(image, path)
+            check_whole(image, path, thorough=thorough)
             pixels = _converted(image, mode)
             turn = _TURNS.get(
                 _orientation(image)

@@ -22,6 +22,8 @@ def to_unit_interval(images: Tensor) -> Tensor:
 def to_input(images: Tensor, settings: InputSettings) -> Tensor:
     """Returns uint8 images (N, C, H, W) as float32 in [0, 1] of the settings' size and channels, on the same device.
 
+    A network that enlarges its images (`upsample`) repeats a grey channel itself.
+
     Raises UserError if the settings ask for a number of channels that the images cannot be given.
     """
     x = to_unit_interval(images)
@@ -32,7 +34,8 @@ def to_input(images: Tensor, settings: InputSettings) -> Tensor:
             raise UserError(
                 f"input.channels: {settings.channels}, but the images have {x.shape[1]} channels; leave it out"
             )
-        x = x.expand(-1, settings.channels, -1, -1).contiguous()
+        if settings.upsample is None:
+            x = x.expand(-1, settings.channels, -1, -1).contiguous()
     return x
 
 

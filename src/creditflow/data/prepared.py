@@ -69,7 +69,15 @@ class Subset:
         else:
             _, channels, height, width = self.images.shape
         size = self.inputs.size
-        return self.inputs.channels or channels, size or height, size or width
+        if self.inputs.upsample is None or isinstance(self.images, ImageFiles):
+            channels = self.inputs.channels or channels
+        return channels, size or height, size or width
+
+    @property
+    def inner_shape(self) -> tuple[int, int, int] | None:
+        """(channels, height, width) to which a network enlarges the images itself; None if it takes them as given."""
+        side = self.inputs.upsample
+        return None if side is None else (self.inputs.channels or self.image_shape[0], side, side)
 
     @property
     def multi_label(self) -> bool:
@@ -106,7 +114,7 @@ class Subset:
 
     def in_order(self) -> list[Tensor]:
         """Returns all indices in order, in parts whose activations fit into memory."""
-        _, height, width = self.image_shape
+        _, height, width = self.inner_shape or self.image_shape
         return list(torch.arange(len(self.labels)).split(max(1, min(1000, _PIXELS // (height * width)))))
 
     @cached_property

@@ -84,7 +84,7 @@ def _blocks(names: Sequence[str]) -> Iterator[Sequence[str]]:
 def _why_not(path: Path) -> str | None:
     """Returns why a file cannot be read as an image, or None if it can. Training reads it with the same function."""
     try:
-        read_image(path, "RGB", _DRAFT)
+        read_image(path, "RGB", _DRAFT, thorough=True)
     except UserError as error:
         reason = str(error).removeprefix(f"{path} cannot be read as an image (")
         return reason.removesuffix("); replace it, or prepare the dataset again")

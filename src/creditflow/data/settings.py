@@ -19,6 +19,10 @@ class InputSettings(SettingsModel):
     of `size` and the centre is cut out (`crop`)."""
     channels: Literal[1, 3] | None = None
     """Number of channels: 3 repeats a grey channel. The dataset's own if absent."""
+    upsample: int | None = Field(None, ge=1, le=10_000)
+    """Height and width in pixels to which the network itself enlarges its images, bilinearly. It then also repeats a
+    grey channel where `channels` is 3. Attacks change the images before, so that epsilon is one of the image that
+    people see. If absent, networks take the images as they are."""
 
     def without_effect(self) -> Iterator[tuple[str, str]]:
         """Yields the way to a size that is not asked for."""

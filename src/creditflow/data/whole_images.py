@@ -21,8 +21,9 @@ _RESTARTS = [bytes([0xFF, 0xD0 + number]) for number in range(8)]
 #: Start of a JPEG frame of any kind, and of the progressive ones.
 _SOF = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _PROGRESSIVE = {0xC2, 0xCA}
-#: Bytes of a JPEG scan that mean something, and are no marker.
-_NOISE = bytes(37 * index % 251 for index in range(512))
+#: Bytes of a JPEG scan that mean something, and are no marker. A decoder takes missing data for zeros, so these do not
+#: begin with zeros.
+_NOISE = bytes((0xB5 + 37 * index) % 251 for index in range(512))
 #: The grey that libjpeg gives to blocks whose data are missing, and how far colour conversion takes it from there.
 _GREY, _NEARLY = 128, 2
 #: PNG's channels by its type of colour.
@@ -42,14 +43,16 @@ def check_canvas(image: Image.Image) -> None:
         raise ValueError("its picture does not cover its canvas; save it again")
 
 
-def check_whole(image: Image.Image, path: Path) -> None:
+def check_whole(image: Image.Image, path: Path, *, thorough: bool = False) -> None:
     """Raises ValueError if a decoded image has pixels that its file does not give.
 
-    `image` is as Pillow decoded it from `path`, perhaps at a smaller scale.
+    `image` is as Pillow decoded it from `path`, perhaps at a smaller scale. Pillow itself refuses a JPEG that has no
+    marker of its end. Of one that has the marker, the data of the last block alone may be missing; a `thorough` check
+    notices that, too, and decodes the file twice more.
     """
     if image.format == "PNG" and _may_be_short(image):
         _check_png(path.read_bytes())
-    elif image.format in ("JPEG", "MPO") and _may_be_cut(image):
+    elif image.format in ("JPEG", "MPO") and (thorough or _may_be_cut(image)):
         _check_jpeg(path.read_bytes())
     elif image.format == "TIFF":
         _check_tiff(image, path)
@@ -101,7 +104,7 @@ def _inflated(pieces: Iterator[bytes], limit: int) -> int:
 def _may_be_cut(image: Image.Image) -> bool:
     """Returns whether the last pixel is as grey as a missing one. Of progressive pictures, details may be missing.
 
-    So what is lost of the last block alone is not noticed.
+    So what is lost of the last block alone is not noticed here.
     """
     if image.info.get("progressive") or image.mode not in ("L", "RGB"):
         return True
@@ -111,6 +114,8 @@ def _may_be_cut(image: Image.Image) -> bool:
 
 def _check_jpeg(content: bytes) -> None:
     markers = list(_markers(content))
+    if not any(code == _EOI for code, _, _ in markers):  # some programs reserve a file, and its rest stays zeros
+        raise ValueError("the marker of its end is missing; get a whole copy")
     if any(code in _PROGRESSIVE for code, _, _ in markers) and not _has_all_scans(markers):
         raise ValueError("its last scans are missing; get a whole copy")
     if _ends_early(content, markers):

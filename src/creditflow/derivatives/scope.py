@@ -4,7 +4,10 @@ The open contexts are kept in torch's thread-local state, not in Python's: a bac
 autograd's engine, which inherit torch's state from the thread that started the pass.
 """
 
+import ctypes
+import sys
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal, cast
 
 import torch
@@ -61,13 +64,38 @@ def open_scopes() -> tuple[Scope, ...]:
 
 def enter(scope: Scope) -> None:
     """Opens a context in this thread."""
-    torch._C._stash_obj_in_tls(_KEY, (*open_scopes(), scope))
+    _keep((*open_scopes(), scope))
 
 
 def leave(scope: Scope) -> None:
     """Closes a context; contexts may be closed in any order."""
     scope.open = False
-    torch._C._stash_obj_in_tls(_KEY, open_scopes())
+    _keep(open_scopes())
+
+
+def _keep(scopes: tuple[Scope, ...]) -> None:
+    if _takes_reference():
+        _add_reference(scopes)
+    torch._C._stash_obj_in_tls(_KEY, scopes)
+
+
+@cache
+def _takes_reference() -> bool:
+    """Tells whether torch takes over a reference of its caller to what it keeps, instead of adding one of its own.
+
+    Older versions do (2.11 does, 2.13 does not). Without one more reference the object would be freed while it is kept.
+    """
+    probe: list[object] = []
+    before = sys.getrefcount(probe)
+    torch._C._stash_obj_in_tls(f"{_KEY}.probe", probe)
+    taken = sys.getrefcount(probe) == before
+    if taken:
+        _add_reference(probe)
+    return taken
+
+
+def _add_reference(kept: object) -> None:
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
 
 
 def covered(module: nn.Module) -> bool:

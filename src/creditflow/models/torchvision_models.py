@@ -1,7 +1,9 @@
 """Backbones whose definition and ImageNet weights come from torchvision."""
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from torch import Tensor, nn
 
@@ -47,6 +49,10 @@ class TorchvisionModel:
     def weights_address(self, name: str) -> str:
         """Returns the address of the weights called `name`. Raises UserError if there are no weights of this name."""
         return str(self._weights(name).url)
+
+    def file_name(self, name: str) -> str:
+        """Returns the name of the file of the weights called `name`. Raises UserError as `weights_address` does."""
+        return PurePosixPath(urlsplit(self.weights_address(name)).path).name
 
     def normalisation(self, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Returns mean and standard deviation of each channel with which the weights called `name` were trained.

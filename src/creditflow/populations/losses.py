@@ -57,8 +57,8 @@ def _beside_the_largest(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return largest, shifted, shifted.exp().scatter(-1, largest, 0).sum(-1, keepdim=True)
 
 
-#: `mse` is the squared error of the outputs themselves, summed over classes (SAL's F). `mse_softmax` is the same of the
-#: probabilities (as in PEPITA's code). `cross_entropy` is computed from logits.
+#: `mse` is the squared error of the outputs themselves, summed over classes, the SAL paper's example of an F.
+#: `mse_softmax` is the same of the probabilities (as in PEPITA's code). `cross_entropy` is computed from logits.
 LOSSES = {
     "mse": Loss(
         lambda logits, targets: (logits - targets).square().sum(-1), lambda logits, targets: 2 * (logits - targets)

@@ -39,8 +39,9 @@ def member_bytes(network: Network, n_feedback: int, settings: PopulationSettings
     optimizer = settings.optimizer
     copies = 5 + (2 if optimizer.kind == "adam" else bool(optimizer.momentum))
     activations = 8 * settings.batch_size * sum(widths)
+    saturated = 2 * min(settings.stability_images, MEASURED)  # twice, as float64 takes two float32
     measured = (
-        3 * max(settings.adversary_images, settings.curve_images) * sum(widths)
+        3 * max(settings.adversary_images, settings.curve_images, saturated) * sum(widths)
         if settings.adversary
         else MEASURED * sum(widths[1:])
     )

@@ -69,7 +69,7 @@ class Optimizer:
                 maximize=False,
                 beta1=settings.beta1,
                 beta2=settings.beta2,
-                lr=rate if rate.is_cuda else float(rate),
+                lr=rate if rate.is_cuda and rate.dtype == torch.float32 else float(rate),
                 weight_decay=settings.weight_decay,
                 eps=stability,
             )

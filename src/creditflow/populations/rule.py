@@ -21,12 +21,14 @@ class Batch(NamedTuple):
         targets: one-hot labels (B, C).
         masks: a dropout mask (B, n_l) for each hidden layer; empty without dropout.
         noise: random numbers (B, width) for each of the rule's `noise_widths`; empty for rules that ask for none.
+        presynaptic: in a step on adversarial images, the `presynaptic` of the update on the natural ones; else empty.
     """
 
     images: Tensor
     targets: Tensor
     masks: tuple[Tensor, ...] = ()
     noise: tuple[Tensor, ...] = ()
+    presynaptic: tuple[Tensor, ...] = ()
 
 
 class Update(NamedTuple):
@@ -36,10 +38,13 @@ class Update(NamedTuple):
         directions: the directions that the optimiser descends, as if each were a gradient of the mean loss over the
             batch: for every parameter and every tensor of the feedback state that learns.
         logits: (B, C), computed before the update.
+        presynaptic: an input (B, n_0) of the first layer that the step on the adversarial versions of these images
+            learns with; empty for rules that take that step's own input.
     """
 
     directions: Parameters
     logits: Tensor
+    presynaptic: tuple[Tensor, ...] = ()
 
 
 class Init(Protocol):
@@ -91,6 +96,15 @@ class Measure(Protocol):
         """Returns scalars by name, which the epoch's history keeps."""
 
 
+class BatchMeasure(Protocol):
+    """Measures a network on images after an epoch."""
+
+    def __call__(
+        self, network: Network, loss: Loss, settings: Any, parameters: Parameters, feedback: Parameters, batch: Batch
+    ) -> dict[str, Tensor]:
+        """Returns scalars by name, which the epoch's history keeps."""
+
+
 class Warnings(Protocol):
     """Looks for reasons why a network and a rule do not go well together."""
 
@@ -138,6 +152,9 @@ class UpdateRule:
             rule with `feedback_step_after_each_step`; otherwise it is N(0, 1).
         step_takes_noise: whether `step` needs that noise, too.
         measure: numbers that each epoch's history keeps.
+        loop: numbers that grow without bound where the rule's feedback drives itself. Where `stability_images` of the
+            population asks for it, each epoch's history keeps their ratios to the start.
+        measure_batch: the same, measured on the training images that `angle_images` of the population sets aside.
         warnings: what a user should know before training.
         convolutional: whether the rule can train convolutional layers.
         dropout: whether the rule can work with dropout masks.
@@ -159,6 +176,8 @@ class UpdateRule:
     noise_widths: NoiseWidths = _no_noise
     step_takes_noise: bool = False
     measure: Measure | None = None
+    loop: Measure | None = None
+    measure_batch: BatchMeasure | None = None
     warnings: Warnings = _no_warnings
     convolutional: bool = False
     dropout: bool = False

@@ -75,6 +75,10 @@ class PopulationSettings(SettingsModel):
     """Dampings of those Gauss-Newton targets."""
     curve_images: Images = 0
     """Test images on which accuracies are measured after each epoch; they influence nothing."""
+    stability_images: Images = 0
+    """Test images on which each epoch measures how far the softmax saturates: the median gap between the two largest
+    logits, and the share of gradients of the adversary's loss that are exactly zero. Rules with a feedback loop then
+    measure its growth, too. They influence nothing."""
     pixel_mean: float = Field(0.0, ge=0, le=1)
     """What is subtracted from pixels, which are in [0, 1], before networks see them."""
     pixel_deviation: float = Field(1.0, gt=0, le=100)
@@ -102,7 +106,8 @@ class PopulationSettings(SettingsModel):
     def _adversary_fits(self) -> Self:
         if self.adversary is None and self._uses_adversary:
             raise ValueError(
-                "select: adversarial, adversarial_training and curve_images need an adversary; add adversary"
+                "select: adversarial, adversarial_training, curve_images and stability_images need an adversary;"
+                " add adversary"
             )
         if not self._has_adversary:
             return self
@@ -142,10 +147,17 @@ class PopulationSettings(SettingsModel):
             yield "adversary_images", f"with select: {self.select}"
         if not self.adversarial_training:
             yield "training_adversary", "without adversarial_training"
+            yield "rule.adversarial_presynaptic", "without adversarial_training"
         if not self._uses_adversary:
-            yield "adversary", "without select: adversarial, curve_images and adversarial_training by this adversary"
+            yield (
+                "adversary",
+                "without select: adversarial, curve_images, stability_images and"
+                " adversarial_training by this adversary",
+            )
         if not self.layer_angles:
             yield "dampings", "without layer_angles"
+        if not self.angle_images:
+            yield "rule.modulation", "without angle_images"
         if not self.biases:
             yield "rule.last_hidden_bias", "with biases: false"
         for name in ("layer_rates", "layer_stabilities", "drop_epochs"):
@@ -158,7 +170,7 @@ class PopulationSettings(SettingsModel):
     @property
     def _uses_adversary(self) -> bool:
         trains = self.adversarial_training and self.training_adversary is None
-        return trains or self.select == "adversarial" or self.curve_images > 0
+        return trains or self.select == "adversarial" or self.curve_images > 0 or self.stability_images > 0
 
     @property
     def adversary_of_training(self) -> AdversarySettings | None:
@@ -178,6 +190,9 @@ class PopulationSettings(SettingsModel):
         counts |= dict.fromkeys(("loss", "train_accuracy"), n_train)
         if self.curve_images:
             counts |= dict.fromkeys(("test_accuracy", "test_adversarial_accuracy"), min(self.curve_images, n_test))
+        if self.stability_images:
+            names = ("median_gap", "zero_gradients_float32", "zero_gradients_float64")
+            counts |= dict.fromkeys(names, min(self.stability_images, n_test))
         if self.angle_images:
             counts["update_angle"] = min(self.angle_images, n_train)
         return counts

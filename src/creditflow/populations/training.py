@@ -24,8 +24,9 @@ from creditflow.populations.optimizer_settings import OptimizerSettings
 from creditflow.populations.optimizers import Optimizer
 from creditflow.populations.population import Member, Population
 from creditflow.populations.progress import note_epoch
-from creditflow.populations.rule import Batch, UpdateRule
+from creditflow.populations.rule import Batch, Update, UpdateRule
 from creditflow.populations.settings import PopulationSettings
+from creditflow.populations.stability import Stability
 from creditflow.populations.start import check_rule, network_for, start_population
 
 
@@ -99,6 +100,8 @@ class PopulationRun:
         check_rule(rule, self.network, settings)
         self.rule_settings = rule.parse_settings(settings.rule)
         self.population = start_population(rule, self.rule_settings, self.network, members, settings, self.device)
+        self.stability = Stability(rule, self.rule_settings, self.network, settings, test)
+        self.stability.begin(self.population.parameters, self.population.feedback)
         self.fixed = fixed_parameters(self.network, settings)
         self.rates = torch.tensor([member.learning_rate for member in members], dtype=self.dtype, device=self.device)
         self.streams = Streams([member.seed for member in members], self.device)
@@ -172,10 +175,10 @@ class PopulationRun:
         for index, chosen in enumerate(tqdm(batches, title, leave=False, disable=not sys.stderr.isatty())):
             images, targets = self.data.batch(chosen, self.dtype)
             adversarial = self._adversarial(images, targets)
-            logits = self._step(images, targets, rates)
+            logits, presynaptic = self._step(images, targets, rates)
             loss = self.loss.value(logits, targets).sum(1)
             if adversarial is not None:
-                self._step(adversarial, targets, rates)
+                self._step(adversarial, targets, rates, presynaptic)
             if self.rule.feedback_step_after_each_step:
                 self._feedback_step_on_noise(rates)
             # The sums stay on the device: reading a number in each step would make a GPU wait.
@@ -184,22 +187,23 @@ class PopulationRun:
             bad = torch.where(loss.isfinite(), bad, bad.clamp(max=index))
         return {"loss": losses / len(self.data), "train_accuracy": correct.double() / len(self.data)}, bad
 
-    def _step(self, images: Tensor, targets: Tensor, rates: Tensor) -> Tensor:
-        """Takes a training step. Returns the logits (P, B, C) from before."""
+    def _step(
+        self, images: Tensor, targets: Tensor, rates: Tensor, presynaptic: tuple[Tensor, ...] = ()
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Takes a training step. Returns the logits (P, B, C) from before, and `Update.presynaptic`."""
         keep = 1 - self.settings.dropout
         masks: tuple[Tensor, ...] = ()
         if keep < 1:
             shapes = [(images.shape[1], width) for width in self.settings.hidden]
             masks = tuple(self.streams.masks(shape, keep, self.dtype) for shape in shapes)
-        batch = Batch(images, targets, masks, self._noise(images))
-        update = self.step(self.population.parameters, self.population.feedback, batch)
+        batch = Batch(images, targets, masks, self._noise(images), presynaptic)
+        update: Update = self.step(self.population.parameters, self.population.feedback, batch)
         apart = self.population.feedback if self.settings.feedback_optimizer is not None else {}
         directions = {name: value for name, value in update.directions.items() if name not in apart}
         feedback_directions = {name: value for name, value in update.directions.items() if name in apart}
         self._descend(self.optimizer, directions, rates)
         self._descend(self.feedback_optimizer, feedback_directions, self._feedback_rates(rates))
-        logits: Tensor = update.logits
-        return logits
+        return update.logits, update.presynaptic
 
     def _noise(self, images: Tensor, stream: str = "noise") -> tuple[Tensor, ...]:
         """Returns the noise from N(0, 1) that the rule's step needs, (P, B, width) each."""
@@ -269,7 +273,7 @@ class PopulationRun:
         if len(self.test):
             rows["test_accuracy"] = self._accuracies(self.test)
             rows["test_adversarial_accuracy"] = self._robust(self.test, len(self.test))
-        return rows
+        return rows | self.stability.measured(population.parameters, population.feedback)
 
     def _angles(self) -> dict[str, Tensor]:
         parameters, feedback = self.population.parameters, self.population.feedback
@@ -278,6 +282,9 @@ class PopulationRun:
         batch = Batch(images, targets, (), self._noise(images, "measuring"))
         directions = self.step(parameters, feedback, batch).directions
         rows = {"update_angle": update_angles(self.network, self.loss, parameters, directions, batch)}
+        if self.rule.measure_batch is not None:
+            measured = vmap(partial(self.rule.measure_batch, self.network, self.loss, self.rule_settings))
+            rows |= measured(parameters, feedback, batch)
         if self.settings.layer_angles:
             dampings = self.settings.dampings
             rows |= layer_angles(self.network, self.loss, parameters, directions, batch, dampings)

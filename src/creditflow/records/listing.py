@@ -31,7 +31,9 @@ def listed_paths(listing: Path) -> list[Path]:
     try:
         lines = read_plain(listing).decode("utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
-        raise UserError(f"{listing} is not a list of records ({one_line(error)})") from error
+        raise UserError(
+            f"{listing} is not a list of records ({one_line(error)}); write one path on each line, as UTF-8"
+        ) from error
     paths = [Path(line) if Path(line).exists() else as_path(line.strip()) for line in lines if line.strip()]
     if not paths:
         raise UserError(f"{listing} names no record; write one path on each line")

@@ -4,14 +4,19 @@
 
 - `title`;
 - `claims`, a list of what it claims;
-- `elsewhere`, a list of what could not be run here, each with `what` and `command`;
-- where one figure settles the question, `figure`, with `experiment`, `name` and `caption`.
+- `elsewhere`, a list of what was not run here, each with `what` and `command`;
+- where one figure settles the question, `figure`, with `experiment`, `name` and `caption`;
+- where all of its claims need an explanation, `note`;
+- where the paper contradicts itself, `against_itself`, a list of what it says and what in it speaks against that.
 
 A claim has `claim`, `data`, `experiment`, `verdict`, `measured` and `numbers`. The texts `verdict` and `measured` have
 names in braces. For each name, `numbers` says in which table, row and column its number is:
-{table, where: {column: value}, column, form}, with a form of "percent", "points", "number" or "text".
+{table, where: {column: value}, column, form}, with a form of "percent", "points", "number" or "text". The table is one
+of the claim's experiment, unless the number has an `experiment` of its own. An entry of `against_itself` has `says`,
+`against`, `experiment` and `numbers`, and names in braces in `against`.
 """
 
+import functools
 import math
 import re
 from collections.abc import Callable, Set
@@ -27,7 +32,10 @@ from creditflow.reporting.export_seal import check_exported
 
 _PAPER = {"title", "claims", "elsewhere"}
 _CLAIM = {"claim", "data", "experiment", "measured", "numbers", "verdict"}
+_CONTRADICTION = {"says", "against", "experiment", "numbers"}
 _NUMBER = {"table", "where", "column", "form"}
+
+_Read = Callable[[str, str], pd.DataFrame]  # an experiment and the name of a table
 
 _FORMS: dict[str, Callable[[Any], str]] = {
     "percent": lambda value: f"{100 * float(value):.1f}",
@@ -79,14 +87,19 @@ def results_page(folder: Path) -> str:
         raise UserError(f"{path} cannot be read ({one_line(error)})") from error
     if not isinstance(papers, list):
         raise UserError(f"{path}: expected a list of papers")
-    parts = [_INTRODUCTION]
+    parts, read = [_INTRODUCTION], functools.cache(functools.partial(_table, folder))
     for number, paper in enumerate(papers, 1):
         place = f"{path}: paper {number}"
-        _check(paper, _PAPER, place, optional={"figure"})
+        _check(paper, _PAPER, place, optional={"figure", "note", "against_itself"})
         parts.append(f"## {paper['title']}")
         if "figure" in paper:
             parts.append(_figure(folder, paper["figure"], f"{place}, figure"))
-        parts += [_claims(folder, paper["claims"], place), _elsewhere(paper["elsewhere"], place)]
+        if "note" in paper:
+            parts.append(" ".join(paper["note"].split()))
+        parts.append(_claims(read, paper["claims"], place))
+        if "against_itself" in paper:
+            parts.append(_contradictions(read, paper["against_itself"], place))
+        parts.append(_elsewhere(paper["elsewhere"], place))
     return "\n\n".join(parts) + "\n"
 
 
@@ -94,9 +107,10 @@ _INTRODUCTION = """# Results
 
 What the papers claim, and what was measured here. Every number is taken from a table of the experiment that it links \
 to, which is made
-from records with provenance; `make page` writes this page from `claims.yaml` and those tables. Verdicts are ours: \
-"held", "not held",
-"masked" (an advantage that a stronger attack takes away), or what the audit says.
+from records with provenance; `make page` writes this page from `claims.yaml` and those tables. Published numbers are \
+quoted from the papers.
+Verdicts are ours: "held", "not held", "masked" (an advantage that a stronger attack takes away), or what the audit \
+says.
 
 Each experiment's folder has its tables (`*.md`, and `*.csv` with all digits), figures, `provenance.json` and a README \
 that shows them.
@@ -106,27 +120,41 @@ are made from, or made by several versions of the sources (`OPTIONS=--mixed` let
 so)."""
 
 
-def _claims(folder: Path, claims: list[dict[str, Any]], place: str) -> str:
+def _claims(read: _Read, claims: list[dict[str, Any]], place: str) -> str:
     lines = ["| Claimed | Measured | On | Verdict |", "|:--|:--|:--|:--|"]
     for number, claim in enumerate(claims, 1):
         where = f"{place}, claim {number}"
         _check(claim, _CLAIM, where)
-        values = {
-            name: _value(folder, claim["experiment"], number_at, f"{where}, {name}")
-            for name, number_at in claim["numbers"].items()
-        }
-        named = set(re.findall(r"{(\w+)}", claim["measured"] + claim["verdict"]))
-        unknown = sorted(named ^ set(values))
-        if unknown:
-            raise UserError(f"{where}: {unknown[0]!r} is either not in the text or not under `numbers`")
+        measured, verdict = _filled(read, claim, ["measured", "verdict"], where)
         if re.search(r"\d", re.sub(r"{\w+}", "", claim["verdict"])):
             raise UserError(
                 f"{where}: the verdict has a number of its own; name one under `numbers`, so that it follows the table"
             )
-        measured, verdict = claim["measured"].format(**values), claim["verdict"].format(**values)
         link = f"[{claim['experiment']}]({claim['experiment']}/README.md)"
         lines.append(f"| {claim['claim']} | {measured} | {claim['data']}; {link} | {verdict} |")
     return "\n".join(" ".join(line.split()) for line in lines)
+
+
+def _contradictions(read: _Read, entries: list[dict[str, Any]], place: str) -> str:
+    lines = ["### What the paper says against itself", "", "| It says | Against that |", "|:--|:--|"]
+    for number, entry in enumerate(entries, 1):
+        where = f"{place}, contradiction {number}"
+        _check(entry, _CONTRADICTION, where)
+        (against,) = _filled(read, entry, ["against"], where)
+        lines.append(f"| {entry['says']} | {against} |")
+    return "\n".join(" ".join(line.split()) for line in lines)
+
+
+def _filled(read: _Read, entry: dict[str, Any], texts: list[str], place: str) -> list[str]:
+    """Returns the texts with numbers in the place of their names."""
+    values = {
+        name: _value(read, entry["experiment"], number, f"{place}, {name}") for name, number in entry["numbers"].items()
+    }
+    named = set(re.findall(r"{(\w+)}", "".join(entry[text] for text in texts)))
+    unknown = sorted(named ^ set(values))
+    if unknown:
+        raise UserError(f"{place}: {unknown[0]!r} is either not in the text or not under `numbers`")
+    return [entry[text].format(**values) for text in texts]
 
 
 def _figure(folder: Path, figure: dict[str, str], place: str) -> str:
@@ -146,16 +174,14 @@ def _elsewhere(runs: list[dict[str, str]], place: str) -> str:
     return "Not run here:\n\n" + "\n".join(f"- {run['what']}: `{run['command']}`" for run in runs)
 
 
-def _value(folder: Path, experiment: str, number: dict[str, Any], place: str) -> str:
-    _check(number, _NUMBER, place)
-    path = folder / experiment / "tables" / f"{number['table']}.csv"
-    if not path.is_file():
-        raise UserError(f"{place}: {path} is missing; export {experiment} first")
-    _check_whole(path, folder / experiment)
+def _value(read: _Read, experiment: str, number: dict[str, Any], place: str) -> str:
+    _check(number, _NUMBER, place, optional={"experiment"})
+    experiment = number.get("experiment", experiment)
     try:
-        rows = read_csv(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{place}: {path} is not a table ({one_line(error)}); export {experiment} again") from error
+        rows = read(str(experiment), str(number["table"]))
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
+    path = f"{experiment}/tables/{number['table']}.csv"
     for column in (*number["where"], number["column"]):
         if column not in rows:
             raise UserError(f"{place}: {path} has no column {column!r}; it has {', '.join(rows.columns)}")
@@ -169,6 +195,17 @@ def _value(folder: Path, experiment: str, number: dict[str, Any], place: str) ->
     if pd.isna(cell) or (number["form"] != "text" and isinstance(cell, str)):
         raise UserError(f"{place}: the cell in {path} holds {cell!r}, which cannot be shown as {number['form']}")
     return _FORMS[number["form"]](cell)
+
+
+def _table(folder: Path, experiment: str, table: str) -> pd.DataFrame:
+    path = folder / experiment / "tables" / f"{table}.csv"
+    if not path.is_file():
+        raise UserError(f"{path} is missing; export {experiment} first")
+    _check_whole(path, folder / experiment)
+    try:
+        return read_csv(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not a table ({one_line(error)}); export {experiment} again") from error
 
 
 def _check_whole(path: Path, folder: Path) -> None:

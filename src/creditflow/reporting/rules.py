@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from creditflow.core import plugins
-from creditflow.core.matched import matched_to, trained_by
+from creditflow.core.matched import HEAD_ONLY, is_control, matched_to, trained_by
 
 _KINDS = ("rule", "update_rule")
 _NOT_DECLARED = object()
@@ -28,6 +28,8 @@ def rule_title(rule: str) -> str:
 
     A network of backpropagation that is matched in accuracy to a rule's (see `core.matched`) is called after both.
     """
+    if rule == HEAD_ONLY:
+        return f"{rule_title(trained_by(rule))}, head only"
     matched = matched_to(rule)
     if matched is not None:
         return f"{rule_title(trained_by(rule))}, as accurate as {rule_title(matched)}"
@@ -37,12 +39,13 @@ def rule_title(rule: str) -> str:
 def rule_order(rules: Collection[str]) -> list[str]:
     """Returns rule ids in the papers' order; those that declare no place come last, by their ids.
 
-    A network that is matched in accuracy to a rule's follows it.
+    A network that is matched in accuracy to a rule's follows it, and one of which only the head is trained follows
+    backpropagation's.
     """
 
     def place(rule: str) -> tuple[float, str, bool]:
-        matched = matched_to(rule)
-        return _declared(matched or rule, "order", math.inf), matched or rule, matched is not None
+        followed = matched_to(rule) or trained_by(rule)
+        return _declared(followed, "order", math.inf), followed, is_control(rule)
 
     return sorted(set(rules), key=place)
 
@@ -54,11 +57,11 @@ def by_rule_order(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def without_matched(rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns the rows without those of networks that are matched in accuracy to a rule's.
+    """Returns the rows without those of controls, such as networks that are matched in accuracy to a rule's.
 
-    They are what the audit compares with. Figures that compare rules leave them out.
+    Figures that compare rules leave controls out.
     """
-    return rows[rows.rule.map(matched_to).isna()]
+    return rows[~rows.rule.map(is_control).astype(bool)]
 
 
 def transported_bits(rule: str) -> int | None:

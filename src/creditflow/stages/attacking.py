@@ -18,7 +18,8 @@ from creditflow.core.gradients import SURROGATES, Gradient, parse_gradient
 from creditflow.core.settings import SettingsModel, parse, plain
 from creditflow.data.prepared import Subset
 from creditflow.derivatives.scope import Missing
-from creditflow.feedback.apply import apply_rule, get_rule
+from creditflow.feedback.apply import FeedbackScale, apply_rule, get_rule
+from creditflow.feedback.scaling import feedback_norms
 from creditflow.models.build import ImageClassifier
 from creditflow.models.fitting import check_fits
 from creditflow.models.storage import load_feedback, load_model, read_sidecar
@@ -264,14 +265,18 @@ def _drawing_views(args: argparse.Namespace, model: nn.Module, chosen: Gradient)
     """Returns what makes views with independent draws, for a rule that draws feedback weights during training."""
     if chosen.kind not in ("feedback", "through"):
         return None
-    rule = chosen.rule or load_feedback(args.model)[0]
+    scale: FeedbackScale = "sigma"
+    rule = chosen.rule
+    if not rule:
+        rule, state = load_feedback(args.model)
+        scale = feedback_norms(state) or scale
     if not get_rule(rule).redraws:
         return None
     device = device_of(model)
     names = ("expectation", str(chosen)) if chosen.kind == "through" else ("expectation",)
-    generator = randomness.generator(*names, args.seed, device=device)
+    generator = randomness.generator(*names, args.seed)
 
     def views(n: int, /) -> Sequence[nn.Module]:
-        return [placed(apply_rule(model, rule, generator=generator), device).eval() for _ in range(n)]
+        return [placed(apply_rule(model, rule, generator=generator, scale=scale), device).eval() for _ in range(n)]
 
     return views

@@ -37,7 +37,14 @@ _HISTORY = (
     "effective_rank",
     "h_mean_eigenvalue",
     "h_largest_eigenvalue",
+    "loop_growth",
+    "median_gap",
+    "zero_gradients_float32",
+    "zero_gradients_float64",
 )
+
+#: How numbers begin that are measured on a population's `angle_images`: angle_bp_layer1, modulation_loss_scale0.1, ...
+_ON_ANGLE_IMAGES = ("angle_", "modulation_")
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +86,11 @@ def loaded(args: argparse.Namespace, device: torch.device) -> tuple[nn.Module, d
         raise UserError(
             f"{args.model} takes images {model.spec.image_shape} of {model.spec.n_classes} classes,"
             f" the data has {shape} of {n_classes}; check --data, --classes and --input"
+        )
+    elif model.spec.inner_shape != data.inner_shape:
+        raise UserError(
+            f"{args.model} enlarges images to {model.spec.inner_shape}, --input says {data.inner_shape}; give the"
+            " upsample that it was trained with"
         )
     return placed(model, device), read_sidecar(args.model), data.to(device)
 
@@ -131,6 +143,21 @@ def chance_check(labels: Tensor) -> dict[str, float]:
     return {} if labels.dim() > 1 else {"chance": float(labels.cpu().bincount().max()) / len(labels)}
 
 
+def decay_check(sidecar: dict[str, Any]) -> dict[str, float]:
+    """Returns, under "below_decay", the share of layers whose gradient lay below weight decay when training began.
+
+    Nothing is returned for a model of whose training that was not measured. Raises UserError if the sidecar's rows are
+    none that training could have written.
+    """
+    rows = sidecar.get("below_decay", [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and "is_below" in row for row in rows):
+        raise UserError(
+            "the model's sidecar tells of its training what training cannot have written (below_decay); train the"
+            " model again"
+        )
+    return {"below_decay": sum(bool(row["is_below"]) for row in rows) / len(rows)} if rows else {}
+
+
 def history_metrics(sidecar: dict[str, Any], n_images: int) -> list[Metric]:
     """Returns what the model's training measured after each epoch, and what was chosen for a member of a population.
 
@@ -153,15 +180,23 @@ def _history_metrics(sidecar: dict[str, Any], n_images: int) -> list[Metric]:
             name,
             None,
             float(value),
-            counts.get("update_angle" if name.startswith("angle_") else name, n_images),
+            counts.get("update_angle" if name.startswith(_ON_ANGLE_IMAGES) else name, n_images),
             epoch=int(row["epoch"]),
         )
         for row in sidecar.get("history", [])
         for name, value in row.items()
-        if name in _HISTORY
-        or name.startswith("angle_")  # angle_bp_layer1, ...: there are as many as layers and dampings
+        if name in _HISTORY or name.startswith(_ON_ANGLE_IMAGES)
     ]
     if "learning_rate" in sidecar:
         metrics.append(Metric("learning_rate", None, sidecar["learning_rate"], 1))
+        metrics += _grid_metrics(sidecar)
         metrics.append(Metric("chosen_epoch", None, sidecar["epoch"], 1))
     return metrics
+
+
+def _grid_metrics(sidecar: dict[str, Any]) -> list[Metric]:
+    """Returns the lowest and the highest learning rate from which a member's was chosen; nothing without a choice."""
+    tried = sidecar["settings"]["training"]["learning_rates"]
+    if len(set(tried)) < 2:
+        return []
+    return [Metric("lowest_rate", None, float(min(tried)), 1), Metric("highest_rate", None, float(max(tried)), 1)]

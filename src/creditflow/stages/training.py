@@ -1,7 +1,8 @@
 """What the stages pretrain and finetune share: options, images, the model at its start, resume point, saving."""
 
 import argparse
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from creditflow.stages.command_line import (
     natural,
     stage_parser,
 )
+from creditflow.stages.finetuning import keep_head, training_settings
+from creditflow.training.decay import LayerDecay, in_words
 from creditflow.training.loop import Stop, train
 from creditflow.training.settings import TrainingSettings
 from creditflow.training.task import Task, TrainingData
@@ -75,27 +78,37 @@ def new_model(args: argparse.Namespace, stage: str, data: TrainingData, task: Ta
     """Returns the network `--backbone` for this task and these images, from a random start. Raises UserError."""
     images = data.train
     spec = ModelSpec(args.backbone, images.image_shape, task.n_outputs(images), images.mean, images.std)
-    return build_model(spec, stage, args.seed)
+    return build_model(replace(spec, inner_shape=images.inner_shape), stage, args.seed)
 
 
 def pretrained_model(args: argparse.Namespace, stage: str, data: TrainingData, task: Task) -> ImageClassifier:
-    """Returns the model `--pretrained`, with a fresh head for this task.
+    """Returns the model `--pretrained`, with a fresh head for this task unless the settings keep its own.
 
-    Raises UserError if the file is not a model, is not the one that is expected, or takes images of another shape than
-    those of `--data`.
+    A model that takes images of the size to which `--input` has the network enlarge them is given the enlargement.
+
+    Raises UserError if the file is not a model, is not the one that is expected, takes images of another shape than
+    those of `--data`, or has a head that cannot be kept.
     """
     identity.check_model(args.pretrained, args.expect_pretrained)
-    pretrained, shape = load_classifier(args.pretrained), data.train.image_shape
-    if pretrained.spec.image_shape != shape:
-        raise UserError(f"{args.pretrained} takes images {pretrained.spec.image_shape}, {args.data} has {shape}")
-    return replace_head(pretrained, task.n_outputs(data.train), stage, args.seed)
+    pretrained, images = load_classifier(args.pretrained), data.train
+    spec, wanted = pretrained.spec, images.inner_shape or images.image_shape
+    enlarged = spec.inner_shape or spec.image_shape
+    if enlarged != wanted or (spec.inner_shape and spec.image_shape != images.image_shape):
+        raise UserError(f"{args.pretrained} takes images {enlarged}, {args.data} gives {wanted} with this --input")
+    enlarges = images.image_shape if images.inner_shape else None
+    model = replace_head(pretrained, task.n_outputs(images), stage, args.seed, enlarges=enlarges)
+    keep_head(args, model, pretrained)
+    return model
 
 
 def add_rule_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options that say which rule trains, and when backpropagation stops to be as accurate as another one."""
     rules = ", ".join(plugins.names("rule"))
     parser.add_argument(
-        "--rule", required=True, help=f"one of: {rules}; or bp_matched_<rule>, which backpropagation trains"
+        "--rule",
+        required=True,
+        help=f"one of: {rules}; or bp_matched_<rule>, which backpropagation trains; or bp_head_only, of which it trains"
+        " the head alone",
     )
     parser.add_argument(
         "--match",
@@ -148,7 +161,7 @@ def train_stage(
     Raises:
         UserError: as `train` does, and if another process works on the same file.
     """
-    settings = parse(TrainingSettings, args.settings, "--settings")
+    settings = training_settings(args, job["stage"])
     job = (
         job
         | {
@@ -163,6 +176,12 @@ def train_stage(
     )
     provenance = provenance_of(job, watch.device)
     rows: list[dict[str, float]] = []
+    decay: list[dict[str, Any]] = []
+
+    def on_start(measured: Sequence[LayerDecay]) -> None:
+        decay.extend(asdict(row) | {"is_below": row.is_below} for row in measured)
+        if (warning := in_words(measured)) is not None:
+            files.warn(f"{warning}; {_ADVICE}")
 
     def on_epoch(row: dict[str, float]) -> None:
         rows.append(row)
@@ -171,12 +190,22 @@ def train_stage(
     with files.only_one_writer(args.checkpoint or args.output):
         streams, resume = Streams(job["stage"], args.seed), _resume_point(args.checkpoint, job, provenance)
         state, history = train(
-            model, rule, data, settings, streams, task=task, resume=resume, stop=stop, on_epoch=on_epoch
+            model,
+            rule,
+            data,
+            settings,
+            streams,
+            task=task,
+            resume=resume,
+            stop=stop,
+            on_start=on_start,
+            on_epoch=on_epoch,
         )
         facts = {
             "identity": _filed_as(args, model, rule, job),
             "seed": args.seed,
             "settings": job,
+            "below_decay": decay,
             "history": history,
             "measured_images": _measured_images(settings, settings.train_images or len(data.train.labels)),
             "provenance": provenance,
@@ -186,6 +215,10 @@ def train_stage(
         save_model(args.output, model, rule=rule, feedback=state, **facts)
         if args.checkpoint:
             args.checkpoint.unlink(missing_ok=True)
+
+
+#: What helps against a gradient that lies below weight decay.
+_ADVICE = "set `scale: norm` in the settings of fine-tuning, or lower `weight_decay`"
 
 
 def _filed_as(args: argparse.Namespace, model: ImageClassifier, rule: str, job: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The training loop: Adam with one rate for the head and one for the rest, a history, and a checkpoint per epoch."""
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from creditflow.compute.device import no_denormals
 from creditflow.compute.randomness import Streams
 from creditflow.core import files
 from creditflow.core.errors import UserError
+from creditflow.core.matched import HEAD_ONLY
 from creditflow.data.prepared import Subset
 from creditflow.data.settings import Augmentation
 from creditflow.feedback.apply import apply_rule, feedback_layers, feedback_state
@@ -21,8 +22,10 @@ from creditflow.feedback.proof import prove
 from creditflow.models.build import ImageClassifier, body_parameters
 from creditflow.training.accuracy import correct_predictions
 from creditflow.training.alignment import alignment
+from creditflow.training.decay import LayerDecay, first_decay
+from creditflow.training.modes import set_training_mode
 from creditflow.training.part import training_part
-from creditflow.training.settings import TrainingSettings
+from creditflow.training.settings import TrainingSettings, scale_of
 from creditflow.training.task import Classification, Task, TrainingData
 
 #: A loss that is no longer finite is noticed after this number of steps at the latest. A GPU would have to wait if a
@@ -57,8 +60,10 @@ class _Run:
     optimizer: torch.optim.Optimizer
     order: torch.Generator
     changes: torch.Generator
+    rule: str
     stop: Stop | None = None
     history: list[dict[str, float]] = field(default_factory=list)
+    decay: list[LayerDecay] = field(default_factory=list)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -69,6 +74,7 @@ class _Run:
             "order": self.order.get_state(),
             "changes": self.changes.get_state(),
             "history": self.history,
+            "decay": [asdict(row) for row in self.decay],
         }
 
 
@@ -82,6 +88,7 @@ def train(
     task: Task | None = None,
     resume: Resume | None = None,
     stop: Stop | None = None,
+    on_start: Callable[[Sequence[LayerDecay]], None] = lambda rows: None,
     on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
     """Trains `model` in place. The error of the task's loss goes down through the feedback weights of the rule.
@@ -91,7 +98,7 @@ def train(
 
     Args:
         model: the network, on its device.
-        rule: id of a feedback rule.
+        rule: id of a feedback rule, or the name of a control (see `core.matched`).
         data: training and test images, on the device of the model. With `settings.train_images` only a part of the
             training images is used.
         settings: the hyper-parameters.
@@ -101,6 +108,8 @@ def train(
         resume: the checkpoint; None for none.
         stop: the accuracy at which the training ends, perhaps within an epoch; None for all epochs. Looking at the
             accuracy changes nothing: until it ends, the training is the one without a stop.
+        on_start: called before the first step with what `below_decay` measures on the first batch. There are no rows
+            without weight decay. A run that goes on from a checkpoint gives the rows of its start.
         on_epoch: called with each row of the history: epoch, loss, train_accuracy (running), what the task measures,
             and what `alignment` measures where the settings ask for it.
 
@@ -115,7 +124,9 @@ def train(
     data = replace(data, train=training_part(data.train, settings.train_images))
     run = _start(model, rule, data, settings, streams, task or Classification(), resume)
     run.stop = stop
-    probe = torch.randperm(len(data.train.labels), generator=streams.generator("probe"))[: settings.angle_images]
+    on_start(run.decay)
+    n_probe = 0 if rule == HEAD_ONLY else settings.angle_images  # nothing below the head is updated then
+    probe = torch.randperm(len(data.train.labels), generator=streams.generator("probe"))[:n_probe]
     for epoch in range(len(run.history) + 1, settings.epochs + 1):
         # Dropout draws from the global generator, which is seeded for each epoch: a resumed run sees the same masks.
         with streams.global_seed("dropout", epoch), no_denormals():
@@ -149,28 +160,34 @@ def _start(
     """Returns the run at its beginning, or where its checkpoint left it."""
     saved = load_checkpoint(resume.path, resume.identity, files.warn) if resume is not None else None
     device = data.train.device
-    feedback = streams.generator("feedback", device)
+    feedback = streams.generator("feedback")  # of the CPU: a seed gives the same feedback on every device
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if saved is not None:
         model.load_state_dict(saved["model"])
         task.load_state_dict(saved["task"])
-    view = apply_rule(model, rule, generator=feedback, state=saved["feedback"] if saved else None)
+    view = apply_rule(
+        model, rule, generator=feedback, state=saved["feedback"] if saved else None, scale=scale_of(settings)
+    )
     task.to(device)
     run = _Run(
         model=model,
         task=task,
         view=view,
         forward=_compiled(view.train(), data.train) if settings.compile else view,
-        optimizer=_optimizer(model, task, settings),
+        optimizer=_optimizer(model, task, settings, rule),
         order=streams.generator("order"),
         changes=streams.generator("augmentation"),
+        rule=rule,
     )
     if saved is not None:
         run.order.set_state(saved["order"])
         run.changes.set_state(saved["changes"])
         run.optimizer.load_state_dict(saved["optimizer"])
         run.history = saved["history"]
+        run.decay = [LayerDecay(**row) for row in saved["decay"]]
+    else:
+        run.decay = first_decay(model, view, rule, data.train, run.order, settings, task)
     return run
 
 
@@ -187,12 +204,14 @@ def _compiled(view: nn.Module, data: Subset) -> Callable[[Tensor], Tensor]:
     return compiled
 
 
-def _optimizer(model: ImageClassifier, task: Task, settings: TrainingSettings) -> torch.optim.Optimizer:
+def _optimizer(model: ImageClassifier, task: Task, settings: TrainingSettings, rule: str) -> torch.optim.Optimizer:
     head_rate = settings.learning_rate if settings.head_learning_rate is None else settings.head_learning_rate
     groups = [
         {"params": body_parameters(model), "lr": settings.learning_rate},
         {"params": list(model.head.parameters()), "lr": head_rate},
     ]
+    if rule == HEAD_ONLY:
+        del groups[0]
     if task_parameters := list(task.parameters()):
         task_rate = head_rate if task.learning_rate is None else task.learning_rate
         groups.append({"params": task_parameters, "lr": task_rate})
@@ -209,7 +228,7 @@ def _epoch(run: _Run, images_of: TrainingData, settings: TrainingSettings, epoch
     Raises UserError if a loss is not finite.
     """
     data = images_of.train
-    run.view.train()
+    set_training_mode(run.view, run.rule, settings)
     n_seen, loss_sum = 0, torch.zeros((), dtype=torch.float64, device=data.device)
     n_correct = torch.zeros((), dtype=torch.int64, device=data.device)
     parts = torch.randperm(len(data.labels), generator=run.order).split(settings.batch_size)
@@ -225,8 +244,10 @@ def _epoch(run: _Run, images_of: TrainingData, settings: TrainingSettings, epoch
         first_bad = torch.where(loss.isfinite(), first_bad, first_bad.clamp(max=step))
         if step % _LOOK_EVERY == 0 or step == len(parts) - 1:
             _check_finite(int(first_bad), len(parts), epoch, settings)
-        if run.stop is not None and _is_accurate_enough(run, run.stop, images_of.test, step + 1, len(parts)):
-            break
+        if run.stop is not None:
+            if _is_accurate_enough(run, run.stop, images_of.test, step + 1, len(parts)):
+                break
+            set_training_mode(run.view, run.rule, settings)  # whoever measures puts all of it into training mode
     return {"loss": float(loss_sum) / n_seen, "train_accuracy": int(n_correct) / n_seen}
 
 
@@ -246,7 +267,9 @@ def _step(run: _Run, images: Tensor, labels: Tensor, settings: TrainingSettings)
     # The loss is computed outside autocast: half precision is for the network only.
     loss = run.task(outputs.float(), labels)
     run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    # Where the head alone is trained, the backward pass ends there.
+    trained = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
+    loss.backward(inputs=trained if run.rule == HEAD_ONLY else None)
     run.optimizer.step()
     return loss.detach(), outputs.detach()
 

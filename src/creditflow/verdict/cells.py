@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from creditflow.attacks.kinds import REQUIRED
 from creditflow.core.errors import UserError
 from creditflow.core.gradients import parse_gradient
-from creditflow.core.matched import matched_name, matched_to
+from creditflow.core.matched import is_control, matched_name, matched_to
 from creditflow.records.record import Record
 from creditflow.verdict.outcomes import Condition
 from creditflow.verdict.soundness import Evidence
@@ -67,7 +67,7 @@ class Plan:
         """Returns the network that a rule is compared with; None for references themselves."""
         if rule == self.first or (self.first == REFERENCE and matched_to(rule) is not None):
             return None
-        return matched_name(rule) if self.reference == "matched" else self.first
+        return matched_name(rule) if self.reference == "matched" and not is_control(rule) else self.first
 
     def uses(self, record: Record) -> bool:
         """Returns whether a record's attack takes part in the worst case.
@@ -125,7 +125,8 @@ class Cell:
                 condition: np.minimum(np.stack([self._at(record, epsilon) for record in members]), before)
                 for condition, members in by_condition.items()
             },
-            {condition: self._checks(parts, epsilon) for condition, parts in by_condition.items()},
+            {condition: self._checks(parts, epsilon) for condition, parts in by_condition.items()}
+            | _checks_of_training(clean),
             {condition: _parameters(parts[0]) for condition, parts in by_condition.items()},
             without_attack,
             clean[0].content.get("checks", {}).get("chance"),
@@ -158,7 +159,8 @@ class Cell:
         """Returns which row of a record's outcomes belongs to an epsilon."""
         sizes = [metric.epsilon for metric in record.metrics if metric.metric == _MEANS[self.plan.outcome]]
         if epsilon not in sizes:
-            raise UserError(f"{record.path} has no epsilon {epsilon:g}, which the audit compares; it has {sizes}")
+            problem = f"{record.path} has no epsilon {epsilon:g}, which the audit compares; it has {sizes}"
+            raise UserError(f"{problem}: run the attack at this one, too, or audit others")
         return sizes.index(epsilon)
 
     def _at(self, record: Record, epsilon: float) -> NDArray[Any]:
@@ -182,6 +184,17 @@ class Cell:
         if not set(self.seeds(rule)) <= set(self.seeds(reference)):
             seeds = f"{rule} has seeds {self.seeds(rule)}, {reference} has {self.seeds(reference)}"
             raise UserError(f"{seeds}: they cannot be paired; give {reference} these seeds too")
+
+
+def _checks_of_training(clean: Sequence[Record]) -> dict[Condition, list[dict[str, Any]]]:
+    """Returns what the clean records say of the training, for the guards' table; nothing where they say nothing.
+
+    It belongs to no attack, so it has no influence on whether an attack can be believed.
+    """
+    shares = [record.content.get("checks", {}).get("below_decay") for record in clean]
+    return (
+        {("training", "none"): [{"below_decay": share} for share in shares if share is not None]} if any(shares) else {}
+    )
 
 
 def cells(records: Sequence[Record], plan: Plan) -> Iterator[Cell]:

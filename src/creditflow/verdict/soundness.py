@@ -36,7 +36,8 @@ class Evidence:
     Attributes:
         name: the rule.
         outcomes: the outcomes (seeds, images) of each condition.
-        checks: what the records of each condition say under `checks`.
+        checks: what the records of each condition say under `checks`; under ("training", "none"), what is known of the
+            training.
         parameters: the settings of the attack of each condition.
         clean: the outcomes (seeds, test images) without an attack.
         chance: accuracy of the best constant answer; None where there is no such thing.

@@ -7,7 +7,7 @@ from creditflow.attacks.kinds import missing, needs_surrogate, required_of
 from creditflow.core import plugins
 from creditflow.core.errors import UserError, suggestion
 from creditflow.core.gradients import parse_gradient
-from creditflow.core.matched import matched_name
+from creditflow.core.matched import controls_of
 from creditflow.workflow.consistency import attack_kind, check_listed, networks, trained_datasets
 from creditflow.workflow.experiments import Experiment
 from creditflow.workflow.given_models import given, reference_of
@@ -16,7 +16,7 @@ from creditflow.workflow.given_models import given, reference_of
 def check_attacks(keys: Mapping[str, Any], where: str) -> None:
     """Checks attacks and audit of an experiment whose names are known. Raises UserError that begins with `where`."""
     known = {key: keys[key] for key in ("rules", "gradients", "seeds")}
-    known["rules"] = [*keys["rules"], *map(matched_name, keys.get("finetune", {}).get("matched", []))]
+    known["rules"] = [*keys["rules"], *controls_of(keys)]
     known |= {"datasets": trained_datasets(keys), "backbones": networks(keys)}
     _check_gradients(keys, where)
     for attack, chosen in keys["attacks"].items():
@@ -211,7 +211,7 @@ def _check_worst_case(keys: Mapping[str, Any], audit: Mapping[str, Any], where: 
 def _check_audited(attack: str, keys: Mapping[str, Any], audit: Mapping[str, Any], where: str) -> None:
     chosen, claimed = keys["attacks"][attack], keys["attacks"][audit["claim"]]
     uses_gradient = plugins.declared(attack_kind(keys), attack, "uses_gradient")
-    everyone = {*keys["rules"], *map(matched_name, keys.get("finetune", {}).get("matched", []))}
+    everyone = {*keys["rules"], *controls_of(keys)}
     attacked = set(chosen.get("rules", everyone))
     only_feedback = uses_gradient and "exact" not in _gradients(keys, attack)
     # An attack through feedback weights may be for some rules only, as BP's feedback weights are its own.

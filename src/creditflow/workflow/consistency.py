@@ -17,6 +17,7 @@ def check_keys(keys: Mapping[str, Any], where: str) -> None:
     elif not given(keys):
         _check_pretrain(keys, where)
     _check_retrieval(keys, where)
+    _check_upsample(keys, where)
     for rule in keys.get("nullspace", {}):
         if rule not in (known := plugins.names("update_rule")):
             raise UserError(f"{where}: nullspace: unknown rule {rule!r}{suggestion(rule, known)}")
@@ -49,6 +50,9 @@ def networks(keys: Mapping[str, Any]) -> list[str]:
         return [GIVEN_MODELS]
     return list(keys["population"]["variants"]) if "population" in keys else list(keys["backbones"])
 
+
+#: The backbone whose network a factory of the user's makes.
+BY_FACTORY = "from_factory"
 
 #: The sections that a training needs, beside `rules`.
 _TRAINING = ("backbones", "pretrain", "finetune")
@@ -136,17 +140,21 @@ def _check_retrieval(keys: Mapping[str, Any], where: str) -> None:
         raise UserError(f"{where}: retrieval.protocols: {lacking[0]} has no protocol")
 
 
-def _check_names(keys: Mapping[str, Any], where: str) -> None:
-    """Checks every id against the plugins, and every reference to `datasets`."""
-    used = {
+def named_plugins(keys: Mapping[str, Any]) -> dict[str, tuple[str, list[str]]]:
+    """Returns kind and ids of the plugins that the sections of an experiment name, by section."""
+    return {
         "backbones": ("backbone", keys.get("backbones", [])),
         "rules": (rule_kind(keys), [] if given(keys) else keys["rules"]),
-        "attacks": (attack_kind(keys), keys["attacks"]),
-        "tables": ("table", keys["tables"]),
-        "figures": ("figure", keys["figures"]),
+        "attacks": (attack_kind(keys), list(keys["attacks"])),
+        "tables": ("table", list(keys["tables"])),
+        "figures": ("figure", list(keys["figures"])),
         "datasets": ("dataset", [view["source"] for view in keys["datasets"].values()]),
     }
-    for section, (kind, names) in used.items():
+
+
+def _check_names(keys: Mapping[str, Any], where: str) -> None:
+    """Checks every id against the plugins, and every reference to `datasets`."""
+    for section, (kind, names) in named_plugins(keys).items():
         _check_plugins(kind, names, f"{where}: {section}")
     overrides = keys.get("finetune", {}).get("overrides", {})
     mentioned = {
@@ -197,29 +205,55 @@ def _check_plugins(kind: str, names: Iterable[str], place: str) -> None:
 
 
 #: The ways to begin, and what else each needs.
-_STARTS = {"dataset": ["settings"], "weights": [], "experiment": [], "start": []}
+_STARTS = {"dataset": ["settings"], "weights": [], "files": [], "experiment": [], "start": []}
+
+
+def imports(pretrain: Mapping[str, Any]) -> bool:
+    """Returns whether fine-tuning starts from weights that are published, or in files of the user's."""
+    return "experiment" not in pretrain and ("weights" in pretrain or bool(pretrain.get("files")))
 
 
 def _check_pretrain(keys: Mapping[str, Any], where: str) -> None:
-    pretrain = keys["pretrain"]
-    chosen = [start for start in _STARTS if start in pretrain]
-    if len(chosen) != 1:
-        raise UserError(
-            f"{where}: pretrain: give one of {', '.join(_STARTS)}, not {' and '.join(chosen) or 'none of them'}"
-        )
+    pretrain, place = keys["pretrain"], f"{where}: pretrain"
+    chosen = [start for start in _STARTS if pretrain.get(start)]
+    if len(chosen) != 1 and chosen != ["weights", "files"]:
+        raise UserError(f"{place}: give one of {', '.join(_STARTS)}, not {' and '.join(chosen) or 'none of them'}")
     for needed in _STARTS[chosen[0]]:
         if needed not in pretrain:
-            raise UserError(f"{where}: pretrain: {needed} is missing")
-    if "files" in pretrain and chosen != ["weights"]:
-        raise UserError(f"{where}: pretrain: `files` are local copies of `weights`; name the weights, too")
-    _check_plugins("backbone", pretrain.get("files", {}), f"{where}: pretrain.files")
-    for backbone in keys["backbones"] if "weights" in pretrain else []:
-        if not plugins.assigns("backbone", backbone, "TORCHVISION"):
+            raise UserError(f"{place}: {needed} is missing")
+    _check_plugins("backbone", pretrain.get("files", {}), f"{place}.files")
+    for backbone in keys["backbones"]:
+        if "weights" in pretrain and not has_published(backbone):
             raise UserError(
-                f"{where}: pretrain: backbone {backbone!r} is not torchvision's, so `weights` has none for it;"
+                f"{place}: backbone {backbone!r} is not torchvision's, so `weights` has none for it;"
                 " pretrain it on a `dataset`, or start from another experiment's models"
             )
+        if imports(pretrain):
+            _check_file_of(keys, backbone, place)
     _check_plugins("backbone", keys.get("input", {}).get("backbones", {}), f"{where}: input.backbones")
+
+
+def has_published(backbone: str) -> bool:
+    """Returns whether there are published weights for a backbone."""
+    return any(plugins.assigns("backbone", backbone, variable) for variable in ("TORCHVISION", "PACKAGED"))
+
+
+def _check_file_of(keys: Mapping[str, Any], backbone: str, place: str) -> None:
+    """Raises UserError if a backbone's file of weights is missing, or lacks what belongs to it."""
+    local = keys["pretrain"].get("files", {}).get(backbone)
+    if local is None:
+        if "weights" not in keys["pretrain"]:
+            raise UserError(f"{place}.files: {backbone} is missing; name the file of its weights, or give `weights`")
+        return
+    if ("factory" in local) != (backbone == BY_FACTORY):
+        problem = "the factory of its network is missing" if backbone == BY_FACTORY else "it is not made by a factory"
+        raise UserError(f"{place}.files.{backbone}: {problem}; `factory` goes with the backbone {BY_FACTORY}")
+    if has_published(backbone) and "weights" not in keys["pretrain"]:
+        raise UserError(
+            f"{place}.files.{backbone}: name the `weights` that they are, too, for their mean and deviation"
+        )
+    if not has_published(backbone) and not {"size", "upsample"} & input_of(keys, backbone).keys():
+        raise UserError(f"{place}.files.{backbone}: the size of its images is not known; give input.size")
 
 
 def input_of(keys: Mapping[str, Any], backbone: str) -> dict[str, Any]:
@@ -229,14 +263,22 @@ def input_of(keys: Mapping[str, Any], backbone: str) -> dict[str, Any]:
     return common | different
 
 
+def _check_upsample(keys: Mapping[str, Any], where: str) -> None:
+    """Raises UserError where images are to be enlarged by networks that cannot be given that layer."""
+    for network in networks(keys) if given(keys) or "population" in keys else []:
+        if "upsample" in input_of(keys, network):
+            whose = "its factory can enlarge them" if given(keys) else "a population takes them as they are"
+            raise UserError(f"{where}: input.upsample: a network of the project's backbones enlarges images; {whose}")
+
+
 def check_lender(keys: Mapping[str, Any], name: str, lender: Mapping[str, Any], where: str) -> None:
     """Checks that the experiment `name`, whose pretrained models this one uses, makes them. Raises UserError."""
-    if not {"dataset", "weights"} & lender.get("pretrain", {}).keys():
+    if "dataset" not in lender.get("pretrain", {}) and not imports(lender.get("pretrain", {})):
         raise UserError(f"{where}: {name!r} does not pretrain models itself")
     for backbone in keys["backbones"]:
         if input_of(lender, backbone) != input_of(keys, backbone):
             raise UserError(f"{where}: {backbone} has another `input` in {name!r}; give both the same")
     for key in ("backbones", "seeds"):
         lacking = [str(value) for value in keys[key] if value not in lender[key]]
-        if lacking and not (key == "seeds" and "weights" in lender["pretrain"]):
+        if lacking and not (key == "seeds" and imports(lender["pretrain"])):
             raise UserError(f"{where}: {name!r} has no {key} {', '.join(lacking)}")

@@ -6,7 +6,7 @@ plugins (attacks, tables, figures, rules) are described in the plugins' own file
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from creditflow.core.parts import part_of
 from creditflow.core.settings import Many
@@ -14,9 +14,9 @@ from creditflow.data.settings import InputSettings, SplitSettings
 from creditflow.populations.nullspace_settings import NullspaceSettings
 from creditflow.populations.settings import PopulationSettings
 from creditflow.retrieval.settings import CodeSettings, Protocol
-from creditflow.training.settings import TrainingSettings
+from creditflow.training.settings import FinetuningSettings, TrainingSettings
 from creditflow.workflow.attack_model import AttackKeys, Audit, Why
-from creditflow.workflow.given_models import Models
+from creditflow.workflow.given_models import Models, checked_factory
 from creditflow.workflow.key_types import ONCE, Gradients, Name, Names, Section, Seeds
 
 Class = Annotated[int, Field(ge=0, le=10_000_000)]
@@ -28,7 +28,7 @@ LearningRates = Annotated[Many[LearningRate], Field(min_length=1), ONCE]
 TopK = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 
-_TrainingPart = part_of(TrainingSettings)
+_TrainingPart = part_of(FinetuningSettings)
 _PopulationPart = part_of(PopulationSettings)
 
 
@@ -54,26 +54,31 @@ class Input(InputSettings):
 
 
 class LocalWeights(Section):
-    """A file of published weights that is there already."""
+    """A file of weights that is there already."""
 
     path: str = Field(min_length=1)
     """Where the file lies; `~` and `$VAR` mean what they mean in a shell."""
     sha256: str = Field(pattern=r"^[0-9a-f]{8,64}$")
     """SHA-256 of the file in hexadecimal digits; the first 8 or more."""
+    factory: Annotated[str, AfterValidator(checked_factory)] | None = None
+    """Of the backbone `from_factory`: what makes the network of these weights, such as `my_model.py:make_model` or
+    `torchvision:resnet18`. It takes pixels in [0, 1] and ends with a Linear."""
 
 
 class Pretrain(Section):
-    """Where fine-tuning starts. Give exactly one of `dataset` (with `settings`), `weights`, `experiment` and
-    `start`."""
+    """Where fine-tuning starts. Give exactly one of `dataset` (with `settings`), `weights`, `files`, `experiment` and
+    `start`; `files` may stand beside `weights`, too."""
 
     dataset: Name | None = None
     """A name from `datasets`: backpropagation trains on it from a random start, once for each backbone and seed."""
     settings: TrainingSettings | None = None
     """Settings of that training."""
     weights: Annotated[str, Field(pattern=r"^[A-Z0-9_]+$", max_length=100)] | None = None
-    """torchvision's name of published weights, such as IMAGENET1K_V1."""
+    """Name of published weights, such as IMAGENET1K_V1, which torchvision has for its networks and a Python package for
+    `efficientnet_lite0`."""
     files: dict[str, LocalWeights] = Field(default_factory=dict)
-    """Files to take the published weights from instead of fetching them, by backbone."""
+    """Files of weights by backbone. Beside `weights`: where published weights lie, which are then not fetched. Without
+    `weights`: what every backbone starts from, which may be weights of your own."""
     experiment: Name | None = None
     """Name of another experiment, whose pretrained models are used."""
     start: Literal["random"] | None = None
@@ -85,13 +90,16 @@ class Finetune(Section):
 
     datasets: Names
     """Names from `datasets`."""
-    settings: TrainingSettings
+    settings: FinetuningSettings
     """Settings of the training."""
     overrides: dict[str, _TrainingPart] = Field(default_factory=dict)  # type: ignore[valid-type]
     """Settings that differ for some datasets, by the names of the datasets."""
     matched: Names | None = None
     """Rules for which a further network `bp_matched_<rule>` is trained and attacked: backpropagation from the same
     start, which stops as soon as its clean accuracy is that of the rule's network."""
+    head_only: bool = False
+    """Whether a further network `bp_head_only` is trained and attacked, a control: only its head is trained, and the
+    backbone stays what it was at the start."""
 
 
 class Retrieval(CodeSettings):

@@ -7,7 +7,7 @@ from typing import Any
 from creditflow.core import plugins
 from creditflow.core.errors import UserError, suggestion
 from creditflow.core.gradients import SURROGATES, parse_gradient
-from creditflow.core.matched import matched_name, matched_to, trained_by
+from creditflow.core.matched import controls_of, is_control, trained_by
 from creditflow.core.merging import merged
 from creditflow.workflow.consistency import attack_kind, input_of, networks, rule_kind, trained_datasets
 from creditflow.workflow.given_models import given, reference_of, seeds_of
@@ -47,7 +47,7 @@ class Experiment:
                         yield dataset, network, rule, seed
 
     def rules_of(self, dataset: str, network: str) -> list[str]:
-        """Returns the rules that train a network on a dataset, and `bp_matched_<rule>` where that is asked for.
+        """Returns the rules that train a network on a dataset, and the controls that are asked for.
 
         Where models are given, these are their names.
         """
@@ -55,7 +55,7 @@ class Experiment:
         if given(self.keys):
             return rules
         if "population" not in self.keys:
-            return rules + [matched_name(rule) for rule in self.keys["finetune"].get("matched", [])]
+            return rules + controls_of(self.keys)
         return [
             rule
             for rule in rules
@@ -86,6 +86,12 @@ class Experiment:
     def input(self, backbone: str) -> dict[str, Any]:
         """Returns what a backbone sees of the images."""
         return input_of(self.keys, backbone)
+
+    def size(self, backbone: str) -> int:
+        """Returns the height and width of what reaches a backbone with published weights, in pixels."""
+        seen = self.input(backbone)
+        size: int = seen.get("upsample", seen.get("size", 224))
+        return size
 
     def training(self, dataset: str) -> dict[str, Any]:
         """Returns the settings of fine-tuning on a dataset."""
@@ -187,7 +193,7 @@ class Experiment:
         A given model has no start in common with the reference, so that its first seed does as well as the same one.
         """
         reference, models = self.reference, bool(given(self.keys))
-        rules = [rule for rule in self.rules_of(dataset, network) if rule != reference and matched_to(rule) is None]
+        rules = [rule for rule in self.rules_of(dataset, network) if rule != reference and not is_control(rule)]
         others = [rule for rule in rules if models or seed in self.seeds_of(network, rule)]
         chosen = str(self.keys["attacks"][attack].get("twin", "frsf" if "frsf" in others else "".join(others[:1])))
         if chosen not in others:

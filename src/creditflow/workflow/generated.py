@@ -20,7 +20,7 @@ from creditflow.populations.adversary_settings import AdversarySettings
 from creditflow.populations.nullspace_settings import NullspaceSettings
 from creditflow.populations.optimizer_settings import OptimizerSettings
 from creditflow.populations.settings import PopulationSettings
-from creditflow.training.settings import TrainingSettings
+from creditflow.training.settings import FinetuningSettings
 from creditflow.workflow import attack_model, experiment_model, given_models, workflow_model
 from creditflow.workflow.layout import CLONE
 
@@ -32,7 +32,7 @@ _TABLES: dict[str, tuple[type[SettingsModel], bool]] = {
     "input": (experiment_model.Input, False),
     "pretrain": (experiment_model.Pretrain, False),
     "finetune": (experiment_model.Finetune, False),
-    "training": (TrainingSettings, True),
+    "training": (FinetuningSettings, True),
     "retrieval": (experiment_model.Retrieval, True),
     "population": (experiment_model.Population, False),
     "variants": (experiment_model.Variant, False),

@@ -10,7 +10,7 @@ from creditflow.core import plugins
 from creditflow.core.errors import UserError
 from creditflow.core.factory import parse_source
 from creditflow.core.files import as_path
-from creditflow.core.matched import matched_to
+from creditflow.core.matched import is_control
 from creditflow.core.settings import Many
 from creditflow.workflow.key_types import ONCE, Name, Section, Seeds
 
@@ -18,7 +18,8 @@ from creditflow.workflow.key_types import ONCE, Name, Section, Seeds
 _SEED = "{seed}"
 
 
-def _factory(text: str) -> str:
+def checked_factory(text: str) -> str:
+    """Returns the text that names a model. Raises ValueError if it names none."""
     try:
         parse_source(text)
     except UserError as error:
@@ -45,7 +46,7 @@ Digests = Annotated[
 class GivenModel(Section):
     """A network that is there already. It takes pixels in [0, 1] and gives logits (docs/your_models.md)."""
 
-    factory: Annotated[str, AfterValidator(_factory)]
+    factory: Annotated[str, AfterValidator(checked_factory)]
     """What makes the network: `file.py:function`, `package.module:function`, `torchvision:resnet18:10`, a TorchScript
     file (`.pt`), a file of torch.export (`.pt2`), or a model that `save_model` wrote (`.safetensors`). Paths begin in
     the folder that Snakemake runs in; `~` and `$VAR` mean what they mean in a shell."""
@@ -104,8 +105,8 @@ def _audited(keys: Mapping[str, Any], references: Sequence[str], place: str) -> 
 def _check_name(name: str, place: str) -> None:
     if any(name in plugins.names(kind) for kind in ("rule", "update_rule")):
         raise UserError(f"{place}: that is the name of a learning rule, and tables would call the model so; rename it")
-    if matched_to(name) is not None:
-        raise UserError(f"{place}: names that begin so are those of networks matched in accuracy; rename it")
+    if is_control(name):
+        raise UserError(f"{place}: that is the name of a network matched in accuracy, or of another control; rename it")
 
 
 def _check_files(keys: Mapping[str, Any], name: str, place: str) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from creditflow.attacks.kinds import needs_surrogate
 from creditflow.core import plugins
+from creditflow.core.factory import parse_source
 from creditflow.core.files import as_path
 from creditflow.core.gradients import folder_of, parse_gradient
 from creditflow.core.matched import matched_to
 from creditflow.data.image_folders import source_id
 from creditflow.workflow import layout
+from creditflow.workflow.consistency import imports
 from creditflow.workflow.experiments import Chain, Experiment
 from creditflow.workflow.given_models import files_of_models, given
 from creditflow.workflow.layout import Place
@@ -57,9 +59,7 @@ def start_identity(experiment: Experiment, backbone: str, seed: int) -> dict[str
     if "start" in pretrain:
         return {}
     filed = {"experiment": pretrain.get("experiment", experiment.name), "backbone": backbone}
-    return (
-        {"stage": "import_weights", **filed} if "weights" in pretrain else {"stage": "pretrain", **filed, "seed": seed}
-    )
+    return {"stage": "import_weights", **filed} if imports(pretrain) else {"stage": "pretrain", **filed, "seed": seed}
 
 
 def start(experiment: Experiment, results: Path, backbone: str, seed: int) -> Path | None:
@@ -68,7 +68,7 @@ def start(experiment: Experiment, results: Path, backbone: str, seed: int) -> Pa
     if "start" in pretrain:
         return None
     owner = pretrain.get("experiment", experiment.name)
-    place = layout.IMPORT_WEIGHTS if "weights" in pretrain else layout.PRETRAIN
+    place = layout.IMPORT_WEIGHTS if imports(pretrain) else layout.PRETRAIN
     return place.path(results, experiment=owner, backbone=backbone, seed=seed)
 
 
@@ -203,7 +203,23 @@ def user_files(experiment: Experiment) -> dict[Path, str]:
     """
     views = experiment.keys["datasets"].items()
     folders = {as_path(view["path"]): f"datasets.{name}.path" for name, view in views if "path" in view}
-    return folders | files_of_models(experiment.keys)
+    return folders | files_of_models(experiment.keys) | _files_of_start(experiment)
+
+
+def _files_of_start(experiment: Experiment) -> dict[Path, str]:
+    """Returns the files that fine-tuning starts from, each with the key that names it."""
+    files: dict[Path, str] = {}
+    for backbone, local in experiment.keys.get("pretrain", {}).get("files", {}).items():
+        files.setdefault(as_path(local["path"]), f"pretrain.files.{backbone}.path")
+        if factory := start_factory(experiment, backbone):
+            files.setdefault(factory, f"pretrain.files.{backbone}.factory")
+    return files
+
+
+def start_factory(experiment: Experiment, backbone: str) -> Path | None:
+    """Returns the file of the factory whose network fine-tuning starts from; None for one that lies in no file."""
+    local = local_weights(experiment, backbone) or {}
+    return parse_source(local["factory"]).file(Path()) if "factory" in local else None
 
 
 def published_weights(experiment: Experiment, results: Path, backbone: str) -> Path:
@@ -219,6 +235,6 @@ def weights_file(experiment: Experiment, results: Path, backbone: str) -> Path:
 
 
 def local_weights(experiment: Experiment, backbone: str) -> dict[str, str] | None:
-    """Returns path and SHA-256 of a local file of published weights; None without one."""
-    local: dict[str, str] | None = experiment.keys["pretrain"].get("files", {}).get(backbone)
+    """Returns the keys of a local file of weights (path, sha256, and perhaps factory); None without one."""
+    local: dict[str, str] | None = experiment.keys.get("pretrain", {}).get("files", {}).get(backbone)
     return local

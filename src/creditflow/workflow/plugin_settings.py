@@ -6,9 +6,10 @@ from typing import Any
 
 from creditflow.core import plugins
 from creditflow.core.effects import check_effects
+from creditflow.core.errors import UserError
 from creditflow.core.settings import parse
 from creditflow.populations.settings import PopulationSettings
-from creditflow.training.settings import TrainingSettings
+from creditflow.training.settings import FinetuningSettings
 from creditflow.workflow.consistency import attack_kind
 from creditflow.workflow.experiments import Experiment
 from creditflow.workflow.given_models import given
@@ -33,7 +34,24 @@ def check_settings(experiment: Experiment, where: str) -> None:
         _check_populations(experiment, where)
         return
     for dataset in [] if given(keys) else experiment.datasets:
-        parse(TrainingSettings, experiment.training(dataset), f"{where}: finetune: settings for {dataset}")
+        place = f"{where}: finetune: settings for {dataset}"
+        settings = parse(FinetuningSettings, experiment.training(dataset), place)
+        if settings.head == "kept":
+            _check_kept_head(keys, dataset, place)
+
+
+def _check_kept_head(keys: Mapping[str, Any], dataset: str, place: str) -> None:
+    """Raises UserError for a head that is to be kept, but is not that of a pretraining on the same images and classes.
+
+    What another experiment has pretrained is looked at when it is used.
+    """
+    pretrain = keys["pretrain"]
+    if "experiment" in pretrain or keys["datasets"].get(pretrain.get("dataset")) == keys["datasets"][dataset]:
+        return
+    raise UserError(
+        f"{place}: head: kept is for a head that was pretrained on the same images and classes; pretrain on a `dataset`"
+        f" with the source and classes of {dataset!r}, or use head: fresh"
+    )
 
 
 def _check_plugin(kind: str, name: str, settings: Mapping[str, Any], where: str) -> None:

@@ -111,6 +111,7 @@ def _settings(row: Mapping[str, str], rule: str, place: str) -> tuple[dict[str, 
         stabilities = numbers("stability")
         if len(stabilities) != len(rates):
             raise UserError(f"{place}: {len(rates)} learning rates, but {len(stabilities)} stabilities")
+        del settings["optimizer"]["stability"]  # each layer has its own
         settings["optimizer"] |= {"layer_rates": [rate / rates[0] for rate in rates], "layer_stabilities": stabilities}
     if feedback:
         rate, beta1, beta2, stability = (number(name) for name in _FEEDBACK)

@@ -20,6 +20,7 @@ from creditflow.core.files import warn
 from creditflow.core.merging import merged
 from creditflow.workflow import container, failures, forkserver, layout, locks, preflight
 from creditflow.workflow.experiments import Experiments
+from creditflow.workflow.image_plugins import check_plugins
 from creditflow.workflow.outputs import user_files
 from creditflow.workflow.report import check_report
 from creditflow.workflow.requests import check_targets
@@ -162,6 +163,13 @@ class Session:
         """Ends the workflow in one line if jobs cannot write where their files belong, before any of them runs."""
         files = {path for job in jobs for path in (*job.output, *job.log, *([job.benchmark] if job.benchmark else []))}
         explained(preflight.check_permissions, sorted({Path(path).parent for path in files}))
+
+    def check_plugins(self, jobs: Iterable[Any], experiments: Experiments) -> None:
+        """Ends the workflow in one line if jobs run in containers and need plugins that the image has not."""
+        if not self._uses("APPTAINER"):
+            return
+        for name in sorted({job.wildcards_dict.get("experiment") for job in jobs} & experiments.keys()):
+            explained(check_plugins, experiments[name].keys, name, layout.in_clone("envs"))
 
     def share_start_up(self, jobs: Iterable[Any]) -> None:
         """Has short stages forked from one process that has loaded their libraries.

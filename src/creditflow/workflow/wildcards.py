@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from creditflow.core import plugins
 from creditflow.core.given import GIVEN_MODELS
 from creditflow.core.gradients import SURROGATES
-from creditflow.core.matched import matched_name
+from creditflow.core.matched import HEAD_ONLY, matched_name
 from creditflow.data.image_folders import source_id
 from creditflow.workflow.experiments import Experiment
 from creditflow.workflow.given_models import given
@@ -20,12 +20,13 @@ def constraints(experiments: Mapping[str, Experiment]) -> dict[str, str]:
     variants = {variant for population in populations for variant in population.get("variants", {})}
     sources = {source_id(view) for each in experiments.values() for view in each.keys["datasets"].values()}
     models = {name for experiment in experiments.values() for name in given(experiment.keys)}
+    controls = [HEAD_ONLY, *map(matched_name, names("rule"))]
     return {
         "experiment": _one_of(experiments),
         "source": _one_of({*names("dataset"), *sources}),
         "dataset": _one_of(views),
         "backbone": _one_of({*names("backbone"), *variants, GIVEN_MODELS}),
-        "rule": _one_of({*names("rule"), *map(matched_name, names("rule")), *names("update_rule"), *models}),
+        "rule": _one_of({*names("rule"), *controls, *names("update_rule"), *models}),
         "attack": _one_of({*names("attack"), *names("hash_attack")}),
         "gradient": _gradient(names("rule")),
         "table": _one_of(names("table")),

@@ -96,7 +96,10 @@ def read(path: Path) -> Any:
         raise UserError(f"{path}: not valid YAML ({one_line(error)}); save it as UTF-8") from None
     except yaml.MarkedYAMLError as error:
         raise UserError(f"{path}: not valid YAML ({_explained(error, text)})") from None
-    except (OSError, yaml.YAMLError) as error:
+    except OSError as error:
+        why = error.strerror or one_line(error)
+        raise UserError(f"{path} cannot be read ({why}); it must be a text file of keys and values") from None
+    except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML ({one_line(error)})") from None
     except _RefusedError as error:
         raise UserError(f"{path}: {one_line(error)}") from None

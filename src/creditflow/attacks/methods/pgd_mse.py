@@ -1,8 +1,8 @@
 """PGD on the squared error of probabilities, the loss that the PEPITA paper trains and attacks with.
 
-The gradient of this loss vanishes where the softmax saturates. For an image whose two largest logits differ by g it is
-about exp(-2 g), which is exactly 0 in float32 beyond a gap of 50 to 80. The cross-entropy of the logits still has a
-gradient there. Where the gradient is 0 the attack does nothing, which looks like robustness.
+The gradient of this loss vanishes where the softmax saturates. For an image that is classified correctly, and whose two
+largest logits differ by g, it is about exp(-2 g). In float32 this is exactly 0 from a gap of 52, where that of the
+logits' cross-entropy is not yet. Where the gradient is 0 the attack does nothing, which looks like robustness.
 """
 
 from collections.abc import Sequence

@@ -11,22 +11,24 @@ down
 
 So delta_{l-1} = (e B_l) * f'(a_{l-1}). The layers in between (activations, pooling, normalisation) keep their exact
 backward, and dW_l = delta_l^T h_{l-1} keeps its form. B is xavier-uniform, with the fans of the shape of B.
+With the scale `norm`, B has the norm of the layer's W.
 """
 
 import torch
 from torch import Tensor
 
-from creditflow.feedback.rule import Rule, State, remembered_weight, xavier_uniform
+from creditflow.feedback.rule import SIGMA, Rule, Scale, State, remembered_weight, xavier_uniform
 
 
-def draw(weight: Tensor, generator: torch.Generator | None) -> State:
+def draw(weight: Tensor, generator: torch.Generator | None, scale: Scale = SIGMA) -> State:
     """Draws B once; `weight` has the shape of B."""
-    return {"feedback_weight": xavier_uniform(weight, generator)}
+    return {"feedback_weight": xavier_uniform(weight, generator, scale)}
 
 
 RULE = Rule(
     feedback_weight=remembered_weight,
     initial_state=draw,
+    scaled=True,
     direct=True,
     title="DFA",
     order=60,

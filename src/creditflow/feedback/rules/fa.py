@@ -3,17 +3,18 @@
 import torch
 from torch import Tensor
 
-from creditflow.feedback.rule import Rule, State, remembered_weight, xavier_uniform
+from creditflow.feedback.rule import SIGMA, Rule, Scale, State, remembered_weight, xavier_uniform
 
 
-def draw(weight: Tensor, generator: torch.Generator | None) -> State:
+def draw(weight: Tensor, generator: torch.Generator | None, scale: Scale = SIGMA) -> State:
     """Draws V once, xavier-uniform, with random signs."""
-    return {"feedback_weight": xavier_uniform(weight, generator)}
+    return {"feedback_weight": xavier_uniform(weight, generator, scale)}
 
 
 RULE = Rule(
     feedback_weight=remembered_weight,
     initial_state=draw,
+    scaled=True,
     title="FA",
     order=50,
     color="#CC79A7",

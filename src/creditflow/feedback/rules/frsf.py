@@ -5,6 +5,7 @@ from creditflow.feedback.rule import Rule, random_magnitude, sign_concordant
 RULE = Rule(
     feedback_weight=sign_concordant,
     initial_state=random_magnitude,
+    scaled=True,
     elementwise=True,
     title="frSF",
     order=30,

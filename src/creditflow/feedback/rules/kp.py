@@ -11,15 +11,15 @@ the parameters in float32, and use autocast.
 import torch
 from torch import Tensor
 
-from creditflow.feedback.rule import Rule, State, xavier_uniform
+from creditflow.feedback.rule import SIGMA, Rule, Scale, State, xavier_uniform
 
 #: lambda. After 1,000 updates a third of the difference is left. Without a decay V would never come closer to W.
 DECAY = 1e-3
 
 
-def draw(weight: Tensor, generator: torch.Generator | None) -> State:
+def draw(weight: Tensor, generator: torch.Generator | None, scale: Scale = SIGMA) -> State:
     """Draws V once, as FA does, and returns its difference from W."""
-    return {"difference": xavier_uniform(weight, generator) - weight}
+    return {"difference": xavier_uniform(weight, generator, scale) - weight}
 
 
 def shrink(weight: Tensor, state: State) -> State:
@@ -36,6 +36,7 @@ RULE = Rule(
     feedback_weight=feedback_weight,
     initial_state=draw,
     after_update=shrink,
+    scaled=True,
     elementwise=True,
     title="KP",
     order=80,

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from creditflow.feedback.draws import fill_uniform
-from creditflow.feedback.rule import Rule, State, remembered_weight, xavier_uniform
+from creditflow.feedback.rule import SIGMA, Rule, Scale, State, remembered_weight, xavier_uniform
 
 #: rho, and the number of noise samples in a mirror step. V remembers about SAMPLES / RATE samples.
 RATE, SAMPLES = 0.02, 32
 
 
-def draw(weight: Tensor, generator: torch.Generator | None) -> State:
+def draw(weight: Tensor, generator: torch.Generator | None, scale: Scale = SIGMA) -> State:
     """Draws the first V, as FA does, and the seed from which all noise follows."""
-    first = xavier_uniform(weight, generator)
+    first = xavier_uniform(weight, generator, scale)
     assert generator is not None
     seed = torch.randint(2**62, (), generator=generator, device=generator.device)
     return {"feedback_weight": first, "seed": seed.cpu(), "updates": torch.tensor(0)}
@@ -47,6 +47,7 @@ RULE = Rule(
     feedback_weight=remembered_weight,
     initial_state=draw,
     after_update=mirror,
+    scaled=True,
     title="WM",
     order=70,
     color="#0072B2",

@@ -51,10 +51,10 @@ def _solved(gram: Tensor, error: Tensor, damping: float, layer: int) -> Tensor:
     Without damping, directions with an eigenvalue of zero (to rounding) are left out.
     """
     finite = gram.isfinite().all()
-    # One network that is not finite would stop the decomposition for the whole population.
-    safe = torch.nan_to_num(gram, 0, 0, 0) + (damping + ~finite) * torch.eye(
-        gram.shape[1], dtype=gram.dtype, device=gram.device
-    )
+    # One network that is not finite would stop the decomposition for the whole population. The sum with a bool would be
+    # float32, and so would round the damping.
+    diagonal = (~finite).to(gram.dtype) + damping
+    safe = torch.nan_to_num(gram, 0, 0, 0) + diagonal * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
     try:
         solved = torch.linalg.solve(safe, error) if damping else torch.linalg.pinv(safe, hermitian=True) @ error
     except torch.linalg.LinAlgError as failure:  # type: ignore[attr-defined]  # it is documented, but not exported

@@ -6,11 +6,16 @@ The second pass is that of the image plus the projected output error. With e = h
     dW_L = e (h_{L-1}^mod)^T,                db_L = e               in the output layer,
 
 where h_L is the softmax (Algorithm 1 of the robustness paper).
+
+In adversarial training each step on natural images is followed by one on their adversarial versions. The robustness
+paper's code then takes x_mod of the natural images for h_0^mod in dW_1 (`adversarial_presynaptic: natural`). To first
+order h_1 - h_1^mod is -W_1 F e, so that dW_1 feeds W_1 F back to itself. Its input decides the sign of that loop.
 """
 
 import math
 
 import torch
+from torch import Tensor
 
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters, forward, uniform
@@ -30,7 +35,8 @@ def step(
 ) -> Update:
     """Returns the update of both passes, which share their dropout masks.
 
-    The loss is not used: the error is always h_L - y.
+    The loss is not used: the error is always h_L - y. In a step with `batch.presynaptic` the first layer's weights
+    learn with it in the place of h_0^mod.
     """
     first = forward(network, parameters, batch.images, batch.masks)
     error = first.logits.softmax(-1) - batch.targets
@@ -40,7 +46,14 @@ def step(
     output = error if settings.output_error == "first" else second.logits.softmax(-1) - batch.targets
     differences = [before - after for before, after in zip(first.inputs[1:], second.inputs[1:], strict=True)]
     errors = [error / len(batch.images) for error in [*differences, output]]
-    return Update(directions(errors, second), first.logits)
+    learned_with = second._replace(inputs=[*batch.presynaptic, *second.inputs[1:]]) if batch.presynaptic else second
+    presynaptic = (second.inputs[0],) if settings.adversarial_presynaptic == "natural" else ()
+    return Update(directions(errors, learned_with), first.logits, presynaptic)
+
+
+def loop(network: Network, settings: Settings, parameters: Parameters, feedback: Parameters) -> dict[str, Tensor]:
+    """Returns the Frobenius norm of W_1 F (n_1, C), through which the output error reaches the hidden layer."""
+    return {"loop_growth": (parameters["weight1"].double() @ feedback["projection"].double()).norm()}
 
 
 RULE = UpdateRule(
@@ -50,6 +63,7 @@ RULE = UpdateRule(
     marker="X",
     init=init,
     step=step,
+    loop=loop,
     dropout=True,
     connected=("uu", "dd"),
     plastic=("uu",),

@@ -10,6 +10,11 @@ identity. Then
 
 where each is a mean over the batch with its own learning rate, minus a decay. The decay is either `shrinkage` of the
 optimiser (outside the rate, as in the equations) or `weight_decay` (inside it, as in the paper's pseudo-code).
+Every example sends its own error down. The mean is taken last, in the products, so that D_k acts on errors whose size
+does not depend on the batch's.
+
+With `upstream_mask`, dW_k = (D_u Vb_k u_k) h_{k-1}^T, where D_u = 1[z_k > 0] is the mask of the layer itself. It is
+part of the gradient in Theorem 1, and equation 5 leaves it out.
 docs/methods.md lists where the paper contradicts itself.
 """
 
@@ -20,7 +25,7 @@ from torch import Tensor
 
 from creditflow.core.errors import UserError
 from creditflow.populations.losses import Loss
-from creditflow.populations.network import Network, Parameters, forward
+from creditflow.populations.network import Network, Parameters, Pass, forward
 from creditflow.populations.rule import Batch, Update, UpdateRule
 from creditflow.populations.rules.settings.sal import Settings
 from creditflow.populations.spectra import effective_rank_of, singular_values
@@ -69,25 +74,40 @@ def step(
 ) -> Update:
     """Returns the update of all plastic pathways, as directions to descend."""
     activity = forward(network, parameters, batch.images, batch.masks)
-    n, hidden = network.n_layers, activity.inputs
-    down = {n: -loss.slope(activity.logits, batch.targets) / len(batch.images)}
+    n, hidden, share = network.n_layers, activity.inputs, 1 / len(batch.images)
     seen = {k: hidden[k] @ feedback[f"v{k}"].T for k in range(1, n)}  # V_k h_k
-    for k in range(n - 1, 0, -1):
-        down[k] = _activity(settings.downstream_activation, down[k + 1] @ feedback[f"w_bar{k}"].T, seen[k])
+    down = descending(network, settings, feedback, -loss.slope(activity.logits, batch.targets), seen)
     directions = {}
     for k in range(1, n + 1):
         taught = down[k] if k == n else down[k] @ feedback[f"v_bar{k}"].T
-        directions[f"weight{k}"] = -(taught.T @ hidden[k - 1])
-        directions[f"bias{k}"] = -taught.sum(0)
+        if settings.upstream_mask and k < n:
+            taught = network.activate.back(taught, activity.hidden[k - 1])
+        directions[f"weight{k}"] = (taught.T @ hidden[k - 1]) * -share
+        directions[f"bias{k}"] = taught.sum(0) * -share
     for k in range(1, n):
         learned = activity.pre[k - 1] if settings.v_bar_learns_from == "pre" else hidden[k]
         if "v" in settings.plastic:
-            directions[f"v{k}"] = -settings.rate_v * (down[k].T @ hidden[k])
+            directions[f"v{k}"] = -settings.rate_v * share * (down[k].T @ hidden[k])
         if "w_bar" in settings.plastic:
-            directions[f"w_bar{k}"] = -settings.rate_w_bar * (seen[k].T @ down[k + 1])
+            directions[f"w_bar{k}"] = -settings.rate_w_bar * share * (seen[k].T @ down[k + 1])
         if "v_bar" in settings.plastic:
-            directions[f"v_bar{k}"] = -settings.rate_v_bar * (learned.T @ down[k])
+            directions[f"v_bar{k}"] = -settings.rate_v_bar * share * (learned.T @ down[k])
     return Update(directions, activity.logits)
+
+
+def descending(
+    network: Network, settings: Settings, feedback: Parameters, error: Tensor, seen: dict[int, Tensor]
+) -> dict[int, Tensor]:
+    """Returns the descending activity u_k (B, e_k) of layers 1 .. n, by equation 2.
+
+    Args:
+        error: u_n = -dF/dz_n (B, C) of each example.
+        seen: V_k h_k (B, e_k) of each hidden layer.
+    """
+    down = {network.n_layers: error}
+    for k in range(network.n_layers - 1, 0, -1):
+        down[k] = _activity(settings.downstream_activation, down[k + 1] @ feedback[f"w_bar{k}"].T, seen[k])
+    return down
 
 
 def _activity(kind: str, received: Tensor, seen: Tensor) -> Tensor:
@@ -118,6 +138,58 @@ def measure(network: Network, settings: Settings, parameters: Parameters, feedba
     }
 
 
+def measure_batch(
+    network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch
+) -> dict[str, Tensor]:
+    """Measures the short-term modulation of section 2.3, for each scale s of the setting `modulation`.
+
+    After one cycle up and down, the images are sent up again with h_k + s Vb_k u_k in place of each hidden h_k. Where
+    Vb_k u_k is minus the gradient of the example's loss with respect to h_k, as the paper says, a small s lowers the
+    loss.
+
+    Returns for each s the mean loss after over that before and the share of images whose loss falls; and the cosine of
+    Vb_k u_k and minus that gradient, as a mean over hidden layers and images.
+    """
+    if not settings.modulation:
+        return {}
+    activity = forward(network, parameters, batch.images)
+    slope, layers = loss.slope(activity.logits, batch.targets), range(1, network.n_layers)
+    seen = {k: activity.inputs[k] @ feedback[f"v{k}"].T for k in layers}
+    down = descending(network, settings, feedback, -slope, seen)
+    signals = {k: down[k] @ feedback[f"v_bar{k}"].T for k in layers}
+    gradients = _activity_gradients(network, parameters, activity, slope)
+    cosines = [torch.cosine_similarity(signals[k], -gradients[k], dim=-1) for k in layers]
+    before, rows = loss.value(activity.logits, batch.targets), {"modulation_cosine": torch.stack(cosines).mean()}
+    for scale in settings.modulation:
+        after = loss.value(_modulated(network, parameters, batch.images, signals, scale), batch.targets)
+        # A scale that is too large must not count as a network that has diverged: what overflows is the largest number.
+        limits = torch.finfo(after.dtype)
+        ratio = after.mean() / before.mean().clamp_min(limits.tiny)
+        rows[f"modulation_loss_scale{scale:g}"] = ratio.nan_to_num(nan=limits.max, posinf=limits.max)
+        rows[f"modulation_helps_scale{scale:g}"] = (after < before).to(before.dtype).mean()
+    return rows
+
+
+def _activity_gradients(network: Network, parameters: Parameters, activity: Pass, slope: Tensor) -> dict[int, Tensor]:
+    """Returns the gradients (B, d_k) of each example's loss with respect to the hidden h_k, from that of the logits."""
+    error, gradients = slope, {}
+    for k in range(network.n_layers - 1, 0, -1):
+        gradients[k] = error @ parameters[f"weight{k + 1}"]
+        error = network.activate.back(gradients[k], activity.hidden[k - 1])
+    return gradients
+
+
+def _modulated(
+    network: Network, parameters: Parameters, images: Tensor, signals: dict[int, Tensor], scale: float
+) -> Tensor:
+    """Returns the logits (B, C) with h_k + scale times the signal (B, d_k) in place of each hidden h_k."""
+    h = images
+    for k in range(1, network.n_layers):
+        z = h @ parameters[f"weight{k}"].T + parameters[f"bias{k}"]
+        h = network.activate.value(z) + scale * signals[k]
+    return h @ parameters[f"weight{network.n_layers}"].T + parameters[f"bias{network.n_layers}"]
+
+
 RULE = UpdateRule(
     title="SAL",
     order=90,
@@ -126,6 +198,7 @@ RULE = UpdateRule(
     init=init,
     step=step,
     measure=measure,
+    measure_batch=measure_batch,
     warnings=warnings,
     connected=("uu", "dd", "ud", "du"),
     plastic=("uu", "dd", "ud", "du"),

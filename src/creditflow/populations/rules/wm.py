@@ -3,6 +3,10 @@
 The noise x is sent into each layer by itself. From the response y = f(W_l x + b_l) the feedback matrix learns
 B_l += r_B y x^T. For noise of variance s^2, E[y x^T] = s^2 diag(E f') W_l, so that B_l turns to the direction of W_l.
 B_l needs its own decay, or it would grow for ever.
+
+The authors' noise, 0.1 wide, is small against biases b_l. With biases a ReLU unit stays open or closed whatever the
+noise is, and the row of B_l that belongs to a closed unit only decays. So B_l does not turn to W_l whole: leave biases
+out (`biases: false`), or make the noise as wide as inputs are.
 """
 
 from creditflow.populations.losses import Loss

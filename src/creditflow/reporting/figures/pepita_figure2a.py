@@ -1,7 +1,9 @@
 """Accuracy on natural images against accuracy under attack, a point for each way to train a network (the PEPITA paper's
 Figure 2A). On the line x = y nothing is lost to the attack. The same networks on the left, under the attack that a
-claim of robustness rests on, and on the right in the worst case over the attacks of the audit at this epsilon."""
+claim of robustness rests on, and on the right in the worst case over the attacks of the audit at this epsilon. Where
+the settings choose the variants, each panel says by how many points accuracy falls on average over them."""
 
+from collections.abc import Mapping
 from textwrap import fill
 
 import pandas as pd
@@ -18,27 +20,55 @@ from creditflow.reporting.rules import rule_order, rule_style
 def draw(audit: pd.DataFrame, settings: Settings) -> Canvas:
     """Returns two panels with a point per network and rule."""
     rows = only(audit, "dataset", settings.dataset, "pepita_figure2a", "the audit")
-    rows = _at_one_epsilon(rows, settings.epsilon)
+    rows = _chosen(_at_one_epsilon(rows, settings.epsilon), settings.variants)
     rules = rule_order(set(rows.rule))
     canvas = Canvas(figsize=(8.6, 4.2), layout="constrained")
     panels = canvas.subplots(1, 2, sharex=True, sharey=True)
     claimed = rows.apply(lambda row: row[f"accuracy {row.claim}"], axis=1)
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(rows.backbone), 1)}
+    names = _names(rows, settings.variants)
+    circled = settings.variants.get(settings.circled or "")
     claim = display(str(rows.claim.iloc[0]).split()[0])
     for axes, title, robust in zip(panels, (claim, "worst case"), (claimed, rows.worst), strict=True):
         axes.plot([0, 100], [0, 100], color="#bbbbbb", linewidth=0.8, zorder=0)
         for rule in rules:
-            _points(axes, rows[rows.rule == rule], robust[rows.rule == rule], rule_style(rule, rules), numbers)
-        axes.set_title(title, fontsize=10)
+            _points(axes, rows[rows.rule == rule], robust[rows.rule == rule], rule_style(rule, rules), names)
+        if circled is not None:
+            _circle(axes, rows[rows.backbone == circled], robust[rows.backbone == circled])
+        axes.set_title(f"{title}\n{_falls(rows, robust, rules)}" if settings.variants else title, fontsize=10)
         axes.set_xlabel("accuracy on natural images (%)")
         axes.set_ylim(-3, 103)
     panels[0].set_ylabel(f"accuracy under attack (%), epsilon {rows.epsilon.iloc[0]:g}")
     panels[0].set_xlim(100 * min(0.9, float(rows.clean.min())) - 3, 103)
     canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(rules), frameon=False)
-    n = f"n = {span(rows.n_images)} images x {span(rows.n_seeds)} seeds"
-    legend = fill("; ".join(f"{number} {display(name)}" for name, number in numbers.items()), 150)
-    canvas.supxlabel(f"{display(rows.dataset.iloc[0])}, {n}.\n{legend}", fontsize=7)
+    canvas.supxlabel(_below(rows, settings, names), fontsize=7)
     return canvas
+
+
+def _below(rows: pd.DataFrame, settings: Settings, names: Mapping[str, str]) -> str:
+    """Returns what stands below the panels: the sample, and what the names of the points mean."""
+    n = f"n = {span(rows.n_images)} images x {span(rows.n_seeds)} seeds"
+    place = f"{display(rows.dataset.iloc[0])}, {n}."
+    if not settings.variants:
+        return f"{place}\n" + fill("; ".join(f"{name} {display(variant)}" for variant, name in names.items()), 150)
+    circled = f"; circled: {display(settings.variants[settings.circled])}" if settings.circled else ""
+    return f"{place} Beside each point the label of its variant{circled}."
+
+
+def _chosen(rows: pd.DataFrame, variants: Mapping[str, str]) -> pd.DataFrame:
+    """Returns the rows of the variants. Raises UserError for one that the audit lacks."""
+    for variant in variants.values():
+        if variant not in set(rows.backbone):
+            raise UserError(
+                f"pepita_figure2a: the audit has no variant {variant!r}; it has {', '.join(sorted(set(rows.backbone)))}"
+            )
+    return rows[rows.backbone.isin(set(variants.values()))] if variants else rows
+
+
+def _names(rows: pd.DataFrame, variants: Mapping[str, str]) -> dict[str, str]:
+    """Returns what is written beside the points of each variant: its label, or else its number."""
+    if variants:
+        return {variant: label for label, variant in variants.items()}
+    return {name: str(number) for number, name in enumerate(dict.fromkeys(rows.backbone), 1)}
 
 
 def _at_one_epsilon(rows: pd.DataFrame, wanted: float | None) -> pd.DataFrame:
@@ -54,7 +84,7 @@ def _at_one_epsilon(rows: pd.DataFrame, wanted: float | None) -> pd.DataFrame:
 
 
 def _points(
-    axes: Axes, rows: pd.DataFrame, robust: "pd.Series[float]", style: dict[str, str], numbers: dict[str, int]
+    axes: Axes, rows: pd.DataFrame, robust: "pd.Series[float]", style: dict[str, str], names: Mapping[str, str]
 ) -> None:
     axes.scatter(
         100 * rows.clean,
@@ -65,9 +95,17 @@ def _points(
         s=36,
     )
     for clean, value, name in zip(rows.clean, robust, rows.backbone, strict=True):
-        axes.annotate(
-            str(numbers[name]), (100 * clean, 100 * value), xytext=(5, 4), textcoords="offset points", fontsize=8
-        )
+        axes.annotate(names[name], (100 * clean, 100 * value), xytext=(5, 4), textcoords="offset points", fontsize=8)
+
+
+def _circle(axes: Axes, rows: pd.DataFrame, robust: "pd.Series[float]") -> None:
+    axes.scatter(100 * rows.clean, 100 * robust, s=150, facecolors="none", edgecolors="#D55E00", linewidths=1.2)
+
+
+def _falls(rows: pd.DataFrame, robust: "pd.Series[float]", rules: list[str]) -> str:
+    """Returns in words the mean over a rule's points of its accuracy on natural images less that under attack."""
+    falls = {rule: 100 * float((rows.clean - robust)[rows.rule == rule].mean()) for rule in rules}
+    return f"mean fall: {', '.join(f'{display(rule)} {fall:.1f}' for rule, fall in falls.items())} points"
 
 
 FIGURE = Figure(draw=draw, source="audit")

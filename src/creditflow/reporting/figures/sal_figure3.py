@@ -12,6 +12,7 @@ from torch import Tensor
 from creditflow.core import plugins
 from creditflow.core.errors import UserError
 from creditflow.core.settings import parse
+from creditflow.populations.rates import in_words
 from creditflow.populations.rule import get_update_rule
 from creditflow.populations.selection import chosen_rate
 from creditflow.populations.spectra import effective_rank_of, singular_values
@@ -37,7 +38,8 @@ def draw(members: pd.DataFrame, settings: Settings) -> Canvas:
             _heat(axes, matrix @ matrix.T, f"{_TITLES[name]} {when}")
         _spectrum(row[2], {"before": before, "after": after}, _TITLES[name])
     where = f"{display(member.dataset)}, hidden layer {layer} of {display(member.backbone)}"
-    run = f"seed {member.seed}, learning rate {member.learning_rate:g}, epoch {member.best_epoch}"
+    rate = in_words(member.learning_rate, [each["learning_rate"] for each in member.saved.content["members"]])
+    run = f"seed {member.seed}, learning rate {rate}, epoch {member.best_epoch}"
     ranks = ", ".join(f"{_rank(before):.0f} to {_rank(after):.0f}" for before, after in _all_h(member, n_hidden))
     lines = [
         f"{where}, {display(member.rule)}, {run}; colours to the 99.5th percentile.",

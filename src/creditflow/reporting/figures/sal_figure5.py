@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from creditflow.core.errors import UserError
+from creditflow.populations.rates import edge_of_grid
 from creditflow.reporting.figure import Figure
 from creditflow.reporting.figures.settings.sal_figure5 import Settings
 from creditflow.reporting.names import display
@@ -29,8 +30,17 @@ def draw(members: pd.DataFrame, settings: Settings) -> Canvas:
     canvas.colorbar(image, ax=axes, label="accuracy (%)")
     first = members.iloc[0]
     place = f"{display(first.dataset)}, {display(first.rule)}"
-    canvas.supxlabel(f"{place}, n = {_sample(first.saved)} x {members.seed.nunique()} seeds", fontsize=7)
+    sample = f"{place}, n = {_sample(first.saved)} x {members.seed.nunique()} seeds"
+    canvas.supxlabel(f"{sample}\n{_at_the_edge(scores)}", fontsize=7)
     return canvas
+
+
+def _at_the_edge(scores: pd.DataFrame) -> str:
+    """Returns a sentence on how many rows have their best rate on the edge of the grid."""
+    tried = [float(rate) for rate in scores.columns]
+    rows = scores.dropna(how="all").to_numpy()
+    edges = [edge_of_grid(tried[int(np.nanargmax(row))], tried) for row in rows]
+    return f"In {sum(map(bool, edges))} of {len(edges)} rows the best rate is the lowest or the highest tried."
 
 
 def _write_numbers(axes: Axes, scores: pd.DataFrame, members: pd.DataFrame, variants: dict[str, str]) -> None:

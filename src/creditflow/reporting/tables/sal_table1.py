@@ -1,10 +1,12 @@
 """Accuracy in percent, mean and standard deviation over seeds: on training images, while the chosen epoch went over
 them, and on test images. Beside it the SAL paper's Table 1, which does not say on which images it was measured, and
-which of ours it is nearer to."""
+which of ours it is nearer to. A chosen learning rate that is the lowest or the highest tried may not be the best one
+that there is."""
 
 import pandas as pd
 
 from creditflow.core.errors import UserError
+from creditflow.populations.rates import edge_of_grid
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.names import display, span
 from creditflow.reporting.rules import by_rule_order
@@ -31,6 +33,7 @@ def select(records: pd.DataFrame, published: pd.DataFrame, settings: Settings) -
         columns={"value": "published", "spread": "published_sd"}
     )
     frame = frame.merge(numbers, how="left", on=["dataset", "rule"])
+    frame = frame.merge(_chosen_rates(clean[clean.backbone == variant]), how="left", on=["dataset", "rule"])
     nearer = (frame.published - frame.train).abs() < (frame.published - frame.test).abs()
     return frame.assign(nearer=nearer.map({True: "train", False: "test"}).where(frame.published.notna(), "-"))
 
@@ -48,6 +51,19 @@ def _of_each_seed(rows: pd.DataFrame) -> pd.DataFrame:
     return test.merge(chosen, on=key).merge(train, on=[*key, "epoch"])
 
 
+def _chosen_rates(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns the learning rate of each dataset and rule, and whether it is the lowest or the highest tried (`edge`).
+
+    `edge` is empty for one that lies between others, and where only one was tried.
+    """
+    names = ["learning_rate", "lowest_rate", "highest_rate"]
+    chosen = rows[rows.metric.isin(names)].pivot_table(index=["dataset", "rule"], columns="metric", values="value")
+    chosen = chosen.reindex(columns=names)
+    ends = [chosen[name].fillna(chosen.learning_rate) for name in names[1:]]  # without a choice there are none
+    edges = [edge_of_grid(rate, tried) for rate, *tried in zip(chosen.learning_rate, *ends, strict=True)]
+    return chosen.assign(edge=edges)[["learning_rate", "edge"]].reset_index()
+
+
 def show(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """Returns the texts, rules in the usual order."""
     rows = by_rule_order(rows).sort_values("dataset", kind="stable")
@@ -61,6 +77,7 @@ def show(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
         "Ours, test": texts("test"),
         "Published": texts("published"),
         "Published is nearer to": rows.nearer,
+        "Learning rate": [_rate(rate, edge) for rate, edge in zip(rows.learning_rate, rows.edge, strict=True)],
     }
     return pd.DataFrame(names | numbers)
 
@@ -69,6 +86,12 @@ def _text(value: float, spread: float) -> str:
     if value != value:
         return "-"
     return f"{100 * value:.1f}" + (f" ± {100 * spread:.2f}" if spread == spread else "")
+
+
+def _rate(rate: float, edge: str) -> str:
+    if rate != rate:
+        return "-"
+    return f"{rate:g} ({edge} tried)" if edge else f"{rate:g}"
 
 
 def note(rows: pd.DataFrame) -> str:

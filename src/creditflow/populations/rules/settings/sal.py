@@ -19,6 +19,8 @@ class Settings(SettingsModel):
     """Units of the descending stream at each hidden layer; as many as ascending ones if absent."""
     downstream_activation: Literal["identity", "relu_jacobian", "relu", "tanh"] = "identity"
     """D_k: identity (the paper's), relu_jacobian, which opens where V_k h_k > 0, or relu or tanh of Wb_k u_{k+1}."""
+    upstream_mask: bool = False
+    """Whether W_k learns through units with z_k > 0 alone (D_u), as in Theorem 1's gradient; equation 5 has no mask."""
     rate_v: Rate = 1.0
     """Learning rate of V, in units of W's."""
     rate_w_bar: Rate = 1.0
@@ -31,6 +33,8 @@ class Settings(SettingsModel):
     """Vb learns from h_k (post), as in equation 8, or from z_k (pre), as in the paper's pseudo-code and equation 11."""
     scale: float = Field(1.0, ge=0, le=1_000_000)
     """Standard deviation of the initial V, Wb and Vb, in units of 1 / sqrt(n_in)."""
+    modulation: Many[Annotated[float, Field(gt=0, le=1_000_000)]] = ()
+    """Scales s at which each epoch measures the loss with h_k + s Vb_k u_k in hidden layers (section 2.3)."""
 
     @model_validator(mode="after")
     def _something_is_learned(self) -> Self:

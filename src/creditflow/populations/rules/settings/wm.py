@@ -9,7 +9,7 @@ class Settings(SettingsModel):
     """The mirror steps, in which feedback matrices learn from noise."""
 
     noise: float = Field(0.1, gt=0, le=1_000)
-    """Width of the uniform noise around zero that is sent into each layer; 0.1 in the authors' code."""
+    """Width of the uniform noise around zero that is sent into each layer; the authors' 0.1 is small against biases."""
     rate: float = Field(100.0, gt=0, le=1e9)
     """Learning rate of the feedback matrices, in units of the learning rate."""
     decay: float = Field(1.0, ge=0, le=1_000_000)

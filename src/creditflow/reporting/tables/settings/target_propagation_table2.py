@@ -1,7 +1,7 @@
 """Settings of the form of the target-propagation paper's Table 2."""
 
-from creditflow.reporting.tables.settings._published import OtherPublishedSettings
+from creditflow.reporting.tables.settings._target_propagation import TargetPropagationSettings
 
 
-class Settings(OtherPublishedSettings):
+class Settings(TargetPropagationSettings):
     """Which published numbers stand beside ours."""

@@ -1,0 +1,92 @@
+"""What more fine-tuning with a rule changes: accuracy against the number of epochs, without an attack, under an attack
+through the exact gradient, and under the same attack through the rule's own feedback weights V. The first point is the
+pretrained network itself, to which nothing but the attacker's V is new. Bands from the least to the greatest seed."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from creditflow.core.errors import UserError
+from creditflow.reporting.exact_rules import with_feedback
+from creditflow.reporting.figure import Figure, only
+from creditflow.reporting.figures.settings.finetune_length import Settings
+from creditflow.reporting.names import display
+from creditflow.reporting.rules import rule_order, rule_style, without_matched
+
+
+def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
+    """Returns three panels, with a line for each rule and a point for each length of fine-tuning.
+
+    A length is a dataset of its own in the experiment: the same view of the same images, fine-tuned for other epochs.
+    """
+    rows = only(without_matched(records), "backbone", settings.backbone, "finetune_length", "networks")
+    rows = rows.assign(length=rows.dataset.map(_lengths(rows)))
+    shown = _shown(rows, settings)
+    lengths, rules = sorted(set(shown.length)), rule_order(set(shown.rule))
+    canvas = Canvas(figsize=(9.6, 3.5), layout="constrained")
+    attack = f"{display(settings.attack)}, epsilon {settings.epsilon:g}"
+    titles = {"none": "no attack", "exact": f"{attack}, exact gradient", "feedback": f"{attack}, through V"}
+    panels = canvas.subplots(1, len(titles), sharey=True)
+    for axes, (gradient, title) in zip(panels, titles.items(), strict=True):
+        for rule in rules:
+            _line(axes, shown[(shown.gradient == gradient) & (shown.rule == rule)], lengths, rule, rules)
+        axes.set_title(title, fontsize=10)
+        axes.set_xticks(range(len(lengths)), [f"{length}" for length in lengths])
+        axes.set_xlabel("epochs of fine-tuning (not to scale)")
+    panels[0].set_ylabel("accuracy (%)")
+    panels[0].set_ylim(-3, 103)
+    canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(rules), frameon=False)
+    n_seeds, n = shown.seed.nunique(), shown[shown.gradient == "exact"].n.max()
+    spread = f"means of {n_seeds} seeds" if n_seeds > 1 else "one seed"
+    note = f"{display(shown.backbone.iloc[0])}. Accuracy under attack on {n} images; {spread}. Under BP, V is W."
+    canvas.supxlabel(note, fontsize=7)
+    return canvas
+
+
+def _lengths(rows: pd.DataFrame) -> dict[str, int]:
+    """Returns the number of epochs by the name of the dataset; training for 0 epochs leaves no row of an epoch.
+
+    Raises UserError if there is one length only, or if two datasets have the same.
+    """
+    trained = rows[(rows.attack == "clean") & rows.epoch.notna()].groupby("dataset").epoch.max()
+    lengths = {dataset: int(trained.get(dataset, 0)) for dataset in sorted(set(rows.dataset))}
+    if len(set(lengths.values())) < max(2, len(lengths)):
+        told = ", ".join(f"{dataset} {length}" for dataset, length in lengths.items())
+        raise UserError(
+            f"finetune_length: the datasets do not differ in the length of fine-tuning ({told} epochs);"
+            " give each its own `epochs` in `finetune.overrides`"
+        )
+    return lengths
+
+
+def _shown(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Returns the rows of accuracies at the end of training. Raises UserError if the attack is missing."""
+    at_end = rows[rows.epoch.isna()]
+    clean = at_end[(at_end.attack == "clean") & (at_end.metric == "accuracy")]
+    attacked = at_end[(at_end.attack == settings.attack) & (at_end.metric == "robust_accuracy")]
+    attacked = attacked[attacked.epsilon == settings.epsilon]
+    for gradient in ("exact", "feedback"):
+        if attacked[attacked.gradient == gradient].empty:
+            raise UserError(
+                f"finetune_length: no record of {settings.attack} at epsilon {settings.epsilon:g} through the gradient"
+                f" {gradient}; let the experiment attack so, or choose others in the figure's settings"
+            )
+    return pd.concat([clean, with_feedback(attacked)], ignore_index=True)
+
+
+def _line(axes: Axes, rows: pd.DataFrame, lengths: list[int], rule: str, rules: list[str]) -> None:
+    spread, style = 100 * rows.groupby("length").value.agg(["mean", "min", "max"]), rule_style(rule, rules)
+    places = [lengths.index(length) for length in spread.index]
+    axes.plot(
+        places,
+        spread["mean"],
+        label=display(rule),
+        color=style["color"],
+        marker=style["marker"],
+        markersize=4,
+        linewidth=1.3,
+    )
+    axes.fill_between(places, spread["min"], spread["max"], color=style["color"], alpha=0.15, linewidth=0)
+
+
+FIGURE = Figure(draw=draw, source="records")

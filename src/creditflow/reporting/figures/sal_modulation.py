@@ -1,0 +1,69 @@
+"""Whether SAL's descending stream helps the network at once (the SAL paper's section 2.3). After one cycle up and down,
+training images are sent up again with h + s Vb u in place of each hidden activity h, for several scales s. Left: the
+mean loss after this over that before; below 1, the signal has lowered the loss. Middle: the share of images whose loss
+falls. Right: the cosine of Vb u and minus the loss gradient by h, which the paper says are equal; it is a mean over
+hidden layers and images. Lines are means over seeds, and bands go from the least to the greatest of them."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from creditflow.core.errors import UserError
+from creditflow.reporting.figure import Figure, only
+from creditflow.reporting.figures.settings.sal_modulation import Settings
+from creditflow.reporting.names import display
+
+#: Colours that colour-blind readers can tell apart (Okabe and Ito), each with a dash of its own for prints in grey.
+_STYLES = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"), ("#000000", (0, (6, 1, 1, 1))))
+
+_LOSS, _HELPS, _COSINE = "modulation_loss_scale", "modulation_helps_scale", "modulation_cosine"
+
+
+def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
+    """Returns three panels: the loss over that before, the share of images that it helps, and the cosine."""
+    rows = records[records.epoch.notna() & (records.rule == settings.rule)]
+    rows = only(rows, "dataset", settings.dataset, "sal_modulation", "training")
+    rows = only(rows, "backbone", settings.variant, "sal_modulation", "training", setting="variant")
+    rows = rows[rows.metric.str.startswith("modulation_")]
+    scales = sorted({float(name.removeprefix(_LOSS)) for name in rows.metric if name.startswith(_LOSS)})
+    if not scales:
+        raise UserError(
+            f"sal_modulation: no modulation of {settings.rule!r}; set `modulation` in the population's settings of the"
+            " rule"
+        )
+    canvas = Canvas(figsize=(9.6, 3.2), layout="constrained")
+    losses, helps, cosine = canvas.subplots(1, 3)
+    for index, scale in enumerate(scales):
+        _line(losses, rows, f"{_LOSS}{scale:g}", f"s = {scale:g}", index)
+        _line(helps, rows, f"{_HELPS}{scale:g}", f"s = {scale:g}", index)
+    _line(cosine, rows, _COSINE, "", 0)
+    _label(losses, helps, cosine)
+    where = f"{display(rows.dataset.iloc[0])}, {display(rows.backbone.iloc[0])}, {display(settings.rule)}"
+    canvas.supxlabel(f"{where}, {int(rows.n.max())} training images, {rows.seed.nunique()} seeds", fontsize=7)
+    return canvas
+
+
+def _line(axes: Axes, rows: pd.DataFrame, metric: str, label: str, index: int) -> None:
+    curve = rows[rows.metric == metric].groupby("epoch").value.agg(["mean", "min", "max"])
+    color, dashes = _STYLES[index % len(_STYLES)]
+    # Each line is thinner than the one below it, so that lines that coincide are all seen.
+    thickness = max(3.2 * 0.7**index, 0.9)
+    axes.plot(curve.index, curve["mean"], color=color, linestyle=dashes, label=label, linewidth=thickness)
+    axes.fill_between(curve.index.astype(int), curve["min"], curve["max"], color=color, alpha=0.15, linewidth=0)
+
+
+def _label(losses: Axes, helps: Axes, cosine: Axes) -> None:
+    losses.axhline(1, color="#999999", linewidth=0.8)
+    losses.set(ylabel="loss after over loss before", yscale="log")
+    losses.yaxis.set_major_formatter("{x:g}")
+    losses.yaxis.set_minor_formatter("{x:g}")
+    losses.tick_params(which="minor", labelsize=7)
+    helps.set(ylabel="share of images whose loss falls", ylim=(0, 1.02))
+    cosine.axhline(0, color="#999999", linewidth=0.8)
+    cosine.set(ylabel="cosine to minus the gradient", ylim=(min(0, *cosine.get_ylim()), 1.02))
+    for axes in (losses, helps, cosine):
+        axes.set_xlabel("epoch")
+    losses.legend(fontsize=7)
+
+
+FIGURE = Figure(draw=draw, source="records")
