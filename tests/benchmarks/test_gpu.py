@@ -142,17 +142,17 @@ def test_rows_that_never_come_have_failed(
             os.kill(os.getpid(), signal.SIGKILL)
         raise RuntimeError("no driver")
 
-    monkeypatch.setitem(program.LIMITS, "checks", 0.5)
+    monkeypatch.setitem(program.LIMITS, "checks", 3.0)  # a busy machine has sent the first row by then
     start = time.monotonic()
     ended, rows = run(program, part, tmp_path, monkeypatch)
     assert time.monotonic() - start < 20
     assert [row["status"] for row in rows] == ["measured", "failed", "failed"] and ended
     reason = {
-        "hangs": "it was stopped after 0.5 s",
+        "hangs": "it was stopped after ",  # what is left of the 3 s
         "is killed": "the process ended with status -9",
         "breaks": "RuntimeError: no driver",
     }[way]
-    assert rows[1]["reason"] == reason and rows[2]["reason"] == f"not reached: {reason}"
+    assert rows[1]["reason"].startswith(reason) and rows[2]["reason"] == f"not reached: {rows[1]['reason']}", rows
 
 
 def test_rows_of_an_earlier_run_stay_if_the_machine_is_the_same(
