@@ -115,8 +115,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--networks", nargs="+", choices=[*BACKBONES, *OTHERS], default=[*BACKBONES, *OTHERS])
     parser.add_argument("--images", type=int, default=8, help="number of images")
-    parser.add_argument("--search-path", type=Path, action="append", default=[], help="folder with published weights")
-    parser.add_argument("--page", type=Path, help="page that has marks for the table below_decay")
+    parser.add_argument(
+        "--search-path",
+        type=Path,
+        action="append",
+        default=[],
+        help="folder with published weights; may be given often",
+    )
+    parser.add_argument("--page", type=Path, help="write the table between its marks in this page")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = [row(*made, args.images) for made in networks(args.networks, args.search_path, Path(folder))]

@@ -196,12 +196,13 @@ def facts_of(options: Any) -> dict[str, Any]:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = ["checks", "speed", *SPEED]
-    parser.add_argument("--only", nargs="+", choices=names, default=["checks", "speed"], help="groups or parts to run")
+    parts, where = f"parts or groups of them to run: {', '.join(names)}", "folder of the results (results/gpu)"
+    parser.add_argument("--only", nargs="+", choices=names, default=["checks", "speed"], metavar="PART", help=parts)
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N, or cpu to try the program out")
     parser.add_argument("--small", action="store_true", help="tiny sizes, whose times say nothing")
     parser.add_argument("--rounds", type=int, help="how often each side of a ratio is timed (7; with --small 2)")
-    parser.add_argument("--threads", type=int, default=2, help="of the CPU")
-    parser.add_argument("--output", type=Path, default=Path("results/gpu"), metavar="FOLDER")
+    parser.add_argument("--threads", type=int, default=2, help="number of CPU threads (2)")
+    parser.add_argument("--output", type=Path, default=Path("results/gpu"), metavar="FOLDER", help=where)
     parser.add_argument("--page", type=Path, metavar="FILE.md", help="put the tables between their marks in this page")
     parser.add_argument("--no-run", action="store_true", help="run nothing; write the tables of gpu.json again")
     args = parser.parse_args()

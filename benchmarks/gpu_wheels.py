@@ -93,8 +93,9 @@ def slimmed(source: Path, target: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--python-version", default="3.12", help="of the machine with the GPU, such as 3.12")
-    parser.add_argument("--output", type=Path, default=Path("results/gpu-wheels"), metavar="FOLDER")
+    where = "folder of the wheels (results/gpu-wheels)"
+    parser.add_argument("--python-version", default="3.12", help="Python of the machine with the GPU (3.12)")
+    parser.add_argument("--output", type=Path, default=Path("results/gpu-wheels"), help=where)
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     if old := list(args.output.glob("*.whl")):

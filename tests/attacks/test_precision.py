@@ -123,11 +123,14 @@ class Stubborn(HalfHearted):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (HalfHearted(), "the model computes in float32, though its weights and images are float64; leave precision"),
+        (
+            HalfHearted(),
+            "the model computes in float32, though its weights and images are float64: a part of it converts numbers; leave precision",
+        ),
         (Stubborn(), r"the model does not compute in float64 \(.*\); leave precision: float64 out"),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(16, 16), nn.Linear(16, 2).half()),
-            "precision: float64 needs weights of one type, not of float16 and float32; leave it out",
+            "precision: float64 needs weights of one type, not of float16 and float32; leave precision: float64 out",
         ),
     ],
 )

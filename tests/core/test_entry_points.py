@@ -233,7 +233,9 @@ def test_a_container_image_has_a_plugin_from_outside_only_if_it_is_locked(
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments/mine.yaml").write_text(text, encoding="utf-8")
     keys = load_experiment(tmp_path / "experiments", "mine").keys
-    message = f"experiment mine: {what} comes from the distribution outside, which the container image has not; copy"
+    message = (
+        f"experiment mine: {what} comes from the distribution outside, which the container image does not have; copy"
+    )
     with pytest.raises(UserError, match=message):
         check_plugins(keys, "mine", ROOT / "envs")
     for name in ("requirements.txt", "requirements-source.txt", "requirements-torch.txt"):

@@ -61,7 +61,10 @@ ELSEWHERE = {
     "workflow.experiments.Experiment.surrogates": ("tests/workflow/test_gradients.py", ".surrogates("),
     "workflow.finished.finished": ("tests/reporting/test_export.py", "finished("),
     "workflow.given_models.with_given_models": ("tests/workflow/test_given_models.py", "the reference"),
-    "workflow.image_plugins.check_plugins": ("tests/core/test_entry_points.py", "which the container image has not"),
+    "workflow.image_plugins.check_plugins": (
+        "tests/core/test_entry_points.py",
+        "which the container image does not have",
+    ),
     "workflow.locks.release_dead_locks": ("tests/faults/test_waits.py", "another Snakemake has kept"),
     "workflow.plugin_settings.check_settings": ("tests/workflow/test_settings.py", "UserError, match="),
     "workflow.published_hyperparameters.fill_in": ("tests/reporting/test_target_propagation_reporting.py", "UserError"),

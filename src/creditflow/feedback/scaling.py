@@ -52,6 +52,8 @@ def layer_scale(name: str, layer: nn.Module, rule: Rule, scale: object) -> Scale
         if name not in scale:
             raise UserError(f"the scale has no norm for the layer {name!r}; give one for each layer")
         norm = float(scale[name])
+        if not 0 < norm < math.inf:
+            raise UserError(f"the scale of the layer {name!r} is {norm:g}; give a norm above zero that is finite")
     else:
         norm = frobenius(weight.detach())
     if norm == 0 or not math.isfinite(norm):

@@ -68,11 +68,14 @@ class Enlarge(nn.Module):
         """Raises UserError if the images have several channels, but other ones, or are larger than `shape`."""
         super().__init__()
         if image_shape[0] not in (1, shape[0]):
-            raise UserError(f"input.channels: {shape[0]}, but the images have {image_shape[0]} channels; leave it out")
+            raise UserError(
+                f"input.channels: {shape[0]}, but the images have {image_shape[0]} channels; leave input.channels out"
+            )
         if image_shape[1] > shape[1] or image_shape[2] > shape[2]:
             size, original = (f"{height}x{width}" for _, height, width in (shape, image_shape))
             raise UserError(
-                f"input.upsample: {size} is smaller than the images of {original}; enlarge them, or set size"
+                f"input.upsample: {size} is smaller than the images of {original}; give a larger upsample, or make the"
+                " images smaller with input.size"
             )
         self.shape = shape
 

@@ -225,7 +225,7 @@ def _check_pretrain(keys: Mapping[str, Any], where: str) -> None:
     for backbone in keys["backbones"]:
         if "weights" in pretrain and not has_published(backbone):
             raise UserError(
-                f"{place}: backbone {backbone!r} is not torchvision's, so `weights` has none for it;"
+                f"{place}: there are no published weights of the backbone {backbone!r}, so `weights` cannot name any;"
                 " pretrain it on a `dataset`, or start from another experiment's models"
             )
         if imports(pretrain):

@@ -20,7 +20,7 @@ _PIN = re.compile(r"^([\w.-]+)==", re.MULTILINE)
 
 
 def check_plugins(keys: Mapping[str, Any], name: str, locks: Path) -> None:
-    """Raises UserError if an experiment uses a plugin that the image has not.
+    """Raises UserError if an experiment uses a plugin that the image does not have.
 
     Args:
         keys: the experiment's keys.
@@ -32,7 +32,7 @@ def check_plugins(keys: Mapping[str, Any], name: str, locks: Path) -> None:
         if outside is not None and _normal(outside.distribution) not in _locked(locks):
             raise UserError(
                 f"experiment {name}: the {kind.replace('_', ' ')} {plugin!r} comes from the distribution"
-                f" {outside.distribution}, which the container image has not; copy its file into"
+                f" {outside.distribution}, which the container image does not have; copy its file into"
                 f" src/creditflow/{plugins.ROOMS[kind]}/ of the clone, or run without --use-apptainer"
             )
 

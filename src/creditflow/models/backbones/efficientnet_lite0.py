@@ -79,7 +79,7 @@ class _Block(nn.Module):
 def build(image_shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
     """Returns the network up to its 1280 features, after global average pooling.
 
-    Raises UserError for images that have not three channels, or are smaller than 32x32.
+    Raises UserError for images that do not have three channels, or are smaller than 32x32.
     """
     channels, height, width = image_shape
     if channels != 3:

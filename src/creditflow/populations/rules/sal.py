@@ -11,7 +11,7 @@ identity. Then
 where each is a mean over the batch with its own learning rate, minus a decay. The decay is either `shrinkage` of the
 optimiser (outside the rate, as in the equations) or `weight_decay` (inside it, as in the paper's pseudo-code).
 Every example sends its own error down. The mean is taken last, in the products, so that D_k acts on errors whose size
-does not depend on the batch's.
+does not depend on the size of the batch.
 
 With `upstream_mask`, dW_k = (D_u Vb_k u_k) h_{k-1}^T, where D_u = 1[z_k > 0] is the mask of the layer itself. It is
 part of the gradient in Theorem 1, and equation 5 leaves it out.
