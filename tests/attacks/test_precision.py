@@ -125,7 +125,7 @@ class Stubborn(HalfHearted):
     [
         (
             HalfHearted(),
-            "the model computes in float32, though its weights and images are float64: a part of it converts numbers; leave precision",
+            "the model computes in float32, though its weights and images are float64: a part of it converts",
         ),
         (Stubborn(), r"the model does not compute in float64 \(.*\); leave precision: float64 out"),
         (
