@@ -7,6 +7,7 @@ of the rule. `benchmarks/training.py` compares time and memory.
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -23,6 +24,9 @@ _BLOCK = {"cpu": 2**21, "cuda": 2**26}
 #: If the weight of a convolution has at most this number of bytes, one call makes all gradients. For a larger weight
 #: there are two calls, so that V and the gradient of the weight are not in memory at the same time.
 _SMALL_KERNELS = 2**20
+
+#: At most this number of counts (taps times pixels) are kept for the next step of a direct rule.
+_FEW = 2**16
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,10 @@ class Feedback:
 
     def blocks(self, weight: Tensor, least: int) -> list[slice]:
         """Returns the blocks of at least `least` rows in which V is made; a single block if it is made as a whole."""
-        size = len(weight)
+        size, rows = len(weight), len(weight)
         if self.rule.elementwise:
-            size = max(least, _BLOCK.get(weight.device.type, 2**26) // max(1, weight[:1].nbytes))
-        return [slice(start, start + size) for start in range(0, len(weight), max(1, size))]
+            size = max(least, _BLOCK.get(weight.device.type, 2**26) // max(1, weight.nbytes // max(1, rows)))
+        return [slice(start, start + size) for start in range(0, rows, max(1, size))]
 
     def output_error(self, n: int) -> Tensor:
         """Returns the error at the output, (n, K), for a direct rule."""
@@ -76,16 +80,14 @@ class LinearFunction(torch.autograd.Function):
     @staticmethod
     @first_order
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors[:2]
+        (x, weight, *_), feedback = ctx.saved_tensors, ctx.feedback
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        flat = _as_matrix(grad_output)
-        grad_x = None
-        if needs_x:
-            grad_x = (
-                _direct_linear(ctx.feedback, weight, x)
-                if ctx.feedback.rule.direct
-                else _down(ctx.feedback, weight, flat).view_as(x)
-            )
+        flat, grad_x = _as_matrix(grad_output), None
+        if needs_x and feedback.rule.direct:
+            grad_x = _direct_linear(feedback, weight, x)
+        elif needs_x:
+            grad_x = _down(feedback, weight, flat)
+            grad_x = grad_x if x.dim() == 2 else grad_x.view_as(x)
         grad_weight = flat.t().mm(_as_matrix(x)) if needs_weight else None
         grad_bias = flat.sum(0) if needs_bias else None
         return grad_x, grad_weight, grad_bias, None, None
@@ -93,6 +95,8 @@ class LinearFunction(torch.autograd.Function):
 
 def _as_matrix(tensor: Tensor) -> Tensor:
     """Returns a tensor (..., n) as (N, n); n may be 0."""
+    if tensor.dim() == 2:
+        return tensor
     return tensor.reshape(math.prod(tensor.shape[:-1]), tensor.shape[-1])
 
 
@@ -117,6 +121,8 @@ def _direct_linear(feedback: Feedback, weight: Tensor, x: Tensor) -> Tensor:
     """Returns e B at each position of x, of shape (N, ..., in)."""
     matrix = feedback.weight(weight)
     error = feedback.output_error(len(x)).to(matrix.dtype).mm(matrix).to(x.dtype)
+    if x.dim() == 2:
+        return error
     return error.view(len(x), *[1] * (x.dim() - 2), x.shape[-1]).expand_as(x).contiguous()
 
 
@@ -181,9 +187,32 @@ def _direct_conv(
     """
     kernels = feedback.weight(weight)
     height, width = kernels.shape[2:]
-    taps = torch.eye(height * width, dtype=kernels.dtype, device=kernels.device).view(1, -1, height, width)
-    everywhere = kernels.new_ones(1, 1, *output_shape[2:])
-    meets = conv2d_input((1, height * width, *x.shape[2:]), taps, everywhere, *geometry)
+    sizes = (height, width), tuple(x.shape[2:]), tuple(output_shape[2:])
+    # Small maps are kept: to count again would cost more than all the rest. A compiler must not meet what is kept.
+    kept = height * width * math.prod(x.shape[2:]) <= _FEW and not torch.compiler.is_compiling()
+    meets = (_kept_meetings if kept else _meetings)(sizes, geometry, kernels.dtype, kernels.device)
     error = feedback.output_error(len(x)).to(kernels.dtype)
     at_taps = error.mm(kernels.flatten(1)).view(len(x) * x.shape[1], height * width)
-    return at_taps.mm(meets.view(height * width, -1)).view_as(x).to(x.dtype)
+    return at_taps.mm(meets).view_as(x).to(x.dtype)
+
+
+def _meetings(
+    sizes: tuple[tuple[int, ...], ...], geometry: tuple[Any, ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Returns how often a position of the output meets each pixel with each tap, of shape (taps, pixels).
+
+    Args:
+        sizes: height and width of the kernel, of the input and of the output.
+        geometry: stride, padding and dilation.
+        dtype: type of the numbers.
+        device: where they are.
+    """
+    kernel, pixels, output = sizes
+    n_taps = math.prod(kernel)
+    taps = torch.eye(n_taps, dtype=dtype, device=device).view(1, -1, *kernel)
+    everywhere = torch.ones(1, 1, *output, dtype=dtype, device=device)
+    counts: Tensor = conv2d_input((1, n_taps, *pixels), taps, everywhere, *geometry)
+    return counts.view(n_taps, -1)
+
+
+_kept_meetings = lru_cache(maxsize=64)(_meetings)

@@ -42,9 +42,11 @@ def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(backward)
     def checked(ctx: Any, *errors: Tensor) -> Any:
-        if not torch.compiler.is_compiling() and torch.is_grad_enabled():
+        if torch.compiler.is_compiling():
+            return once(ctx, *errors)
+        if torch.is_grad_enabled():
             raise UserError(_SECOND_DERIVATIVE)
-        return once(ctx, *errors)
+        return backward(ctx, *errors)  # there are no gradients here that `once` would have to switch off
 
     return checked
 
@@ -63,8 +65,11 @@ def check_no_transform() -> None:
 def check_not_captured(*inputs: object) -> None:
     """Raises UserError if a pass is traced, or has inputs of a tracer, as a graph of functions would lose the rule."""
     traced = torch._C._get_tracing_state() is not None or torch.compiler.is_exporting()
-    if traced or not all(isinstance(x, Tensor) for x in inputs):
+    if traced:
         raise UserError(_CAPTURED)
+    for x in inputs:
+        if not isinstance(x, Tensor):
+            raise UserError(_CAPTURED)
     tracer = torch._C._TorchDispatchModeKey.PROXY
     if not torch.compiler.is_compiling() and torch._C._get_dispatch_mode(tracer) is not None:
         raise UserError(_CAPTURED)

@@ -1,6 +1,7 @@
 """Linear and Conv2d layers whose error goes down through a feedback weight."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from typing import Self
 
 import torch
@@ -46,16 +47,14 @@ class FeedbackLayer(nn.Module):
     def present_state(self) -> State:
         """Returns the state of the rule for the present W. If W has changed, the rule updates its state first."""
         if self.rule.after_update is not None:
-            present = fingerprint(self.weight)
+            weight = self.weight.detach()
+            present = fingerprint(weight)
             if not torch.equal(present, self._seen):
-                # Half precision is for the pass only. A state that was made in inference mode could not be used later.
-                with (
-                    torch.autocast(self.weight.device.type, enabled=False),
-                    torch.inference_mode(False),
-                    torch.no_grad(),
-                ):
-                    self.state = self.rule.after_update(self.weight.detach(), self.state)
-                self._seen = present
+                with _usual_mode(weight.device.type):
+                    state = self.rule.after_update(weight, self.state)
+                # `Module.__setattr__` would look for parameters in them, which takes longer than all the rest.
+                object.__setattr__(self, "state", state)
+                object.__setattr__(self, "_seen", present)
         return self.state
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -81,8 +80,8 @@ class FeedbackLayer(nn.Module):
 
     def check_weight(self) -> None:
         """Raises UserError if W was given a form, after the rule was put on, on which no rule is put."""
-        replica = hasattr(self, "_former_parameters")  # nn.DataParallel keeps the weights of replicas there
-        if "weight" not in self._parameters and not replica:
+        # nn.DataParallel keeps the weights of replicas in `_former_parameters`.
+        if "weight" not in self._parameters and not hasattr(self, "_former_parameters"):
             raise UserError(
                 "the weight of a layer with a rule now follows from other tensors (a parametrisation, weight or"
                 " spectral normalisation, pruning); no rule can be put on such a layer"
@@ -99,6 +98,21 @@ class FeedbackLayer(nn.Module):
             return x, self.weight, bias, None
         dtype = torch.get_autocast_dtype(x.device.type)
         return _cast(x, dtype), _cast(self.weight, dtype), None if bias is None else _cast(bias, dtype), self.weight
+
+
+def _usual_mode(device_type: str) -> AbstractContextManager[object]:
+    """Returns a context in which a rule updates its state: without gradients, autocast and inference mode.
+
+    Half precision is for the pass only. A state that was made in inference mode could not be used later. The contexts
+    take time, so that those that would change nothing are left out.
+    """
+    contexts = ExitStack()
+    if torch.is_autocast_enabled(device_type):
+        contexts.enter_context(torch.autocast(device_type, enabled=False))
+    if torch.is_inference_mode_enabled():
+        contexts.enter_context(torch.inference_mode(False))
+    contexts.enter_context(torch.no_grad())
+    return contexts
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
