@@ -11,7 +11,7 @@ from torch import Tensor
 from creditflow.compute import randomness
 from creditflow.compute.randomness import Streams
 from creditflow.core.errors import UserError
-from creditflow.feedback.apply import apply_rule, feedback_state
+from creditflow.feedback.apply import apply_rule, feedback_layers, feedback_state
 from creditflow.models.build import ImageClassifier, ModelSpec, build_model
 from creditflow.models.storage import save_model
 from creditflow.stages import attacking
@@ -68,6 +68,20 @@ def test_a_bp_network_attacked_through_frsf_has_the_gradient_through_its_v(
     exact = input_gradient(model, images, labels)
     assert torch.nn.functional.cosine_similarity(exact.flatten(), expected.flatten(), dim=0) < 0.99
     assert attacking.attacker_view(args_for(tmp_path, "exact", 7), model) is model
+
+
+@pytest.mark.parametrize("rule", ["bp", "usf", "frsf", "brsf", "fa", "dfa", "kp", "wm"])
+@pytest.mark.parametrize("scale", ["norm", "sigma"])
+def test_fresh_feedback_weights_have_the_scale_of_the_networks_training(rule: str, scale: str, tmp_path: Path) -> None:
+    model = trained(tmp_path)
+    save_model(tmp_path / "model.safetensors", model, settings={"settings": {"scale": scale}})
+    args = args_for(tmp_path, f"through:{rule}")
+    layers = feedback_layers(attacking.attacker_view(args, model))
+    drawing = attacking.helpers(args, model).views
+    views = [layers] if drawing is None else [layers, *(feedback_layers(view) for view in drawing(2))]
+    for view in views:
+        ratios = [float(layer.feedback_weight().norm() / layer.weight.norm()) for _, layer in view]
+        assert (ratios == pytest.approx([1.0] * len(ratios), rel=1e-5)) == (scale == "norm" or rule == "bp")
 
 
 @pytest.mark.parametrize("rule", ["frsf", "brsf", "fa", "dfa"])

@@ -24,7 +24,7 @@ from creditflow.feedback.error import (
 )
 from creditflow.feedback.replaceable import check_model, replaceable_layers
 from creditflow.feedback.rule import SIGMA, Rule, xavier_uniform
-from creditflow.feedback.scaling import check_scale, layer_scale
+from creditflow.feedback.scaling import check_names, check_scale, layer_scale
 from faults.promised_data import Promised
 from lies import Reverse
 
@@ -464,6 +464,7 @@ FEEDBACK: dict[str, Promised] = {
             (lambda f: check_scale(Rule(feedback_weight=lambda w, state: w), "norm"), "leave scale out"),
         ],
     ),
+    "feedback.scaling.check_names": (UserError, [(lambda f: check_names({"a": 1.0}, ["b"]), "a norm for 'a'")]),
     "feedback.scaling.layer_scale": (
         UserError,
         [

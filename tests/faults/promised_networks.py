@@ -35,7 +35,7 @@ from creditflow.retrieval import storage as codes_on_disk
 from creditflow.retrieval.settings import HyP2Settings, Protocol
 from creditflow.retrieval.training import retrieval_training
 from creditflow.retrieval.zeta import zeta
-from creditflow.training import accuracy, decay, loop, part
+from creditflow.training import accuracy, decay, loop, modes, part
 from creditflow.training.settings import TrainingSettings
 from creditflow.training.task import TrainingData
 from faults.promised_data import Promised, a_dataset, written
@@ -59,6 +59,9 @@ class Answers(nn.Module):
 
 def network() -> Any:
     return build_model(ModelSpec("small_cnn", (1, 8, 8), 2, (0.5,), (0.25,)), "finetune", 0)
+
+
+FROZEN = TrainingSettings(epochs=1, batch_size=4, learning_rate=0.01, batch_norm="frozen")
 
 
 def train(rule: str = "bp", stop: Any = None, weight: float = 1.0, **change: Any) -> object:
@@ -140,6 +143,10 @@ TRAINING: dict[str, Promised] = {
     "training.accuracy.correct_predictions": (
         UserError,
         [lambda f: accuracy.correct_predictions(Answers(float("inf")), DIGITS)],
+    ),
+    "training.modes.set_training_mode": (
+        UserError,
+        [(lambda f: modes.set_training_mode(nn.Linear(2, 2), "bp", FROZEN), "leave it out")],
     ),
     "training.decay.below_decay": (
         UserError,

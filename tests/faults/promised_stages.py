@@ -302,6 +302,7 @@ STAGES: dict[str, Promised] = {
                 "did you mean 'norm'",
             ),
             (lambda f: finetuning.training_settings(of_finetuning(f), "finetune"), "use head: fresh"),
+            (lambda f: finetuning.training_settings(of_finetuning(f, batch_norm="frozen"), "finetune"), "leave it out"),
             (lambda f: finetuning.training_settings(of_finetuning(f), "pretrain"), "unknown key 'head'"),
         ],
     ),

@@ -240,6 +240,8 @@ OWN = Rule(feedback_weight=lambda weight, state: weight.sign())
             {"0": 1.0, "2": math.nan},
             r"^the scale of the layer '2' is nan; give a norm above zero that is finite$",
         ),
+        ("frsf", {"0": 1.0, "2": True}, r"^a scale that is a mapping gives the norm of V, a number, by the name"),
+        ("brsf", {"0": 1.0, "2": 1.0, "22": 1.0}, r"^the scale has a norm for '22'; did you mean '2'\?$"),
         ("frsf", {"0": 1.0}, r"^the scale has no norm for the layer '2'; give one for each layer$"),
         (OWN, "norm", r"^this rule gives its feedback weights their size itself, .* leave scale out$"),
     ],
@@ -257,3 +259,26 @@ def test_weights_without_a_norm_are_one_line(rule: str, value: float, words: str
     apply_rule(model, rule, generator=gen())
     with pytest.raises(UserError, match=rf"^V cannot have the norm of W in the layer '2', whose weights are {words};"):
         apply_rule(model, rule, generator=gen(), scale="norm")
+
+
+@pytest.mark.parametrize("rule", RULED)
+def test_weights_that_become_zero_have_no_feedback_or_keep_theirs_and_nothing_breaks(rule: str) -> None:
+    model = net()
+    view = apply_rule(model, rule, generator=gen(), scale="norm")
+    images = torch.rand(3, 4, 6, 6)
+    for weights in (model[2].weight, model[0].weight):
+        with torch.no_grad():
+            weights.zero_()
+        view(images).square().sum().backward()
+        drawn = [layer.feedback_weight() for _, layer in feedback_layers(view)]
+        assert all(bool(tensor.isfinite().all()) for tensor in drawn)
+
+
+@pytest.mark.parametrize("rule", ["usf", "frsf", "brsf"])
+def test_a_norm_that_is_stated_for_weights_of_zero_gives_no_feedback(rule: str) -> None:
+    model = net()
+    model[2].weight.data.zero_()
+    names = [name for name, _ in feedback_layers(apply_rule(model, rule, generator=gen()))]
+    view = apply_rule(model, rule, generator=gen(), scale=dict.fromkeys(names, 2.0))
+    norms = {name: float(layer.feedback_weight().norm()) for name, layer in feedback_layers(view)}
+    assert norms == pytest.approx({name: 0.0 if name == "2" else 2.0 for name in names}, rel=1e-5)

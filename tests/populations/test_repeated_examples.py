@@ -1,5 +1,5 @@
 """An update is a mean over examples: to repeat an example, or a whole batch, changes nothing. In float64, for every
-rule that there is.
+rule that there is; rules with targets keep this with a step in proportion to the batch, see WITHOUT_STEP_SIZE.
 
 Random numbers that a rule draws for each example (dropout masks, noise) are repeated with the example. Drawn anew they
 would be other examples.
@@ -27,6 +27,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *(("sal", {"downstream_activation": kind}) for kind in ("relu_jacobian", "relu", "tanh")),
     ("sal", {"upstream_mask": True, "downstream": [9, 4], "v_bar_learns_from": "pre"}),
     ("pepita", {"output_error": "second"}),
+    ("pepita", {"adversarial_presynaptic": "natural"}),
     ("ddtp_rhl", {"recurrent": True}),
     ("gnt", {"damping": 0.3}),
 ]
@@ -68,15 +69,19 @@ def repeated(batch: Batch, times: int) -> Batch:
     def again(values: Tensor) -> Tensor:
         return values.repeat(times, 1)
 
-    return Batch(
-        again(batch.images), again(batch.targets), tuple(map(again, batch.masks)), tuple(map(again, batch.noise))
+    masks, noise, presynaptic = (
+        tuple(map(again, tensors)) for tensors in (batch.masks, batch.noise, batch.presynaptic)
     )
+    return Batch(again(batch.images), again(batch.targets), masks, noise, presynaptic)
 
 
 def check_repeating(rule_id: str, changes: dict[str, Any], network: Network, n: int, times: int) -> None:
     rule, loss = get_update_rule(rule_id), LOSSES["cross_entropy"]
     once, often = (parsed(rule, changes, factor) for factor in (1, times))
     parameters, feedback, batch = start(rule, network, once, n)
+    natural = batch._replace(images=batch.images.flip(0).tanh())  # the batch takes the part of its adversarial version
+    batch = batch._replace(presynaptic=rule.step(network, loss, once, parameters, feedback, natural).presynaptic)
+    assert len(batch.presynaptic) == (changes.get("adversarial_presynaptic") == "natural")
     many = repeated(batch, times)
     expected = rule.step(network, loss, once, parameters, feedback, batch).directions
     found = rule.step(network, loss, often, parameters, feedback, many).directions

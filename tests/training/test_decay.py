@@ -44,6 +44,12 @@ def test_two_linear_layers_in_closed_form() -> None:
         ]
 
 
+def test_a_gradient_that_is_not_a_number_counts_as_below() -> None:
+    model = nn.Sequential(nn.Linear(5, 3))
+    rows = below_decay(model, "bp", torch.full((4, 5), math.nan), torch.arange(4) % 3, 0.1)
+    assert [row.is_below for row in rows] == [True] and "at the first batch, in 1 of 1 layers" in str(in_words(rows))
+
+
 class Depthwise(nn.Module):
     """Eight blocks of a depthwise convolution with large weights and a pointwise one, each with batch normalisation."""
 

@@ -8,9 +8,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from creditflow.compute.randomness import Streams
+from creditflow.core.errors import UserError
 from creditflow.core.matched import HEAD_ONLY
 from creditflow.models.build import ImageClassifier
 from creditflow.training.loop import Stop, train
+from creditflow.training.modes import set_training_mode
 from creditflow.training.settings import TrainingSettings
 from creditflow.training.task import TrainingData
 from helpers import small_model, subset
@@ -35,6 +37,11 @@ def test_frozen_batch_normalisation_keeps_its_statistics_and_trains_the_rest(rul
     assert changed == before.keys() - statistics
     usual, _ = trained(rule, stop)
     assert not torch.equal(usual.backbone[1].running_mean, before["backbone.1.running_mean"])
+
+
+def test_to_freeze_what_is_not_there_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"^batch_norm: frozen has no effect, .*; leave it out$"):
+        set_training_mode(nn.Linear(2, 2), "bp", TrainingSettings(**(SETTINGS | {"batch_norm": "frozen"})))
 
 
 def test_frozen_batch_normalisation_trains_by_the_exact_gradient_of_the_network_in_evaluation_mode() -> None:

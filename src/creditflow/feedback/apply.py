@@ -15,7 +15,7 @@ from creditflow.feedback.layers import FEEDBACK_TYPES, FeedbackLayer
 from creditflow.feedback.proof import Proof
 from creditflow.feedback.replaceable import check_model, non_leaves, replaceable_layers
 from creditflow.feedback.rule import Rule, State
-from creditflow.feedback.scaling import check_scale, layer_scale
+from creditflow.feedback.scaling import check_names, check_scale, layer_scale
 
 __all__ = ["FeedbackLayer", "Rule", "State", "apply_rule", "feedback_layers", "feedback_state", "get_rule"]
 
@@ -101,6 +101,7 @@ def apply_rule(
     tap = _tapped(view, layers, outputs) if rule.direct else None
     if not layers:
         raise UserError("the model has no Linear or Conv2d that a rule could be put on")
+    check_names(scale, [name for name, _ in layers])
     for name, layer in layers:
         like = _template(layer, tap)
         if known is None:

@@ -235,11 +235,13 @@ def frobenius(tensor: Tensor) -> float:
 def with_norm(numbers: Tensor, norm: float | None, signs_of: Tensor | None = None) -> Tensor:
     """Multiplies numbers, in place, so that V has a Frobenius norm, and returns them; None changes nothing.
 
-    V is the numbers themselves, or numbers * sign(W) where `signs_of` is W. Where W is zero, V is zero, too.
+    V is the numbers themselves, or numbers * sign(W) where `signs_of` is W. Where W is zero, V is zero, too. If all of
+    V is zero, no factor gives it a norm, and the numbers stay as they are.
     """
     if norm is None:
         return numbers
     feedback = numbers
     if signs_of is not None and int(torch.count_nonzero(signs_of)) < signs_of.numel():
         feedback = numbers * signs_of.sign()
-    return numbers.mul_(norm / frobenius(feedback))
+    present = frobenius(feedback)
+    return numbers.mul_(norm / present) if present else numbers

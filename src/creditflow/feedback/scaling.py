@@ -5,7 +5,7 @@ that reaches the layers below.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ SCALES = ("sigma", "norm")
 def check_scale(rule: Rule, scale: object) -> None:
     """Raises UserError for a scale that does not exist, and for a norm under a rule that gives V its size itself."""
     if isinstance(scale, Mapping):
-        if not all(isinstance(name, str) and isinstance(norm, int | float) for name, norm in scale.items()):
+        if not all(isinstance(name, str) and _is_number(norm) for name, norm in scale.items()):
             raise UserError("a scale that is a mapping gives the norm of V, a number, by the name of the layer")
     elif not isinstance(scale, str) or scale not in SCALES:
         raise UserError(f"unknown scale {scale!r}{suggestion(str(scale), SCALES)}")
@@ -29,6 +29,16 @@ def check_scale(rule: Rule, scale: object) -> None:
             "this rule gives its feedback weights their size itself, so that another scale would have no effect;"
             " leave scale out"
         )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def check_names(scale: object, names: Collection[str]) -> None:
+    """Raises UserError for a mapping that gives norms for layers which are not there."""
+    if isinstance(scale, Mapping) and (surplus := sorted(set(scale) - set(names))):
+        raise UserError(f"the scale has a norm for {surplus[0]!r}{suggestion(surplus[0], sorted(names))}")
 
 
 def layer_scale(name: str, layer: nn.Module, rule: Rule, scale: object) -> Scale:

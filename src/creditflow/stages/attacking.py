@@ -180,7 +180,8 @@ def attacker_view(args: argparse.Namespace, model: nn.Module) -> nn.Module:
 
     It is the plain model, or a view of it with the feedback weights of its training, or with fresh ones of the rule
     that `--gradient through:<rule>` names. The random numbers of fresh ones follow from rule, draw and `--seed` alone,
-    so that networks of the same shapes are attacked with the same ones, on every device. A given model is plain for
+    so that networks of the same shapes are attacked with the same ones, on every device; their scale is that of the
+    network's training. A given model is plain for
     `own`; for `exact` see `exact_view`.
 
     Raises UserError for a rule that is unknown or cannot be put on the model, for a second draw of a rule that draws
@@ -196,8 +197,15 @@ def attacker_view(args: argparse.Namespace, model: nn.Module) -> nn.Module:
     if chosen.kind == "through":
         _check_draw(chosen)
         generator = randomness.generator("through", chosen.rule, chosen.draw, args.seed)
-        return placed(apply_rule(placed(model, device), chosen.rule, generator=generator), device)
+        scale = _trained_scale(args, chosen.rule)
+        return placed(apply_rule(placed(model, device), chosen.rule, generator=generator, scale=scale), device)
     return exact_view(model, args.model) if chosen.kind == "exact" else model
+
+
+def _trained_scale(args: argparse.Namespace, rule: str) -> FeedbackScale:
+    """Returns the scale of feedback weights that a model was fine-tuned with; "sigma" for a rule that has one size."""
+    norm = read_sidecar(args.model).get("settings", {}).get("settings", {}).get("scale") == "norm"
+    return "norm" if norm and (get_rule(rule).scaled or get_rule(rule).exact) else "sigma"
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -265,11 +273,12 @@ def _drawing_views(args: argparse.Namespace, model: nn.Module, chosen: Gradient)
     """Returns what makes views with independent draws, for a rule that draws feedback weights during training."""
     if chosen.kind not in ("feedback", "through"):
         return None
-    scale: FeedbackScale = "sigma"
     rule = chosen.rule
-    if not rule:
+    if rule:
+        scale = _trained_scale(args, rule)
+    else:
         rule, state = load_feedback(args.model)
-        scale = feedback_norms(state) or scale
+        scale = feedback_norms(state) or "sigma"
     if not get_rule(rule).redraws:
         return None
     device = device_of(model)

@@ -13,12 +13,17 @@ from creditflow.training.settings import FinetuningSettings, TrainingSettings
 def training_settings(args: argparse.Namespace, stage: str) -> TrainingSettings:
     """Returns what the option --settings says, for the stage "pretrain" or "finetune".
 
-    Raises UserError as `parse` does, and for a head that is to be kept where no model is given.
+    Raises UserError as `parse` does, and for a head or statistics that are to be kept where no model is given.
     """
-    if stage != "finetune":
-        return parse(TrainingSettings, args.settings, "--settings")
-    settings = parse(FinetuningSettings, args.settings, "--settings")
-    if settings.head == "kept" and args.pretrained is None:
+    settings: TrainingSettings | FinetuningSettings = parse(
+        FinetuningSettings if stage == "finetune" else TrainingSettings, args.settings, "--settings"
+    )
+    if settings.batch_norm == "frozen" and getattr(args, "pretrained", None) is None:
+        raise UserError(
+            "--settings: batch_norm: frozen keeps the statistics of a pretrained model, and a random start has none;"
+            " leave it out"
+        )
+    if isinstance(settings, FinetuningSettings) and settings.head == "kept" and args.pretrained is None:
         raise UserError("--settings: a head can be kept only of the model --pretrained; name it, or use head: fresh")
     return settings
 

@@ -43,8 +43,8 @@ class LayerDecay:
 
     @property
     def is_below(self) -> bool:
-        """Whether the gradient lies below the term of weight decay."""
-        return self.gradient < self.decay
+        """Whether the gradient lies below the term of weight decay; True for a gradient that is not a number."""
+        return not self.gradient >= self.decay
 
 
 def below_decay(
@@ -152,6 +152,7 @@ def in_words(rows: Sequence[LayerDecay]) -> str | None:
         return None
     least = min(outweighed, key=lambda row: row.ratio)
     return (
-        f"in {len(outweighed)} of {len(rows)} layers the gradient is smaller than the term of weight decay, so that"
-        f" their weights will mostly shrink; the least is {least.ratio:.1e} of it, in {least.layer}"
+        f"at the first batch, in {len(outweighed)} of {len(rows)} layers the gradient is smaller than the term of"
+        f" weight decay, so that their weights may mostly shrink; the least is {least.ratio:.1e} of it, in"
+        f" {least.layer}"
     )

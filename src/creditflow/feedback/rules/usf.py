@@ -17,7 +17,7 @@ def constant(weight: Tensor, generator: torch.Generator | None, scale: Scale = S
     """Returns sigma as a scalar. It follows from the fans or the norm of W, which some rows of W do not tell."""
     sigma = xavier_sigma(weight, scale.groups)
     if scale.norm is not None:
-        sigma = scale.norm / math.sqrt(int(torch.count_nonzero(weight)))
+        sigma = scale.norm / math.sqrt(max(1, int(torch.count_nonzero(weight))))
     return {"magnitude": sigma * weight.new_ones(())}
 
 

@@ -20,7 +20,7 @@ class Settings(SettingsModel):
     downstream_activation: Literal["identity", "relu_jacobian", "relu", "tanh"] = "identity"
     """D_k: identity (the paper's), relu_jacobian, which opens where V_k h_k > 0, or relu or tanh of Wb_k u_{k+1}."""
     upstream_mask: bool = False
-    """Whether W_k learns through units with z_k > 0 alone (D_u), as in Theorem 1's gradient; equation 5 has no mask."""
+    """Whether f'(z_k) multiplies what W_k learns from (D_u), as in Theorem 1; equation 5 has no mask."""
     rate_v: Rate = 1.0
     """Learning rate of V, in units of W's."""
     rate_w_bar: Rate = 1.0
