@@ -60,6 +60,8 @@ def test_the_stage_makes_a_model_that_fine_tuning_takes(resnet: tuple[torch.nn.M
     model = load_model(output)
     assert model.spec == ModelSpec("resnet18", (3, 32, 32), 1000, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     sidecar = read_sidecar(output)
+    # The right name and normalisation do not make them the weights that torchvision publishes.
+    assert sidecar["settings"]["published"] is False and sidecar["settings"]["weights"] == "IMAGENET1K_V1"
     assert sidecar["settings"]["sha256"] == files.file_sha256(path)
     fresh = replace_head(model, 10, "finetune", 0)
     assert fresh.head.out_features == 10

@@ -65,4 +65,6 @@ def imported(args: argparse.Namespace) -> tuple[ImageClassifier, dict[str, Any]]
         return import_network(args.factory, args.file, (args.channels, args.size, args.size)), job
     if not has_published(args.backbone):
         return import_own(args.backbone, args.file, args.size), job
-    return import_state(args.backbone, args.file, args.weights, args.size), job | {"weights": args.weights}
+    # Weights of somebody else may have the published ones' normalisation, but they are not the published ones.
+    job |= {"weights": args.weights, "published": sha256.startswith(published_digits(args.backbone, args.weights))}
+    return import_state(args.backbone, args.file, args.weights, args.size), job
