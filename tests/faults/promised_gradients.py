@@ -431,7 +431,10 @@ FEEDBACK: dict[str, Promised] = {
     "feedback.replaceable.check_model": (
         UserError,
         [
-            (lambda f: check_model(nn.Linear), "is put on a torch.nn.Module, not on the class Linear; call it first"),  # type: ignore[arg-type]
+            (
+                lambda f: check_model(nn.Linear),  # type: ignore[arg-type]
+                "is put on a torch.nn.Module, not on the class Linear; call it first",
+            ),
             (lambda f: check_model(torch.jit.trace(network(), X)), "use the module that it was made from"),
         ],
     ),

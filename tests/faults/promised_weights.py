@@ -9,6 +9,7 @@ from unittest import mock
 import torch
 from torch import nn
 
+from creditflow.core.backbones import has_published
 from creditflow.core.errors import UserError
 from creditflow.data import python_packages
 from creditflow.data.downloads import NotAvailableError
@@ -98,7 +99,7 @@ WEIGHTS: dict[str, Promised] = {
         UserError,
         [lambda f: LITE0.split({"_conv_stem.weight": torch.zeros(1)})],
     ),
-    "models.published.has_published": (UserError, [lambda f: published.has_published("resnet17")]),
+    "core.backbones.has_published": (UserError, [lambda f: has_published("resnet17")]),
     "models.published.published_model": (UserError, [lambda f: published.published_model("lenet5")]),
     "models.torchvision_models.TorchvisionModel.file_name": (
         UserError,

@@ -130,7 +130,8 @@ class InterruptedRunError(Exception):
 def test_training_does_not_notice_and_a_resumed_run_tells_the_rows_of_its_start(
     rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, data = FinetuningSettings(**SETTINGS, scale="norm"), TrainingData(subset(), subset())  # type: ignore[arg-type]
+    settings = FinetuningSettings(**SETTINGS, scale="norm")  # type: ignore[arg-type]
+    data = TrainingData(subset(), subset())
     told: list[list[LayerDecay]] = []
 
     def run(resume: Resume | None = None, stop: int = 0) -> list[Tensor]:

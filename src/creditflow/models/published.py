@@ -49,12 +49,6 @@ def published_model(backbone: str) -> TorchvisionModel | PackagedModel:
     return model if isinstance(model, PackagedModel) else torchvision_model(backbone)
 
 
-def has_published(backbone: str) -> bool:
-    """Returns whether there are published weights for a backbone. Raises UserError if there is no such backbone."""
-    plugin = plugins.load("backbone", backbone)
-    return hasattr(plugin, "PACKAGED") or hasattr(plugin, "TORCHVISION")
-
-
 def published_digits(backbone: str, weights: str) -> str:
     """Returns the hexadecimal digits of the SHA-256 of the file of these weights.
 

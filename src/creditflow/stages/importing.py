@@ -4,10 +4,11 @@ import argparse
 from typing import Any
 
 from creditflow.core import plugins
+from creditflow.core.backbones import has_published
 from creditflow.core.errors import UserError
 from creditflow.models.build import ImageClassifier
 from creditflow.models.local_weights import factory_hash, import_network, import_own
-from creditflow.models.published import has_published, import_state, published_digits, verify
+from creditflow.models.published import import_state, published_digits, verify
 from creditflow.stages.command_line import existing_file, file_path, image_size, natural, stage_parser
 
 #: The backbone whose network a factory makes.

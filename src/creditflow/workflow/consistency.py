@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from creditflow.core import plugins
+from creditflow.core.backbones import has_published
 from creditflow.core.errors import UserError, suggestion
 from creditflow.core.given import GIVEN_MODELS
 from creditflow.workflow.given_models import given
@@ -231,11 +232,6 @@ def _check_pretrain(keys: Mapping[str, Any], where: str) -> None:
         if imports(pretrain):
             _check_file_of(keys, backbone, place)
     _check_plugins("backbone", keys.get("input", {}).get("backbones", {}), f"{where}: input.backbones")
-
-
-def has_published(backbone: str) -> bool:
-    """Returns whether there are published weights for a backbone."""
-    return any(plugins.assigns("backbone", backbone, variable) for variable in ("TORCHVISION", "PACKAGED"))
 
 
 def _check_file_of(keys: Mapping[str, Any], backbone: str, place: str) -> None:

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from creditflow.core.errors import UserError
 from creditflow.reporting.figure import Figure, only
+from creditflow.reporting.figures._band import draw_band
 from creditflow.reporting.figures.settings.figure1 import Settings
 from creditflow.reporting.names import display
 from creditflow.reporting.rules import rule_order, rule_style, transported_bits, without_matched
@@ -39,7 +40,7 @@ def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
     left, right = canvas.subplots(1, 2, sharey=True, width_ratios=[1.1, 1])
     angles, cosines = ({rule: _spread(rows, rule, metric) for rule in rules} for metric in _METRICS)
     for rule in rules:
-        _curve(left, angles[rule], rule, rules)
+        draw_band(left, [int(epoch) for epoch in angles[rule].index], angles[rule], rule, rules)
     _points(right, *({rule: curves[rule].iloc[-1] for rule in rules} for curves in (cosines, angles)))
     _decorate(left, right)
     left.set_xlim(rows.epoch.min() - 0.5, rows.epoch.max() + 0.5)
@@ -55,20 +56,6 @@ def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
 def _spread(rows: pd.DataFrame, rule: str, metric: str) -> pd.DataFrame:
     """Returns mean, min and max over seeds; epochs are the index."""
     return rows[(rows.rule == rule) & (rows.metric == metric)].groupby("epoch").value.agg(["mean", "min", "max"])
-
-
-def _curve(axes: Axes, spread: pd.DataFrame, rule: str, rules: list[str]) -> None:
-    style, epochs = rule_style(rule, rules), [int(epoch) for epoch in spread.index]
-    axes.plot(
-        epochs,
-        spread["mean"],
-        label=display(rule),
-        color=style["color"],
-        marker=style["marker"],
-        markersize=4,
-        linewidth=1.3,
-    )
-    axes.fill_between(epochs, spread["min"], spread["max"], color=style["color"], alpha=0.15, linewidth=0)
 
 
 def _points(axes: Axes, cosines: "dict[str, pd.Series[float]]", angles: "dict[str, pd.Series[float]]") -> None:

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure as Canvas
 from creditflow.core.errors import UserError
 from creditflow.reporting.exact_rules import with_feedback
 from creditflow.reporting.figure import Figure, only
+from creditflow.reporting.figures._band import draw_band
 from creditflow.reporting.figures.settings.finetune_length import Settings
 from creditflow.reporting.names import display
-from creditflow.reporting.rules import rule_order, rule_style, without_matched
+from creditflow.reporting.rules import rule_order, without_matched
 
 
 def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
@@ -75,18 +76,8 @@ def _shown(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 
 
 def _line(axes: Axes, rows: pd.DataFrame, lengths: list[int], rule: str, rules: list[str]) -> None:
-    spread, style = 100 * rows.groupby("length").value.agg(["mean", "min", "max"]), rule_style(rule, rules)
-    places = [lengths.index(length) for length in spread.index]
-    axes.plot(
-        places,
-        spread["mean"],
-        label=display(rule),
-        color=style["color"],
-        marker=style["marker"],
-        markersize=4,
-        linewidth=1.3,
-    )
-    axes.fill_between(places, spread["min"], spread["max"], color=style["color"], alpha=0.15, linewidth=0)
+    spread = 100 * rows.groupby("length").value.agg(["mean", "min", "max"])
+    draw_band(axes, [lengths.index(length) for length in spread.index], spread, rule, rules)
 
 
 FIGURE = Figure(draw=draw, source="records")
