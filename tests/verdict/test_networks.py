@@ -66,10 +66,10 @@ ANY_BUT_HOLDS = {"no claim", "masked", "partly masked", "unresolved"}
 
 #: Network, reference, what may become of the claim, net effects that are right, and a part of the reason.
 KNOWN: list[tuple[str, str, set[str], set[str], str]] = [
-    ("plain", "plain", {"no claim", "masked"}, {SAME}, ""),
+    ("plain", "plain", {"no claim", "masked", "unresolved"}, {SAME}, ""),
     ("equal", "plain", ANY_BUT_HOLDS, {SAME, UNKNOWN}, ""),
     ("large logits", "plain", {"masked"}, {SAME}, ""),
-    ("small logits", "plain", {"no claim", "masked"}, {SAME}, ""),
+    ("small logits", "plain", {"no claim", "masked", "unresolved"}, {SAME}, ""),
     ("no gradient", "plain", {"masked"}, {UNKNOWN}, "zero gradients"),
     ("random outputs", "plain", ANY_BUT_HOLDS, {UNKNOWN}, "the outputs are random"),
     ("robust", "plain", {"holds"}, {"more robust"}, ""),

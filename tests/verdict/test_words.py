@@ -41,7 +41,9 @@ SOUND = Trust()
         (claim(lost=(0.75, 0.5 + TINY, 0.9)), "masked"),
         (claim(lost=(0.75, 0.5, 0.9)), "partly masked"),
         (claim(p=ALPHA - TINY), "masked"),
-        (claim(p=ALPHA), "no claim"),
+        (claim(p=ALPHA), "unresolved"),
+        (claim(advantage=MARGIN - 0.1, p=ALPHA), "no claim"),
+        (claim(advantage=MARGIN - 0.1 + TINY, p=1.0), "no claim"),  # it is negative
         (claim(advantage=0.0, p=0.0), "no claim"),
         (claim(advantage=-0.4, p=0.0), "no claim"),
         (claim(advantage=TINY, p=0.0), "masked"),
@@ -56,7 +58,8 @@ SOUND = Trust()
 def test_a_claims_words(case: Claim, word: str) -> None:
     found, reason = claim_verdict(case, MARGIN, SOUND)
     assert found == word
-    assert ("lost share" in reason) == (word == "unresolved")
+    assert ("lost share" in reason) == (word == "unresolved" and case.p < ALPHA)
+    assert ("not shown to be above zero" in reason) == (word == "unresolved" and case.p >= ALPHA)
 
 
 def test_why_a_claim_is_unresolved() -> None:
@@ -65,7 +68,7 @@ def test_why_a_claim_is_unresolved() -> None:
 
 
 MASKED, PARTLY = claim(), claim(lost=(0.3, 0.2, 0.4))
-HOLDS, NONE = claim(lost=(0.0, 0.0, 0.4), loss=(0.0, -0.1, 0.04)), claim(p=0.5)
+HOLDS, NONE = claim(lost=(0.0, 0.0, 0.4), loss=(0.0, -0.1, 0.04)), claim(advantage=-0.4)
 
 
 @pytest.mark.parametrize(

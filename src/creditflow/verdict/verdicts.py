@@ -162,7 +162,7 @@ def _verdict(compared: Comparison, n_tests: int, p_values: tuple[float, float], 
     claim_word, claim_reason = claim_verdict(claim, margin, compared.trust)
     net_word, net_reason = net_effect(compared.worst, p_values[1], n_tests, margin, compared.trust)
     numbers = _numbers("claim", "claim_difference", compared.advantage) | {"claim_p": p_values[0]}
-    if claim_word != "no claim":
+    if claim.is_shown:
         numbers |= _numbers("lost", "lost_share", compared.lost) | _numbers("loss", "loss", compared.loss)
     family = compared.worst.bounds(1 - ALPHA / n_tests)
     numbers |= {"difference": compared.worst.value, "low": compared.worst.low, "high": compared.worst.high}

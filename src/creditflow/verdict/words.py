@@ -26,6 +26,11 @@ class Claim:
     loss: Estimate
     lost: Estimate
 
+    @property
+    def is_shown(self) -> bool:
+        """Says whether there is an advantage: it is above zero, and not by chance."""
+        return self.advantage.value > 0 and self.p < ALPHA
+
 
 @dataclass(frozen=True)
 class Trust:
@@ -39,6 +44,9 @@ class Trust:
 def claim_verdict(claim: Claim, margin: float, trust: Trust) -> tuple[ClaimVerdict, str]:
     """Returns what becomes of a claim, and why if it is unresolved for want of numbers.
 
+    There is no claim where the measured advantage is not above zero, or its interval ends below the margin. An
+    advantage that may be large, but is not significant, is unresolved: few seeds do not refute it.
+
     "Masked" needs no sound worst case of the rule: if it is weaker than it seems, the rule has lost even more.
 
     Args:
@@ -48,8 +56,11 @@ def claim_verdict(claim: Claim, margin: float, trust: Trust) -> tuple[ClaimVerdi
     """
     if not trust.reference_learnt:
         return "unresolved", ""
-    if claim.advantage.value <= 0 or claim.p >= ALPHA:
-        return "no claim", ""
+    if not claim.is_shown:
+        if claim.advantage.value <= 0 or claim.advantage.high <= margin:
+            return "no claim", ""
+        points = f"{100 * max(claim.advantage.low, -1):+.1f} to {100 * min(claim.advantage.high, 1):+.1f} points"
+        return "unresolved", f"claim: the advantage, {points}, is not shown to be above zero (adjusted p {claim.p:.2g})"
     if claim.lost.low > 0.5:
         return ("masked" if trust.reference else "unresolved"), ""
     lost_points = claim.loss.low > margin
