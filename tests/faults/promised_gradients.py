@@ -16,6 +16,7 @@ from creditflow.feedback import draws, proof
 from creditflow.feedback.apply import apply_rule, feedback_layers, feedback_state, get_rule
 from creditflow.feedback.error import (
     PassError,
+    check_first_order,
     check_no_transform,
     check_not_captured,
     first_order,
@@ -386,6 +387,7 @@ FEEDBACK: dict[str, Promised] = {
         RuntimeError,
         [(lambda f: draws.fill_uniform(torch.zeros(4, 4)[:, :3], 1.0, 7), "view size is not compatible")],
     ),
+    "feedback.error.check_first_order": (UserError, [(lambda f: check_first_order(), "leave create_graph out")]),
     "feedback.error.first_order": (UserError, [(twice_differentiated, "leave create_graph out")]),
     "feedback.error.refuse_tangents": (
         UserError,

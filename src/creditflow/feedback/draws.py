@@ -70,18 +70,42 @@ def _fill_small(numbers: "np.ndarray[Any, Any]", scale: float, start: int, step:
 def fingerprint(weight: Tensor) -> Tensor:
     """Returns integers that change when any bit of a weight changes. They may change with its memory format, too.
 
-    For a large weight they are sums, modulo 2^64, of its 64-bit words times fixed random odd numbers. The sums are
-    exact, so neither threads nor the order of summation matter. The probability that a change leaves them as they are
-    is about 2^-32 or less.
+    For a small weight they are its own memory, so that they live as long as nobody writes into the weight, see
+    `remembered`. For a large weight they are sums, modulo 2^64, of its 64-bit words times fixed random odd numbers. The
+    sums are exact, so neither threads nor the order of summation matter. The probability that a change leaves them as
+    they are is about 2^-32 or less.
     """
-    octets = _in_memory(weight.detach()).reshape(-1).view(torch.uint8)
-    if octets.numel() <= _SMALL:
-        return octets.clone()
-    whole, size = octets.numel() // 8 * 8, _words(weight)
+    flat = _in_memory(weight.detach()).reshape(-1)
+    if flat.nbytes > _SMALL:
+        return _sums(flat.view(torch.uint8))
+    # To compare eight bytes takes as long as to compare one.
+    aligned = not any(n % 8 for n in (int(flat.nbytes), flat.data_ptr(), flat.storage_offset() * flat.itemsize))
+    return flat.view(torch.int64 if aligned else torch.uint8)
+
+
+def remembered(present: Tensor, before: Tensor | None = None) -> Tensor:
+    """Returns a copy of a fingerprint, in the memory of the one before where it fits: new memory would take longer."""
+    if before is None or before.is_inference() or not _are_alike(present, before):
+        return present.clone()
+    return before.copy_(present)
+
+
+def is_same(present: Tensor, before: Tensor) -> bool:
+    """Says whether two fingerprints are the same. For a small weight this takes until the first difference only."""
+    return _are_alike(present, before) and torch.equal(present, before)
+
+
+def _are_alike(left: Tensor, right: Tensor) -> bool:
+    return left.dtype is right.dtype and left.shape == right.shape and left.device == right.device
+
+
+def _sums(octets: Tensor) -> Tensor:
+    """Returns the sums of the words of a weight times random numbers, and what is left of its octets."""
+    whole, size = octets.numel() // 8 * 8, _words(octets)
     words = octets[:whole]
     if words.data_ptr() % 8:
         words = words.clone()
-    factors, spare, sums = _factors(size, weight.device), torch.empty(size, dtype=torch.int64, device=weight.device), []
+    factors, spare, sums = _factors(size, octets.device), torch.empty(size, dtype=torch.int64, device=octets.device), []
     for part in words.view(torch.int64).split(size):
         # The product would lose bits of a difference in the upper half, so the upper half is mixed into the lower
         # first.

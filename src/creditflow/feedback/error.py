@@ -44,11 +44,16 @@ def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
     def checked(ctx: Any, *errors: Tensor) -> Any:
         if torch.compiler.is_compiling():
             return once(ctx, *errors)
-        if torch.is_grad_enabled():
-            raise UserError(_SECOND_DERIVATIVE)
+        check_first_order()
         return backward(ctx, *errors)  # there are no gradients here that `once` would have to switch off
 
     return checked
+
+
+def check_first_order() -> None:
+    """Raises UserError in a backward pass whose result somebody wants to differentiate (`create_graph=True`)."""
+    if torch.is_grad_enabled():
+        raise UserError(_SECOND_DERIVATIVE)
 
 
 def refuse_tangents(ctx: Any, *tangents: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from creditflow.core.errors import UserError
 from creditflow.feedback.backward import Conv2dFunction, Feedback, LinearFunction
-from creditflow.feedback.draws import fingerprint
+from creditflow.feedback.draws import fingerprint, is_same, remembered
 from creditflow.feedback.error import OutputTap, check_no_transform, check_not_captured, refuse_script
+from creditflow.feedback.exchange import Exchange, is_usual
 from creditflow.feedback.rule import Rule, State
 
 
@@ -32,7 +33,7 @@ class FeedbackLayer(nn.Module):
         """Puts a rule on the layer, with its state for this layer and, for a direct rule, the tap on the output."""
         self.rule, self.state, self._tap = rule, state, tap
         if rule.after_update is not None:
-            self._seen = fingerprint(self.weight)
+            self._seen = remembered(fingerprint(self.weight))
 
     def __prepare_scriptable__(self) -> Self:
         """Raises UserError: `torch.jit.script` calls it."""
@@ -49,9 +50,10 @@ class FeedbackLayer(nn.Module):
         if self.rule.after_update is not None:
             weight = self.weight.detach()
             present = fingerprint(weight)
-            if not torch.equal(present, self._seen):
+            if not is_same(present, self._seen):
                 with _usual_mode(weight.device.type):
                     state = self.rule.after_update(weight, self.state)
+                    present = remembered(present, self._seen)
                 # `Module.__setattr__` would look for parameters in them, which takes longer than all the rest.
                 object.__setattr__(self, "state", state)
                 object.__setattr__(self, "_seen", present)
@@ -66,7 +68,7 @@ class FeedbackLayer(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.state = {name: fn(tensor) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
         if self.rule.after_update is not None:
-            self._seen = fingerprint(self.weight)
+            self._seen = remembered(fingerprint(self.weight))
         return self
 
     def _feedback(self) -> Feedback:
@@ -106,10 +108,13 @@ def _usual_mode(device_type: str) -> AbstractContextManager[object]:
     Half precision is for the pass only. A state that was made in inference mode could not be used later. The contexts
     take time, so that those that would change nothing are left out.
     """
+    autocast, inference = torch.is_autocast_enabled(device_type), torch.is_inference_mode_enabled()
+    if not autocast and not inference:
+        return torch.no_grad()
     contexts = ExitStack()
-    if torch.is_autocast_enabled(device_type):
+    if autocast:
         contexts.enter_context(torch.autocast(device_type, enabled=False))
-    if torch.is_inference_mode_enabled():
+    if inference:
         contexts.enter_context(torch.inference_mode(False))
     contexts.enter_context(torch.no_grad())
     return contexts
@@ -123,18 +128,35 @@ class FeedbackLinear(FeedbackLayer, nn.Linear):
     """nn.Linear with a feedback rule, for inputs of any number of dimensions."""
 
     def forward(self, x: Tensor) -> Tensor:
+        weight = self._parameters.get("weight")
+        if not self.rule.direct and is_usual(weight, x) and _has_plain_rows(x, weight):
+            output: Tensor = F.linear(x, weight, self._parameters["bias"])
+            if Exchange(self.rule, weight, self.present_state(), True, True).put_into(output, "_raw_saved_mat2"):
+                return output
         check_not_captured(x)
         if not torch.is_grad_enabled():
             return super().forward(x)
         operands = *self._operands(x, self.bias), self._feedback()
-        output: Tensor = LinearFunction.apply(*operands)  # type: ignore[no-untyped-call]
+        output = LinearFunction.apply(*operands)  # type: ignore[no-untyped-call]
         return output
+
+
+def _has_plain_rows(x: Tensor, weight: Tensor) -> bool:
+    """Says whether the node of nn.Linear saves W and makes gradients in the way of `LinearFunction`."""
+    return x.dim() == 2 and x.requires_grad and x.stride() == (x.shape[1], 1) != (1, 1) and weight.is_contiguous()
 
 
 class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
     """nn.Conv2d with a feedback rule, for every stride, padding, padding mode, dilation and number of groups."""
 
     def forward(self, x: Tensor) -> Tensor:
+        weight = self._parameters.get("weight")
+        if not self.rule.direct and is_usual(weight, x) and x.dim() == 4 and self._pads_plainly():
+            geometry: tuple[Any, ...] = (self.stride, self.padding, self.dilation, self.groups)
+            output: Tensor = F.conv2d(x, weight, self._parameters["bias"], *geometry)
+            exchange = Exchange(self.rule, weight, self.present_state(), x.requires_grad, False)
+            if exchange.put_into(output, "_raw_saved_weight"):
+                return output
         check_not_captured(x)
         if not torch.is_grad_enabled():
             return super().forward(x)
@@ -146,10 +168,12 @@ class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
             # Padding has no weights. It is done outside the function, where its gradient is exact.
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x, padding = F.pad(x, [left, right, top, bottom], mode=mode), (0, 0)
-        geometry = (self.stride, padding, self.dilation, self.groups)
-        operands = *self._operands(x, self.bias), self._feedback(), geometry
-        output: Tensor = Conv2dFunction.apply(*operands)  # type: ignore[no-untyped-call]
+        operands = *self._operands(x, self.bias), self._feedback(), (self.stride, padding, self.dilation, self.groups)
+        output = Conv2dFunction.apply(*operands)  # type: ignore[no-untyped-call]
         return output
+
+    def _pads_plainly(self) -> bool:
+        return self.padding_mode == "zeros" and not isinstance(self.padding, str)
 
 
 #: The types of plain layers that a rule can be put on, and the types that replace them.

@@ -137,7 +137,7 @@ class Rule:
         scaled: True if `initial_state` is a `ScaledInitialState`. Other rules themselves give V its size.
         redraws: True if V is random and is drawn again for each update. The gradient that an attacker sees then has an
             expectation.
-        elementwise: True if each element of V follows from the elements of W and of the state at its place, and from
+        elementwise: True if each element of V depends only on the matching elements of W and of the state, and on
             scalars. `feedback_weight` is then a `RowsOfFeedbackWeight`, so that a large V never exists as a whole.
         direct: True if each layer gets the error at the output, e = dL/dlogits of shape (N, K), instead of the error of
             the layer above. V then has the shape (K, inputs, ...).
