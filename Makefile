@@ -30,8 +30,8 @@ ifeq ($(shell cache="$${XDG_CACHE_HOME:-$$HOME/.cache}"; mkdir -p "$$cache" 2> /
 export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache
 endif
 
-.PHONY: help demo install report results page test test-fast lint lint-python lint-workflow format generate bench \
-	bench-clients bench-audit gpu-check gpu-wheels notebooks container lock check-lock clean
+.PHONY: help demo install report results page test test-fast lint lint-python lint-workflow docs format generate \
+	bench bench-clients bench-audit stability release-models gpu-check gpu-wheels notebooks container lock check-lock clean
 .SECONDEXPANSION:
 .DELETE_ON_ERROR:
 
@@ -39,10 +39,12 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: install ## run the `quick` experiment (or EXPERIMENT=name) and its report, print the overview
-	$(SNAKEMAKE) --cores $(CORES) --quiet rules host -- $(EXPERIMENT)
+	@rm -f .snakemake/creditflow/times.txt
+	CREDITFLOW_PROGRESS=1 $(SNAKEMAKE) --cores $(CORES) --quiet host -- $(EXPERIMENT)
 	@$(MAKE) --no-print-directory results/$(EXPERIMENT)/report.html
 	@echo; for table in overview audit; do cat results/$(EXPERIMENT)/tables/$$table.md 2> /dev/null; done
 	@echo "report: results/$(EXPERIMENT)/report.html"
+	@cat .snakemake/creditflow/times.txt 2> /dev/null || true
 
 report: results/$(EXPERIMENT)/report.html ## (re)make the HTML report of EXPERIMENT
 
@@ -52,8 +54,8 @@ results/%/report.html: $$(wildcard results/$$*/tables/*.html results/$$*/figures
 results: $(INSTALLED) ## write tables, figures and provenance of EXPERIMENT to docs/results (OPTIONS for src/export.py)
 	$(BIN)/python src/export.py --experiment $(EXPERIMENT) $(OPTIONS)
 
-page: $(INSTALLED) ## write docs/results/README.md from docs/results/claims.yaml and the exported tables
-	$(BIN)/python src/write_page.py
+page: $(INSTALLED) ## write docs/results/README.md, and README's numbers, from docs/results/claims.yaml and exported tables
+	$(BIN)/python src/write_page.py --readme README.md
 
 install: $(INSTALLED) ## make .venv from the lock, verified by hash
 
@@ -79,7 +81,7 @@ test-fast: $(TOOLS) ## the tests that take seconds
 DRYRUN = $(SNAKEMAKE) --sdm env-modules -n --workflow-profile profiles
 EXPERIMENTS = $(notdir $(basename $(wildcard config/experiments/*.yaml)))
 
-lint: lint-workflow lint-python ## format, types, rooms, workflow lint, dry-runs of all experiments (-j2 runs halves at once)
+lint: lint-workflow lint-python docs ## format, types, rooms, workflow lint, dry-runs, docs (-j2 runs parts at once)
 
 lint-python: $(TOOLS)
 	$(BIN)/ruff check .
@@ -93,6 +95,9 @@ lint-workflow: $(TOOLS)
 	printf '%s\n' $(EXPERIMENTS) | xargs -n 8 -P "$$(getconf _NPROCESSORS_ONLN)" $(DRYRUN)/default -- > /dev/null
 	for profile in gpu slurm; do $(DRYRUN)/$$profile -- sign_symmetry > /dev/null || exit 1; done
 
+docs: $(TOOLS) ## the documentation as a site, without any warning: build/docs/index.html
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html -c docs -d build/doctrees . build/docs
+
 format: $(TOOLS) ## format Python and Snakemake files
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -101,8 +106,14 @@ format: $(TOOLS) ## format Python and Snakemake files
 generate: $(INSTALLED) ## write the schema and the documentation of all settings from their models
 	PYTHONPATH=src $(BIN)/python -m creditflow.workflow.generated
 
-bench: $(INSTALLED) ## all benchmarks, side by side, into results/bench (OPTIONS for benchmarks/run_all.py)
-	$(BIN)/python benchmarks/run_all.py $(OPTIONS)
+bench: $(INSTALLED) ## all benchmarks, side by side: results/bench, docs/measurements.md (OPTIONS for benchmarks/run_all.py)
+	$(BIN)/python benchmarks/run_all.py --page docs/measurements.md $(OPTIONS)
+
+stability: $(INSTALLED) ## do verdicts survive other seeds and images? (OPTIONS for benchmarks/stability.py)
+	$(BIN)/python benchmarks/stability.py $(OPTIONS)
+
+release-models: $(INSTALLED) ## trained networks with model cards, in one archive in dist/ (OPTIONS for src/release.py)
+	$(BIN)/python src/release.py $(OPTIONS)
 
 PACKAGES := 'import sysconfig; print(sysconfig.get_path("purelib"))'
 # An environment that sees the packages of .venv and adds the libraries that are looked at.

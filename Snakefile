@@ -23,9 +23,6 @@ SESSION.read_config(config)
 SESSION.complete(config)
 
 
-report: "rules/captions/workflow.rst"
-
-
 include: "rules/common.smk"
 include: "rules/starting.smk"
 include: "rules/expected.smk"
@@ -81,6 +78,12 @@ include: "rules/report.smk"
 
 SESSION.check_targets(EXPERIMENTS, config["default_experiment"])
 SESSION.check_report(EXPERIMENTS, config["default_experiment"])
+
+
+# What a report opens on: the experiment's verdicts and its first figure.
+report: SESSION.report_page(EXPERIMENTS, config["default_experiment"])
+
+
 SESSION.warn(EXPERIMENTS.warnings())
 SESSION.show_in_containers(EXPERIMENTS)
 SESSION.check_machine(IMAGE, config)

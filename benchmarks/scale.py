@@ -58,11 +58,11 @@ def experiment(n_jobs: int) -> dict[str, object]:
         "finetune": {"datasets": ["high"], "settings": settings | {"head_learning_rate": 1e-2}},
         "gradients": ["exact", "feedback"],
         "attacks": {
-            "fgsm": attack,
+            "cascade": attack | {"settings": {"apgd_scaled": {"steps": 5}, "transfer": {"steps": 5}}},
             "pgd": attack | {"settings": {"steps": 5}},
             "square": attack | {"settings": {"queries": 10}},
         },
-        "audit": {"epsilons": EPSILONS, "attacks": ["fgsm", "pgd", "square"], "claim": "pgd"},
+        "audit": {"epsilons": EPSILONS, "attacks": ["cascade", "pgd", "square"], "claim": "pgd"},
         "tables": {"audit": {}, "table1": {}},
         "figures": {"figure2": {}},
     }

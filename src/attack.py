@@ -6,7 +6,7 @@ from creditflow.attacks.judge import choose_images, get_attack, run_attack
 from creditflow.attacks.metrics import attack_metrics, attack_outcomes, robust_accuracies
 from creditflow.compute.device import use_device
 from creditflow.compute.provenance import Stopwatch, provenance_of
-from creditflow.core.files import file_sha256
+from creditflow.core.run_memory import known_sha256
 from creditflow.records.record import write_record
 from creditflow.stages import attacking, measuring
 from creditflow.stages.command_line import add_compute_options, run_stage, stage_parser
@@ -35,7 +35,7 @@ def main() -> None:
     options = {"batch_size": args.batch_size, "seed": args.seed, "helpers": helpers}
     measured = {"keep": args.keep, "check_convergence": args.check_convergence}
     result = run_attack(attack, parameters, view, data, chosen, args.epsilons, **options, **measured)
-    facts = {"stage": "attack", "input": args.input, "classes": args.classes, "data": file_sha256(args.data)}
+    facts = {"stage": "attack", "input": args.input, "classes": args.classes, "data": known_sha256(args.data)}
     facts["class_names"] = list(data.class_names) if args.keep else None
     settings = attacking.attack_facts(args, attack.norm, parameters, sidecar) | attacking.judging_facts(args) | facts
     write_record(

@@ -4,7 +4,7 @@ import torch
 
 from creditflow.compute.device import use_device
 from creditflow.compute.provenance import Stopwatch, provenance_of
-from creditflow.core.files import file_sha256
+from creditflow.core.run_memory import known_sha256
 from creditflow.records.record import write_record
 from creditflow.stages.command_line import add_compute_options, run_stage, stage_parser
 from creditflow.stages.measuring import (
@@ -36,7 +36,7 @@ def main() -> None:
         "stage": "evaluate",
         "input": args.input,
         "classes": args.classes,
-        "data": file_sha256(args.data),
+        "data": known_sha256(args.data),
         "model": sidecar["sha256"]["weights"],
     }
     write_record(

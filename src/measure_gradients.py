@@ -7,7 +7,7 @@ from creditflow.attacks.why import measure, why_metrics, why_outcomes
 from creditflow.attacks.why_settings import WhySettings
 from creditflow.compute.device import use_device
 from creditflow.compute.provenance import Stopwatch, provenance_of
-from creditflow.core.files import file_sha256
+from creditflow.core.run_memory import known_sha256
 from creditflow.core.settings import parse, plain
 from creditflow.records.record import write_record
 from creditflow.stages import attacking, measuring
@@ -39,7 +39,7 @@ def main() -> None:
         "parameters": plain(settings),
         "input": args.input,
         "classes": args.classes,
-        "data": file_sha256(args.data),
+        "data": known_sha256(args.data),
         "seed": args.seed,
         "model": sidecar["sha256"],
     } | attacking.given_facts(sidecar)

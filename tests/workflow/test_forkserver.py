@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from creditflow.core.run_memory import VARIABLE
 from creditflow.workflow import forkserver, layout
 from helpers import ROOT
 
@@ -105,6 +106,17 @@ def test_a_stage_sees_what_it_would_see_as_a_process_of_its_own(stage: Path, cli
     assert not any(
         name.startswith("creditflow") for name in got[5]
     )  # jobs run the code that is on disk when they start
+
+
+def test_forks_share_a_private_memory_that_ends_with_the_run(tmp_path: Path) -> None:
+    script = tmp_path / "stage.py"
+    script.write_text("import os; print(os.environ['CREDITFLOW_RUN_MEMORY'])\n", encoding="utf-8")
+    process, client = forkserver.launch([])
+    with process:
+        memory = Path(run(client, str(script))[1].strip())
+        assert memory.is_dir() and memory.parent.stat().st_mode & 0o077 == 0
+        assert run(client, str(script))[1].strip() == str(memory) and VARIABLE == "CREDITFLOW_RUN_MEMORY"
+    assert not memory.exists()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from creditflow.compute import gpus
 from creditflow.core.errors import UserError
 from creditflow.workflow import preflight
-from helpers import project, snakemake
+from helpers import ROOT, project, snakemake
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,8 @@ def test_a_profile_that_asks_for_what_is_not_there_ends_before_any_job(
     for name in ("bash", "sh", "which", "git", "uname"):
         (programs / name).symlink_to(f"/usr/bin/{name}")
     (tmp_path / "project").mkdir()
-    folder = project(tmp_path / "project")
+    quick = (ROOT / "config/experiments/quick.yaml").read_text(encoding="utf-8")
+    folder = project(tmp_path / "project", quick=quick)
     assert snakemake(folder, *arguments, "--sdm", "env-modules", "-n").returncode == 0  # looking is allowed anywhere
     monkeypatch.setenv("PATH", str(programs))
     monkeypatch.delenv(gpus.VISIBLE, raising=False)

@@ -8,8 +8,10 @@ import platform
 import resource
 import subprocess
 import time
+from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from creditflow.core import plugins
 from creditflow.core.environment import without_git
 from creditflow.core.errors import one_line
 from creditflow.core.files import fingerprint, visible_files, warn
+from creditflow.core.run_memory import remembered
 
 _PROVENANCE_PACKAGES = ("torch", "torchvision", "numpy", "foolbox", "safetensors")
 
@@ -102,8 +105,8 @@ def git_commit() -> str | None:
     if not ((root / ".git").exists() and (root / "Snakefile").exists()):
         return None
     try:
-        if Path(_git(root, "rev-parse", "--show-toplevel")) == root:
-            commit = _git(root, "rev-parse", "HEAD")
+        place, _, commit = _git(root, "rev-parse", "--show-toplevel", "HEAD").rpartition("\n")
+        if Path(place) == root:
             changes = _git(root, "status", "--porcelain", "--untracked-files=normal", "--", *_CODE)
             return f"{commit}-dirty" if changes else commit
         why = ".git is no repository of its own"
@@ -137,10 +140,25 @@ def source_hash() -> str:
     The files of plugins that other distributions bring are among them.
     """
     source = Path(__file__).resolve().parents[2]
+    outside = sorted(plugins.outside_sources().items())
+    paths = chain(_python_files(source), (path for _, path in outside))
+    return remembered(f"sources of {source}, {[name for name, _ in outside]}", paths, lambda: _hash(source, outside))
+
+
+def _python_files(source: Path) -> Iterator[Path]:
+    """Yields all files that `_hash` may read, and perhaps some more: a walk is faster than a glob pattern."""
+    if (source.parent / "Snakefile").exists():
+        yield from sorted(source.glob("*.py"))
+    for folder, folders, names in os.walk(source / "creditflow"):
+        folders.sort()
+        yield from (Path(folder, name) for name in sorted(names) if name.endswith(".py"))
+
+
+def _hash(source: Path, outside: list[tuple[str, Path]]) -> str:
     # Beside an installed creditflow lie other packages.
     stages = visible_files(source, "*.py") if (source.parent / "Snakefile").exists() else []
     paths = sorted([*stages, *visible_files(source, "creditflow/**/*.py")])
-    named = [(str(path.relative_to(source)), path) for path in paths] + sorted(plugins.outside_sources().items())
+    named = [(str(path.relative_to(source)), path) for path in paths] + outside
     return fingerprint([[name, path.read_text(encoding="utf-8", errors="surrogateescape")] for name, path in named])
 
 

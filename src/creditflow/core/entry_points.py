@@ -23,6 +23,9 @@ from pathlib import Path
 from creditflow.core.errors import UserError
 from creditflow.core.files import visible_files
 
+#: How the names of our groups of entry points begin.
+_PREFIX = "creditflow."
+
 
 @dataclass(frozen=True)
 class OutsidePlugin:
@@ -57,7 +60,7 @@ class OutsidePlugin:
 
 def outside_names(kind: str) -> list[str]:
     """Returns the sorted ids of plugins of a kind that other distributions bring."""
-    return sorted(_entries(kind, tuple(sys.path)))
+    return sorted(_entries(tuple(sys.path)).get(group(kind), ()))
 
 
 def outside_plugin(kind: str, name: str) -> OutsidePlugin | None:
@@ -71,21 +74,26 @@ def outside_plugin(kind: str, name: str) -> OutsidePlugin | None:
 
 def group(kind: str) -> str:
     """Returns the group of entry points of a kind of plugins, such as `creditflow.rules`."""
-    return f"creditflow.{kind}s"
+    return f"{_PREFIX}{kind}s"
 
 
 @cache  # a workflow asks for each job; where Python looks for packages may change
-def _entries(kind: str, places: tuple[str, ...]) -> Mapping[str, list[EntryPoint]]:
-    """Returns the entry points of a kind by name. Of two copies of a distribution, Python takes the first."""
-    declared: dict[str, list[EntryPoint]] = defaultdict(list)
-    for entry in entry_points(group=group(kind)):
-        declared[entry.name].append(entry)
+def _entries(places: tuple[str, ...]) -> Mapping[str, Mapping[str, list[EntryPoint]]]:
+    """Returns our entry points by group and name. Of two copies of a distribution, Python takes the first.
+
+    All groups are read at once, as each look at the distributions opens a file of each of them.
+    """
+    declared: dict[str, dict[str, list[EntryPoint]]] = defaultdict(lambda: defaultdict(list))
+    distributions = entry_points()
+    for name in distributions.groups:
+        for entry in distributions.select(group=name) if name.startswith(_PREFIX) else ():
+            declared[name][entry.name].append(entry)
     return declared
 
 
 @cache
 def _plugin(kind: str, name: str, places: tuple[str, ...]) -> OutsidePlugin | None:
-    entries = _entries(kind, places).get(name, [])
+    entries = _entries(places).get(group(kind), {}).get(name, [])
     if not entries:
         return None
     distributions = [entry.dist.name if entry.dist else "?" for entry in entries]

@@ -91,6 +91,8 @@ def outside_sources() -> dict[str, Path]:
 
 def check(kind: str, name: str) -> None:
     """Raises UserError, with the closest match, unless `name` is a plugin of this kind."""
+    if name in built_in_names(kind):  # a workflow asks many times for each job, and nearly all plugins are ours
+        return
     known = names(kind)
     if name not in known:
         raise UserError(f"unknown {kind.replace('_', ' ')} {name!r}{suggestion(name, known)}")

@@ -2,8 +2,8 @@
 
 import argparse
 
-from creditflow.core import files
 from creditflow.core.errors import UserError
+from creditflow.core.run_memory import known_sha256
 from creditflow.core.settings import parse
 from creditflow.models.build import ImageClassifier
 from creditflow.models.storage import read_sidecar
@@ -37,7 +37,7 @@ def keep_head(args: argparse.Namespace, model: ImageClassifier, pretrained: Imag
     if not isinstance(settings, FinetuningSettings) or settings.head == "fresh":
         return
     known = read_sidecar(args.pretrained).get("settings")
-    wanted = {"data": files.file_sha256(args.data), "classes": args.classes}
+    wanted = {"data": known_sha256(args.data), "classes": args.classes}
     same = isinstance(known, dict) and all(known.get(name, 0) == value for name, value in wanted.items())
     if not same or pretrained.spec.n_classes != model.spec.n_classes:
         raise UserError(

@@ -10,6 +10,7 @@ from torch import nn
 
 from creditflow.core.factory import parse_source
 from creditflow.core.files import file_sha256
+from creditflow.core.run_memory import known_sha256
 from creditflow.core.settings import parse
 from creditflow.data.prepared import load_prepared
 from creditflow.data.settings import InputSettings
@@ -93,6 +94,6 @@ def job(args: argparse.Namespace) -> dict[str, Any]:
         "weights": None if args.weights is None else file_sha256(args.weights),
         "input": args.input,
         "classes": args.classes,
-        "data": file_sha256(args.data),
+        "data": known_sha256(args.data),
         "seed": args.seed,
     }

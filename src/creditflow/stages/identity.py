@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from creditflow.core.errors import UserError
-from creditflow.core.files import file_sha256, fingerprint
+from creditflow.core.files import fingerprint
 from creditflow.core.given import GIVEN_MODELS
 from creditflow.core.identity import check_identity, make_again
+from creditflow.core.run_memory import known_sha256
 from creditflow.data.prepared import read_facts
 from creditflow.models.storage import is_given, read_sidecar, sidecar_path
 from creditflow.stages.command_line import json_object
@@ -72,7 +73,7 @@ def check_model(path: Path, expected: Mapping[str, object] | None, data: Path | 
     repeated = {name: sidecar[name] for name in ("rule", "seed") if name in stated and name in sidecar}
     check_identity(sidecar_path(path), "the model", stated | repeated, expected)
     trained_on = _data_of(sidecar)
-    if data is not None and trained_on is not None and trained_on != file_sha256(data):
+    if data is not None and trained_on is not None and trained_on != known_sha256(data):
         verb = "checked with" if is_given(sidecar) else "trained on"
         raise UserError(f"{path} was {verb} other data than {data} holds now; {make_again(path)}")
     made = sidecar.get("provenance")

@@ -10,6 +10,7 @@ import torch
 from creditflow.compute.checkpoints import Resume
 from creditflow.compute.provenance import Stopwatch, provenance_of
 from creditflow.core import files, plugins
+from creditflow.core.run_memory import known_sha256
 from creditflow.core.settings import parse, plain
 from creditflow.data.prepared import Subset, load_prepared
 from creditflow.data.settings import InputSettings
@@ -139,7 +140,7 @@ def _job(args: argparse.Namespace, settings: PopulationSettings) -> dict[str, An
         "seeds": args.seeds,
         "input": args.input,
         "classes": args.classes,
-        "data": files.file_sha256(args.data),
+        "data": known_sha256(args.data),
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from creditflow.core.errors import UserError
-from creditflow.core.files import file_sha256
+from creditflow.core.run_memory import known_sha256
 from creditflow.core.settings import parse, plain
 from creditflow.data.prepared import Subset
 from creditflow.data.settings import InputSettings
@@ -56,7 +56,7 @@ def retrieval_model(
         )
     source = {
         "model": sidecar["sha256"]["weights"],
-        "data": file_sha256(args.data),
+        "data": known_sha256(args.data),
         "input": args.input,
         "protocol": plain(settings.protocol) | {"classes": args.classes},
     }

@@ -15,6 +15,7 @@ from creditflow.core import files, plugins
 from creditflow.core.errors import UserError
 from creditflow.core.identity import check_identity
 from creditflow.core.matched import matched_to
+from creditflow.core.run_memory import known_sha256
 from creditflow.core.settings import parse, plain
 from creditflow.data.prepared import load_prepared
 from creditflow.data.settings import InputSettings
@@ -169,7 +170,7 @@ def train_stage(
             "settings": plain(settings),
             "input": args.input,
             "classes": args.classes,
-            "data": files.file_sha256(args.data),
+            "data": known_sha256(args.data),
             "seed": args.seed,
         }
         | ({} if stop is None else {"accuracy": stop.accuracy})

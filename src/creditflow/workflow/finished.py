@@ -22,4 +22,5 @@ def finished(experiment: Experiment, results: Path) -> Finished:
         sidecars=[path.with_suffix(".json") for path in trainings(experiment, results)],
         sources={(kind, name): source_files(experiment, results, kind, name) for kind, name in shown},
         keys_of=record_keys,
+        audit=experiment.keys.get("audit"),
     )

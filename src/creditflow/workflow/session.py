@@ -18,11 +18,11 @@ from creditflow.core import environment
 from creditflow.core.errors import UserError
 from creditflow.core.files import warn
 from creditflow.core.merging import merged
-from creditflow.workflow import container, failures, forkserver, layout, locks, preflight
+from creditflow.workflow import container, failures, forkserver, layout, locks, preflight, progress
 from creditflow.workflow.experiments import Experiments
 from creditflow.workflow.image_plugins import check_plugins
 from creditflow.workflow.outputs import user_files
-from creditflow.workflow.report import check_report
+from creditflow.workflow.report import check_report, write_report_page
 from creditflow.workflow.requests import check_targets
 from creditflow.workflow.yaml_files import numbers_in, read_mapping
 
@@ -77,6 +77,8 @@ class Session:
         keep_caches_here(Path.cwd())
         look_at_memory_rarely()
         if workflow.is_main_process:
+            if os.environ.get(progress.VARIABLE) and not self.is_dry:
+                progress.show(sys.stderr)  # before the failures, which are told after its line has ended
             explain_failures(self.is_module, is_silent="all" in map(str, self.options.quiet or ()))
             explained(locks.release_dead_locks, Path.cwd())
 
@@ -130,9 +132,23 @@ class Session:
 
     def check_report(self, experiments: Experiments, default: str) -> None:
         """Ends the workflow in one line if it is to write a report, and a table or figure in it is damaged."""
-        if self.workflow.is_main_process and self.options.report:
-            targets = [default if target == "all" else target for target in self.targets or [default]]
-            explained(check_report, experiments, targets, layout.RESULTS)
+        if self._writes_report:
+            explained(check_report, experiments, self._reported(default), layout.RESULTS)
+
+    def report_page(self, experiments: Experiments, default: str) -> str:
+        """Returns the page on which a report opens: that of its experiments, or a general one."""
+        page = None
+        if self._writes_report:
+            page = explained(write_report_page, experiments, self._reported(default), layout.RESULTS)
+        return str(page or "rules/captions/workflow.rst")
+
+    @property
+    def _writes_report(self) -> bool:
+        return bool(self.workflow.is_main_process and self.options.report)
+
+    def _reported(self, default: str) -> list[str]:
+        """Returns the targets of a report, with the default experiment in the place of `all`."""
+        return [default if target == "all" else target for target in self.targets or [default]]
 
     def show_in_containers(self, experiments: Experiments) -> None:
         """Makes the user's files that experiments name visible in containers."""

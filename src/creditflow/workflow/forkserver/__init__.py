@@ -26,17 +26,25 @@ STAGES = (
 )
 
 #: Libraries of those stages; never creditflow itself, whose files may change between two jobs.
-#: The parts of pydantic are named, as `import pydantic` itself loads none of them.
+#: The parts of pydantic are named, as `import pydantic` itself loads none of them; `root_model` has it look for its
+#: plugins, in the files of each installed distribution.
 LIBRARIES = (
     "torch",
     "foolbox",
+    "safetensors.numpy",
     "safetensors.torch",
+    "scipy.stats",
     "pandas",
+    "pyarrow.dataset",
     "pyarrow.parquet",
+    "matplotlib.backends.backend_pdf",
+    "matplotlib.backends.backend_svg",
     "matplotlib.figure",
+    "matplotlib.style",
     "pydantic.main",
     "pydantic.fields",
     "pydantic.functional_validators",
+    "pydantic.root_model",
     "pydantic.types",
 )
 

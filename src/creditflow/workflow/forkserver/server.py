@@ -37,10 +37,16 @@ _PATIENCE, _MAX_REQUEST = 10, 64 << 20
 
 
 class Server:
-    """Forks a process for each client; `serve` returns when there is nothing left to wait for."""
+    """Forks a process for each client; `serve` returns when there is nothing left to wait for.
 
-    def __init__(self, listening: socket.socket) -> None:
+    Args:
+        listening: the socket to which clients connect.
+        memory: the folder in which forks keep what the next need not compute again (`creditflow.core.run_memory`).
+    """
+
+    def __init__(self, listening: socket.socket, memory: Path) -> None:
         self.listening = listening
+        self.memory = memory
         self.clients: dict[int, socket.socket] = {}
         self.selector = selectors.DefaultSelector()
         self.wakes, self.wakeup = socket.socketpair()
@@ -117,7 +123,7 @@ class Server:
                 os.close(number)
             os.chdir(request["folder"])
             os.environ.clear()
-            os.environ.update(request["environment"])
+            os.environ.update(request["environment"] | {"CREDITFLOW_RUN_MEMORY": str(self.memory)})
             sys.argv = request["arguments"]
             sys.path[0] = str(Path(sys.argv[0]).parent.resolve())
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
@@ -200,13 +206,15 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
     with socket.socket(fileno=int(descriptor)) as listening:
         folder = Path(listening.getsockname()).parent
+        memory = folder / "memory"
+        memory.mkdir()
         _put_last(os.environ.get("PYTHONPATH", ""))
         gc.disable()
         for library in libraries:
             importlib.import_module(library)
         gc.freeze()  # forks need not look for garbage among modules
         gc.enable()
-        Server(listening).serve()
+        Server(listening, memory).serve()
     shutil.rmtree(folder, ignore_errors=True)
 
 
