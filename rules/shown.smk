@@ -1,5 +1,6 @@
 """What tables, figures and frames are made from: their inputs, and the options that name them."""
 
+from creditflow.reporting.entries import entry_part, entry_title
 from creditflow.workflow.sources import source_files
 
 
@@ -41,3 +42,13 @@ def shown(kind):
 def caption(kind):
     """A table's or figure's caption: the docstring of the file that defines it."""
     return lambda wildcards: " ".join(plugins.docstring(kind, wildcards[kind]).split())
+
+
+def part(kind):
+    """The reader's question under which the report lists a table or figure."""
+    return lambda wildcards: entry_part(kind, wildcards[kind])
+
+
+def title(kind):
+    """What the report calls a table or figure."""
+    return lambda wildcards: {"what it shows": entry_title(kind, wildcards[kind])}

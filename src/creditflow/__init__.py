@@ -12,7 +12,7 @@ from creditflow.core.environment import clean_stage
 
 clean_stage(Path(__file__).resolve().parents[1])
 
-__version__ = "1.0.0"
+__version__ = "2.0.0"
 
 _HOME_OF = {
     "AuditResult": "creditflow.instrument.result",

@@ -58,7 +58,7 @@ def test_the_gallery_shows_images_amplified_perturbations_and_answers() -> None:
         "no attack",
         "exact gradient:\nperturbation x 5",
         "attacked image",
-        "own feedback path:\nperturbation x 5",
+        "own backward pass:\nperturbation x 5",
         "attacked image",
     ]
     # The exact gradient fools the network on all images at 0.1, the feedback path on the first two of eight.

@@ -16,6 +16,7 @@ from creditflow.records.record import Keys, Metric, Record
 from creditflow.reporting.collection import long_form, summarize
 from creditflow.reporting.figure import write_figure
 from creditflow.reporting.published import read_published
+from creditflow.reporting.style import GREY
 from helpers import ROOT
 
 PUBLISHED = {
@@ -152,7 +153,6 @@ def draw(name: str, settings: dict[str, Any]) -> Any:
     [
         ("pepita_figure2b", {"variant": "natural"}, 4),
         ("sal_figure2", {"lines": {"identity": {"200": "mlp_200", "100": "mlp_200"}}}, 1),
-        ("sal_figure4", {"lines": {"all": "mlp_200 sal", "BP": "mlp_200 bp"}}, 2),
     ],
 )
 def test_figures_draw_their_lines(name: str, settings: dict[str, Any], n_lines: int, tmp_path: Path) -> None:
@@ -162,6 +162,20 @@ def test_figures_draw_their_lines(name: str, settings: dict[str, Any], n_lines: 
     assert len(axes.lines) == n_lines
     write_figure(figure, frame, chosen, tmp_path / name)
     assert (tmp_path / f"{name}.png").stat().st_size > 5000
+
+
+def test_sals_figure_4_shows_the_last_epochs_mean_its_spread_and_each_seed() -> None:
+    figure, chosen = draw("sal_figure4", {"lines": {"all": "mlp_200 sal", "BP": "mlp_200 bp"}})
+    (axes,) = figure.draw(FRAMES["records"], chosen).axes
+    curves = FRAMES["records"].query("metric == 'validation_accuracy' and backbone == 'mlp_200'")
+    last = curves[curves.epoch == curves.epoch.max()]
+    for place, rule in enumerate(("sal", "bp")):
+        values = 100 * last[last.rule == rule].value
+        spread, seeds, mean = axes.lines[3 * place : 3 * place + 3]
+        assert list(spread.get_xdata()) == [values.min(), values.max()] and set(spread.get_ydata()) == {place}
+        assert list(seeds.get_xdata()) == list(values) and len(values) > 1
+        assert list(mean.get_xdata()) == pytest.approx([values.mean()])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["All", "BP"]
 
 
 def test_figure_2a_puts_each_network_at_its_accuracies() -> None:
@@ -265,7 +279,7 @@ def test_pepitas_instability_is_drawn_by_epoch_and_rate(tmp_path: Path) -> None:
     assert "500 test images, 2 seeds" in text
     # 0.01 reaches it in one seed alone, and of 0.3 one network diverged before anything was measured.
     assert "in all seeds the median gap reaches 52 (float32) at learning rate 0.2 and 373 (float64) at learning" in text
-    assert len({line.get_color() for line in gap.lines} - {"#666666"}) == 3
+    assert len({line.get_color() for line in gap.lines} - {GREY}) == 3
     assert {text.get_text() for text in growth.texts} == {"0.01", "0.2", "0.3"}
     write_figure(figure, unstable(gaps), chosen, tmp_path / "instability")
     assert (tmp_path / "instability.png").stat().st_size > 5000

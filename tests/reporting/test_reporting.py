@@ -87,13 +87,13 @@ def summary() -> pd.DataFrame:
 def test_the_long_form_holds_every_metric_once() -> None:
     everything = records()
     frame = long_form(everything[::-1])
-    assert list(frame.columns) == RECORD_COLUMNS
+    assert list(frame.columns) == [*RECORD_COLUMNS, "chance"]
     assert len(frame) == sum(len(record.metrics) for record in everything)
     pd.testing.assert_frame_equal(frame, long_form(everything))
 
 
 def test_the_summary_is_the_mean_of_the_records(summary: pd.DataFrame) -> None:
-    assert list(summary.columns) == SUMMARY_COLUMNS
+    assert list(summary.columns) == [*SUMMARY_COLUMNS, "chance"]
     frame = long_form(records())
     for row in summary.itertuples():
         same = frame[
@@ -190,7 +190,7 @@ def test_the_figure_draws_what_the_summary_says_and_equal_numbers_give_equal_fil
         assert content == (tmp_path / f"two.{suffix}").read_bytes()
     canvas = figure.draw(summary, chosen("figure", "figure2"))
     titles = [axes.get_title() for axes in canvas.axes]
-    assert titles == ["attacker uses the exact gradient", "attacker uses the rule's own feedback path", "", ""]
+    assert titles == ["attacker uses the exact gradient", "attacker uses the rule's own backward pass", "", ""]
     for axes, attack, gradient in zip(
         canvas.axes, ("fgsm", "fgsm", "pgd", "pgd"), ("exact", "feedback") * 2, strict=True
     ):
@@ -224,11 +224,11 @@ def test_a_summary_that_is_read_has_bps_exact_accuracy_as_that_of_its_own_feedba
 
 def test_every_point_stands_over_its_own_epsilon(summary: pd.DataFrame) -> None:
     figure: Figure = plugins.load("figure", "figure2").FIGURE
-    # FGSM was not run at 0: its one point belongs over the second tick.
+    # FGSM was not run at 0: its one point belongs over the second tick. Epsilons are spaced as they are.
     partial = summary[~((summary.attack == "fgsm") & (summary.epsilon == 0))]
     axes = figure.draw(partial, chosen("figure", "figure2")).axes
     assert [label.get_text() for label in axes[2].get_xticklabels()] == ["0", "0.1"]
-    assert list(axes[0].lines[0].get_xdata()) == [1]
+    assert list(axes[0].lines[0].get_xdata()) == [0.1]
 
 
 def test_rules_look_different_from_each_other() -> None:
@@ -262,7 +262,7 @@ def test_each_white_box_figure_shows_its_backbone_on_every_dataset(
     titles = [
         f"{dataset}\n{gradient}"
         for dataset in ("CIFAR-10", "MS-COCO")
-        for gradient in ("exact gradient", "own feedback path")
+        for gradient in ("exact gradient", "own backward pass")
     ]
     assert [axes.get_title() for axes in panels] == titles + [""] * 4
     for axes, gradient in zip(panels, ("exact", "feedback") * 4, strict=True):

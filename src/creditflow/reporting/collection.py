@@ -20,13 +20,13 @@ from creditflow.verdict.verdicts import COLUMNS as AUDIT_COLUMNS
 
 _KEYS = ["experiment", "task", "dataset", "backbone", "rule", "seed", "attack", "gradient"]
 
-#: Columns of `records.parquet`: a row per record, metric, epsilon, epoch and rank or radius. The epoch is missing where
-#: the metric was measured at the end of training.
+#: Columns with which `records.parquet` begins: a row per record, metric, epsilon, epoch and rank or radius. The epoch
+#: is missing where the metric was measured at the end of training.
 RECORD_COLUMNS = [*_KEYS, "epsilon", "epoch", "at", "metric", "value", "n"]
 
 _CELL = [key for key in _KEYS if key != "seed"]
 
-#: Columns of `summary.parquet`, one row per condition and epsilon, over all seeds.
+#: Columns with which `summary.parquet` begins, one row per condition and epsilon, over all seeds.
 SUMMARY_COLUMNS = [*_CELL, "norm", "epsilon", "metric", "value", "low", "high", "n_images", "n_seeds", "interval"]
 
 #: Metrics that are means over examples, one for each row of these outcomes.
@@ -34,26 +34,46 @@ _OUTCOMES = {"accuracy": "correct", "robust_accuracy": "correct", "map": "ap", "
 
 
 def long_form(records: Sequence[Record]) -> pd.DataFrame:
-    """Returns all metrics of all records, sorted by their keys; the columns are `RECORD_COLUMNS`."""
+    """Returns all metrics of all records, sorted by their keys; the columns are `RECORD_COLUMNS`, and `chance`."""
     rows = [asdict(record.keys) | asdict(metric) for record in records for metric in record.metrics]
     types = {"epsilon": "float64", "epoch": "Int64", "at": "Int64", "value": "float64", "seed": "int64", "n": "int64"}
     frame = pd.DataFrame(rows, columns=RECORD_COLUMNS).astype(types)
-    return frame.sort_values(RECORD_COLUMNS[:12], kind="stable", ignore_index=True)
+    return _with_chance(frame.sort_values(RECORD_COLUMNS[:12], kind="stable", ignore_index=True), records)
+
+
+def _with_chance(frame: pd.DataFrame, records: Iterable[Record]) -> pd.DataFrame:
+    """Returns a frame with one more column, `chance`: the accuracy of the best constant answer on a dataset.
+
+    The clean records of the dataset know it; it is NaN where none does.
+    """
+    known: dict[str, float] = {}
+    for record in records:
+        chance = record.content.get("checks", {}).get("chance")
+        if chance is not None:
+            known[record.keys.dataset] = max(float(chance), known.get(record.keys.dataset, 0.0))
+    return frame.assign(chance=frame.dataset.map(known).astype("float64"))
+
+
+def chance_of(rows: pd.DataFrame) -> float:
+    """Returns the accuracy of the best constant answer on the dataset of some rows; NaN where nothing says it."""
+    known = rows.chance.dropna() if "chance" in rows else pd.Series(dtype="float64")
+    return float(known.max()) if len(known) else float("nan")
 
 
 def summarize(records: Iterable[Record]) -> pd.DataFrame:
     """Returns the mean of each accuracy and average precision over seeds and images, with its interval.
 
-    The columns are `SUMMARY_COLUMNS`.
+    The columns are `SUMMARY_COLUMNS`, and `chance`, which figures show and CSV files do not have.
 
     Raises UserError if the seeds of a condition were not measured on the same images at the same epsilons.
     """
+    records = list(records)
     cells: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
         keys = asdict(record.keys)
         cells.setdefault(tuple(keys[key] for key in _CELL), []).append(record)
     rows = [row for cell, members in sorted(cells.items()) for row in _summarize_cell(cell, members)]
-    return pd.DataFrame(rows, columns=SUMMARY_COLUMNS).astype({"epsilon": "float64"})
+    return _with_chance(pd.DataFrame(rows, columns=SUMMARY_COLUMNS).astype({"epsilon": "float64"}), records)
 
 
 def _summarize_cell(cell: tuple[str, ...], records: list[Record]) -> list[dict[str, object]]:
@@ -100,7 +120,7 @@ def _same_images(first: Record, second: Record) -> bool:
     return np.array_equal(first.outcomes.get("example", no_image), second.outcomes.get("example", no_image))
 
 
-#: Columns that each frame of an experiment has; the audit has further ones, for its attacks.
+#: Columns with which each frame of an experiment begins. The audit has more for its attacks, the others `chance`.
 _FRAMES = {"records": RECORD_COLUMNS, "summary": SUMMARY_COLUMNS, "audit": AUDIT_COLUMNS}
 
 

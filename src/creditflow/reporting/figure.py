@@ -12,17 +12,7 @@ from matplotlib.figure import Figure as Canvas
 
 from creditflow.core import files
 from creditflow.core.errors import UserError
-
-_LOOK: Any = {
-    "figure.dpi": 150,
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "svg.hashsalt": "creditflow",
-    "pdf.fonttype": 42,
-}
+from creditflow.reporting.style import LOOK
 
 
 @dataclass(frozen=True)
@@ -72,7 +62,7 @@ def write_figure(figure: Figure, frame: pd.DataFrame, settings: Any, stem: Path)
     """Draws and writes `<stem>.pdf`, `.svg` and `.png`; equal numbers give equal files."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # whatever a matplotlibrc says, in the user's home or beside the results
-        matplotlib.rcParams.update(_LOOK)
+        matplotlib.rcParams.update(LOOK)
         canvas = figure.draw(frame, settings)
         for suffix, metadata in (("pdf", {"CreationDate": None}), ("svg", {"Date": None}), ("png", {})):
             buffer = io.BytesIO()

@@ -29,6 +29,8 @@ class Finished:
 
     keys_of: KeysOf
     """The keys that a record at a path must have."""
+    audit: Mapping[str, Any] | None = None
+    """The experiment's `audit` keys; None where it has no audit."""
 
     @property
     def again(self) -> str:

@@ -40,7 +40,7 @@ _HEADINGS = {
     "none": "No attack",
     "exact": "Exact gradient",
     "own": "Its own backward pass",
-    "feedback": "Its own feedback path",
+    "feedback": "The rule's own backward pass",
 }
 
 

@@ -3,6 +3,7 @@
 The titles of learning rules are not here but in the rules' own files (`reporting/rules.py` reads them).
 """
 
+import re
 from collections.abc import Iterable
 
 from creditflow.core.given import GIVEN_MODELS
@@ -10,10 +11,13 @@ from creditflow.core.gradients import parse_gradient
 from creditflow.reporting.rules import rule_title
 
 _NAMES = {
+    "mlp": "multilayer perceptron",
     "mlp_256x5": "5 x 256",
     "frozen_mlp_256x5": "5 x 256, first layer alone",
     "mlp_1024x3": "3 x 1024",
     "mlp_6_6_6_2": "6-6-6-2",
+    "relu": "ReLU",
+    "relu_jacobian": "ReLU's derivative",
     "student_teacher": "student and teacher",
     "cnn": "small CNN of Table 3",
     "mlp_256x5_all_images": "5 x 256, all images",
@@ -46,6 +50,8 @@ _NAMES = {
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
     "coco": "MS-COCO",
+    "digits": "digits",
+    "image_folder": "folder of images",
     "nus_wide": "NUS-WIDE",
     "imagenet": "ImageNet",
     "imagenet100": "ImageNet-100",
@@ -58,6 +64,7 @@ _NAMES = {
     "epochs_3": "after 3 epochs",
     "epochs_10": "after 10 epochs",
     "epochs_30": "after 30 epochs",
+    "linear": "linear network",
     "clean": "none",
     "fgsm": "FGSM",
     "pgd": "PGD",
@@ -82,6 +89,9 @@ _NAMES = {
     "boundary": "Boundary",
     "hopskipjump": "HopSkipJump",
     "none": "",
+    "exact": "exact",
+    "own": "own backward pass",
+    "feedback": "own backward pass",
     "dataset": "Dataset",
     "backbone": "Backbone",
     "attack": "Attack",
@@ -91,6 +101,7 @@ _NAMES = {
     "linf": "L-inf",
     "l2": "L2",
     "l0": "L0 (pixels)",
+    "accuracy": "accuracy",
     "robust_accuracy": "accuracy",
     "map": "mAP",
     "map_tie_averaged": "mAP, ties averaged",
@@ -119,11 +130,43 @@ _SURROGATES = {"twin": "from its twin", "other_seed": "from BP of another seed"}
 _GIVEN = {"surrogate:twin": "from another model", "surrogate:other_seed": "from the reference of another seed"}
 
 
+#: Ids of variants that are made of a word and a number, as regular expressions.
+_VARIANTS = {
+    r"(identity|tanh|relu)_(\d+)": "{0}, {1} units",
+    r"relu_jacobian_(\d+)": "ReLU's derivative, {0} units",
+    r"tradeoff_(\d+)": "trade-off {0}",
+    r"rates_v(\S+)_others(\S+)": "rates over W's: V {0}, others {1}",
+}
+
+#: The matrices of SAL, whose ids list those that learn.
+_MATRICES = {"w": "W", "v": "V", "wbar": "Wb", "vbar": "Vb"}
+
+
 def display(name: str) -> str:
     """Returns how tables and figures write an id."""
     if name in _NAMES:
         return _NAMES[name]
-    return _gradient(name) if ":" in name else rule_title(name)
+    return _gradient(name) if ":" in name else _variant(name) or rule_title(name)
+
+
+def _variant(name: str) -> str:
+    """Returns how a variant is written whose id is made of words and numbers; nothing for other ids."""
+    if name.startswith("only_") and set(name.split("_")[1:]) <= set(_MATRICES):
+        return f"only {', '.join(_MATRICES[matrix] for matrix in name.split('_')[1:])} learn"
+    for pattern, form in _VARIANTS.items():
+        matched = re.fullmatch(pattern, name)
+        if matched is not None:
+            return form.format(*(part.replace("_", ".") for part in matched.groups()))
+    return ""
+
+
+def condition_title(condition: str, backbone: str = "") -> str:
+    """Returns how an attack and its gradient, such as "pgd exact", are written."""
+    attack, gradient = condition.split()
+    words = display_of(gradient, backbone)
+    if attack == "transfer":
+        return f"{display(attack)} {words}"
+    return ", ".join(part for part in (display(attack), f"{words} gradient" if gradient == "exact" else words) if part)
 
 
 def display_of(name: str, backbone: str) -> str:

@@ -1,6 +1,7 @@
 """A finished table as Markdown, LaTeX and HTML; how each writes emphasis."""
 
 import html
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,11 +16,18 @@ EMPHASIS = {
     "html": {"best": "<b>{}</b>", "second": "<u>{}</u>", "": "{}"},
 }
 
+#: Readable in a light and in a dark window, and on a narrow screen, where the table scrolls by itself.
 _STYLE = (
-    "body{font:13px sans-serif;margin:2em;color:#222}table{border-collapse:collapse}p{max-width:60em}"
-    "th,td{padding:.3em .6em;border-bottom:1px solid #ccc;text-align:left;white-space:nowrap}"
-    "thead{border-bottom:2px solid #222}"
+    ":root{color-scheme:light dark}body{font:13px sans-serif;margin:1.5em;color:#222;background:#fff}"
+    "div{overflow-x:auto}table{border-collapse:collapse}p{max-width:60em;line-height:1.45}"
+    "th,td{padding:.3em .6em;border-bottom:1px solid #ccc;text-align:left;vertical-align:top;max-width:24em}"
+    "th{vertical-align:bottom}thead{border-bottom:2px solid currentColor}td{min-width:2.5em}"
+    "small{color:#595959;white-space:nowrap}"
+    "@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}td,th{border-color:#555}small{color:#aaa}}"
 )
+
+#: An interval in brackets at the end of a cell, which stands below its number on a page.
+_INTERVAL = re.compile(r" \(([^()]* to [^()]*)\)$")
 
 
 def write_forms(frame: Callable[[str], pd.DataFrame], note: str, stem: Path) -> None:
@@ -42,9 +50,11 @@ def _markdown(frame: pd.DataFrame, note: str) -> str:
 
 
 def _html(frame: pd.DataFrame, note: str) -> str:
-    table = frame.to_html(index=False, escape=False, border=0)
-    head = f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><style>{_STYLE}</style>'
-    return f"{head}{table}<p>{escape(note, 'html')}</p></html>\n"
+    stacked = frame.map(lambda text: _INTERVAL.sub(r"<br><small>\1</small>", text))
+    table = stacked.to_html(index=False, escape=False, border=0)
+    view = '<meta name="viewport" content="width=device-width">'
+    head = f'<!DOCTYPE html><html lang="en"><meta charset="utf-8">{view}<style>{_STYLE}</style>'
+    return f"{head}<div>{table}</div><p>{escape(note, 'html')}</p></html>\n"
 
 
 def _latex(frame: pd.DataFrame, note: str) -> str:

@@ -7,7 +7,8 @@
 - `elsewhere`, a list of what was not run here, each with `what` and `command`;
 - where one figure settles the question, `figure`, with `experiment`, `name` and `caption`;
 - where all of its claims need an explanation, `note`;
-- where the paper contradicts itself, `against_itself`, a list of what it says and what in it speaks against that.
+- where the paper contradicts itself, `against_itself`, a list of what it says and what in it speaks against that;
+- where README has a row of it, `readme` (see `reporting/readme.py`).
 
 A claim has `claim`, `data`, `experiment`, `verdict`, `measured` and `numbers`. The texts `verdict` and `measured` have
 names in braces. For each name, `numbers` says in which table, row and column its number is:
@@ -35,7 +36,8 @@ _CLAIM = {"claim", "data", "experiment", "measured", "numbers", "verdict"}
 _CONTRADICTION = {"says", "against", "experiment", "numbers"}
 _NUMBER = {"table", "where", "column", "form"}
 
-_Read = Callable[[str, str], pd.DataFrame]  # an experiment and the name of a table
+#: What reads a table, by its experiment and its name.
+Read = Callable[[str, str], pd.DataFrame]
 
 _FORMS: dict[str, Callable[[Any], str]] = {
     "percent": lambda value: f"{100 * float(value):.1f}",
@@ -78,19 +80,10 @@ def results_page(folder: Path) -> str:
     Raises UserError, which names the claim, if a file, row, column or name does not exist, if several rows fit, or if a
     verdict has a number that is not named.
     """
-    path = folder / "claims.yaml"
-    try:
-        text = read_plain(path, _MAX_CLAIMS).decode("utf-8-sig")
-        _check_expansion(text)
-        papers = yaml.load(text, Loader=_LOADER)
-    except (OSError, yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({one_line(error)})") from error
-    if not isinstance(papers, list):
-        raise UserError(f"{path}: expected a list of papers")
-    parts, read = [_INTRODUCTION], functools.cache(functools.partial(_table, folder))
+    papers, parts = read_papers(folder), [_INTRODUCTION]
+    read = table_reader(folder)
     for number, paper in enumerate(papers, 1):
-        place = f"{path}: paper {number}"
-        _check(paper, _PAPER, place, optional={"figure", "note", "against_itself"})
+        place = f"{folder / 'claims.yaml'}: paper {number}"
         parts.append(f"## {paper['title']}")
         if "figure" in paper:
             parts.append(_figure(folder, paper["figure"], f"{place}, figure"))
@@ -101,6 +94,27 @@ def results_page(folder: Path) -> str:
             parts.append(_contradictions(read, paper["against_itself"], place))
         parts.append(_elsewhere(paper["elsewhere"], place))
     return "\n\n".join(parts) + "\n"
+
+
+def read_papers(folder: Path) -> list[dict[str, Any]]:
+    """Returns the papers of a folder's `claims.yaml`. Raises UserError if it is no list of papers with their keys."""
+    path = folder / "claims.yaml"
+    try:
+        text = read_plain(path, _MAX_CLAIMS).decode("utf-8-sig")
+        _check_expansion(text)
+        papers = yaml.load(text, Loader=_LOADER)
+    except (OSError, yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({one_line(error)})") from error
+    if not isinstance(papers, list):
+        raise UserError(f"{path}: expected a list of papers")
+    for number, paper in enumerate(papers, 1):
+        check_keys(paper, _PAPER, f"{path}: paper {number}", optional={"figure", "note", "against_itself", "readme"})
+    return papers
+
+
+def table_reader(folder: Path) -> Read:
+    """Returns what reads a table of an experiment from a folder of exported results, each table once."""
+    return functools.cache(functools.partial(_table, folder))
 
 
 _INTRODUCTION = """# Results
@@ -120,33 +134,41 @@ are made from, or made by several versions of the sources (`OPTIONS=--mixed` let
 so)."""
 
 
-def _claims(read: _Read, claims: list[dict[str, Any]], place: str) -> str:
+def _claims(read: Read, claims: list[dict[str, Any]], place: str) -> str:
     lines = ["| Claimed | Measured | On | Verdict |", "|:--|:--|:--|:--|"]
     for number, claim in enumerate(claims, 1):
         where = f"{place}, claim {number}"
-        _check(claim, _CLAIM, where)
-        measured, verdict = _filled(read, claim, ["measured", "verdict"], where)
-        if re.search(r"\d", re.sub(r"{\w+}", "", claim["verdict"])):
-            raise UserError(
-                f"{where}: the verdict has a number of its own; name one under `numbers`, so that it follows the table"
-            )
+        check_keys(claim, _CLAIM, where)
+        measured, verdict = filled(read, claim, ["measured", "verdict"], where)
+        check_verdict(claim["verdict"], where)
         link = f"[{claim['experiment']}]({claim['experiment']}/README.md)"
         lines.append(f"| {claim['claim']} | {measured} | {claim['data']}; {link} | {verdict} |")
     return "\n".join(" ".join(line.split()) for line in lines)
 
 
-def _contradictions(read: _Read, entries: list[dict[str, Any]], place: str) -> str:
+def check_verdict(verdict: str, place: str) -> None:
+    """Raises UserError for a verdict with a number of its own, which would not follow the table."""
+    if re.search(r"\d", re.sub(r"{\w+}", "", verdict)):
+        raise UserError(
+            f"{place}: the verdict has a number of its own; name one under `numbers`, so that it follows the table"
+        )
+
+
+def _contradictions(read: Read, entries: list[dict[str, Any]], place: str) -> str:
     lines = ["### What the paper says against itself", "", "| It says | Against that |", "|:--|:--|"]
     for number, entry in enumerate(entries, 1):
         where = f"{place}, contradiction {number}"
-        _check(entry, _CONTRADICTION, where)
-        (against,) = _filled(read, entry, ["against"], where)
+        check_keys(entry, _CONTRADICTION, where)
+        (against,) = filled(read, entry, ["against"], where)
         lines.append(f"| {entry['says']} | {against} |")
     return "\n".join(" ".join(line.split()) for line in lines)
 
 
-def _filled(read: _Read, entry: dict[str, Any], texts: list[str], place: str) -> list[str]:
-    """Returns the texts with numbers in the place of their names."""
+def filled(read: Read, entry: dict[str, Any], texts: list[str], place: str) -> list[str]:
+    """Returns texts of an entry with numbers in the place of their names, which its `numbers` explain.
+
+    Raises UserError if a name or a number does not exist.
+    """
     values = {
         name: _value(read, entry["experiment"], number, f"{place}, {name}") for name, number in entry["numbers"].items()
     }
@@ -158,24 +180,30 @@ def _filled(read: _Read, entry: dict[str, Any], texts: list[str], place: str) ->
 
 
 def _figure(folder: Path, figure: dict[str, str], place: str) -> str:
-    _check(figure, {"experiment", "name", "caption"}, place)
-    path = f"{figure['experiment']}/figures/{figure['name']}.png"
-    if not (folder / path).is_file():
-        raise UserError(f"{place}: {folder / path} is missing; export {figure['experiment']} first")
-    _check_whole(folder / path, folder / figure["experiment"])
+    check_keys(figure, {"experiment", "name", "caption"}, place)
+    path = exported_figure(folder, figure["experiment"], figure["name"], place)
     return f"![{figure['name']} of {figure['experiment']}]({path})\n\n{figure['caption']}"
+
+
+def exported_figure(folder: Path, experiment: str, name: str, place: str) -> str:
+    """Returns the path of an exported figure below the folder. Raises UserError if it is missing or damaged."""
+    path = f"{experiment}/figures/{name}.png"
+    if not (folder / path).is_file():
+        raise UserError(f"{place}: {folder / path} is missing; export {experiment} first")
+    _check_whole(folder / path, folder / experiment)
+    return path
 
 
 def _elsewhere(runs: list[dict[str, str]], place: str) -> str:
     for run in runs:
-        _check(run, {"what", "command"}, place)
+        check_keys(run, {"what", "command"}, place)
     if not runs:
         return "All of it was run here."
     return "Not run here:\n\n" + "\n".join(f"- {run['what']}: `{run['command']}`" for run in runs)
 
 
-def _value(read: _Read, experiment: str, number: dict[str, Any], place: str) -> str:
-    _check(number, _NUMBER, place, optional={"experiment"})
+def _value(read: Read, experiment: str, number: dict[str, Any], place: str) -> str:
+    check_keys(number, _NUMBER, place, optional={"experiment"})
     experiment = number.get("experiment", experiment)
     try:
         rows = read(str(experiment), str(number["table"]))
@@ -214,7 +242,8 @@ def _check_whole(path: Path, folder: Path) -> None:
         warn(f"{path} cannot be verified: {folder}/provenance.json has no hashes of files; export {folder.name} again")
 
 
-def _check(given: Any, keys: set[str], place: str, optional: Set[str] = frozenset()) -> None:
+def check_keys(given: Any, keys: set[str], place: str, optional: Set[str] = frozenset()) -> None:
+    """Raises UserError for what is no mapping with these keys, and perhaps some of the optional ones."""
     if not isinstance(given, dict) or set(given) - optional != keys:
         given_keys = ", ".join(map(str, given)) if isinstance(given, dict) else type(given).__name__
         raise UserError(f"{place}: expected the keys {', '.join(sorted(keys))}, found {given_keys}")

@@ -39,7 +39,8 @@ class Table:
         if selected.empty:
             raise UserError(f"no record for table {stem.name}; check that the experiment makes what the table shows")
         index, rules, cells = _pivot(selected, self.rows)
-        files.write_atomically(stem.with_suffix(".csv"), selected.to_csv(index=False, lineterminator="\n").encode())
+        numbers = selected.drop(columns="chance", errors="ignore")  # which the figures of the same rows show
+        files.write_atomically(stem.with_suffix(".csv"), numbers.to_csv(index=False, lineterminator="\n").encode())
 
         def frame(suffix: str) -> pd.DataFrame:
             style, heads = EMPHASIS[suffix], [escape(display(rule), suffix) for rule in rules]

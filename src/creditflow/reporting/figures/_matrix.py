@@ -13,6 +13,7 @@ from matplotlib.figure import Figure as Canvas
 from creditflow.core.given import GIVEN_MODELS
 from creditflow.reporting.names import display
 from creditflow.reporting.rules import rule_order
+from creditflow.reporting.style import GREY, NOTE
 
 #: From light (fooled) to dark (right): one hue whose lightness falls evenly, so that print and colour-blind readers
 #: see the same order.
@@ -51,7 +52,7 @@ def draw_matrix(rows: pd.DataFrame, groups: Sequence[Group], title: str, note: s
     panels[0].set_yticks(range(len(rules)), [display(rule) for rule in rules], fontsize=10)
     panels[0].set_ylabel("model" if set(rows.backbone) == {GIVEN_MODELS} else "network trained with", fontsize=9)
     canvas.suptitle(_even_lines(title, int(11 * canvas.get_figwidth())), fontsize=11, fontweight="bold")
-    canvas.supxlabel(_even_lines(note, int(18 * canvas.get_figwidth())), fontsize=7)
+    canvas.supxlabel(_even_lines(note, int(18 * canvas.get_figwidth())), fontsize=NOTE)
     return canvas
 
 
@@ -79,4 +80,4 @@ def _panel(axes: Axes, values: pd.DataFrame, group: Group) -> None:
     axes.grid(which="minor", color="white", linewidth=2, alpha=1)
     axes.tick_params(which="minor", length=0)
     for spine in axes.spines.values():
-        spine.set(visible=True, color="#999999", linewidth=0.6)
+        spine.set(visible=True, color=GREY, linewidth=0.6)

@@ -1,30 +1,28 @@
 """The form of the sign-symmetry paper's Figures 2 to 6: what is left of a metric against epsilon for one backbone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
+from creditflow.reporting.collection import chance_of
 from creditflow.reporting.figure import Figure, only
 from creditflow.reporting.figures.settings._curves import CurvesSettings
-from creditflow.reporting.names import display
+from creditflow.reporting.names import display, rules_title
 from creditflow.reporting.rules import rule_order, rule_style, without_matched
+from creditflow.reporting.style import (
+    BAND,
+    GRADIENT_TITLES,
+    GRADIENT_WORDS,
+    chance_line,
+    epsilon_axis,
+    legend_above,
+    note,
+    rule_line,
+)
 from creditflow.reporting.table import footnote, hash_attacks, white_box
-
-_TITLES = {
-    "exact": "attacker uses the exact gradient",
-    "own": "attacker uses the model's own backward pass",
-    "feedback": "attacker uses the rule's own feedback path",
-    "none": "attacker uses no gradient",
-}
-_SHORT_TITLES = {
-    "exact": "exact gradient",
-    "own": "own backward pass",
-    "feedback": "own feedback path",
-    "none": "no gradient",
-}
 
 
 @dataclass(frozen=True)
@@ -76,43 +74,28 @@ def _draw(rows: pd.DataFrame, axis: str) -> Canvas:
     for attack, line in zip(attacks, grid, strict=True):
         for (dataset, gradient), axes in zip(columns, line, strict=True):
             chosen = (rows.attack == attack) & (rows.dataset == dataset) & (rows.gradient == gradient)
-            _panel(axes, rows[chosen], epsilons, rules)
+            _panel(axes, rows[chosen], rules)
         line[0].set_ylabel(f"{display(attack)}\n{axis}")
     for (dataset, gradient), top, bottom in zip(columns, grid[0], grid[-1], strict=True):
-        top.set_title(
-            _TITLES[gradient] if one_dataset else f"{display(dataset)}\n{_SHORT_TITLES[gradient]}", fontsize=10
-        )
-        bottom.set_xlabel(
-            "epsilon (L-infinity, pixels in [0, 1]; not to scale)"
-            if one_dataset
-            else "epsilon (L-infinity; not to scale)"
-        )
-        if not one_dataset:
-            bottom.tick_params("x", labelrotation=45)
-    canvas.legend(*grid[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(rules), frameon=False)
-    canvas.supxlabel(f"{_place(rows, datasets)}. {footnote(rows).replace('intervals', 'bands')}", fontsize=7)
+        top.set_title(GRADIENT_TITLES[gradient] if one_dataset else f"{display(dataset)}\n{GRADIENT_WORDS[gradient]}")
+        epsilon_axis(bottom, epsilons, short=not one_dataset)
+    legend_above(canvas, [grid[0][0]], len(rules))
+    networks = f"{rules_title(rows.backbone.iloc[0]).lower()}s: {', '.join(map(display, rules))}"
+    note(
+        canvas,
+        f"{display(rows.backbone.iloc[0])} on {', '.join(map(display, datasets))}; {networks}.",
+        f"Points are means over images and seeds; bands are their intervals. {footnote(rows)}",
+    )
     return canvas
 
 
-def _place(rows: pd.DataFrame, datasets: Sequence[str]) -> str:
-    return ", ".join(display(name) for name in (rows.backbone.iloc[0], *datasets))
-
-
-def _panel(axes: Axes, rows: pd.DataFrame, epsilons: list[float], rules: list[str]) -> None:
-    # Evenly spaced: on a linear axis half of the epsilons would lie on top of each other.
+def _panel(axes: Axes, rows: pd.DataFrame, rules: list[str]) -> None:
     for rule in rules:
         curve = rows[rows.rule == rule].sort_values("epsilon")
-        positions = [epsilons.index(epsilon) for epsilon in curve.epsilon]
         style = rule_style(rule, rules)
-        axes.plot(
-            positions,
-            100 * curve.value,
-            label=display(rule),
-            color=style["color"],
-            marker=style["marker"],
-            markersize=4,
-            linewidth=1.3,
-        )
-        axes.fill_between(positions, 100 * curve.low, 100 * curve.high, color=style["color"], alpha=0.15, linewidth=0)
-    axes.set_xticks(range(len(epsilons)), [f"{epsilon:g}" for epsilon in epsilons])
+        axes.plot(curve.epsilon, 100 * curve.value, **rule_line(style, display(rule)))
+        bounds = (100 * curve.low, 100 * curve.high)
+        axes.fill_between(curve.epsilon, *bounds, color=style["color"], alpha=BAND, linewidth=0)
     axes.set_ylim(-3, 103)
+    if set(rows.metric) == {"robust_accuracy"}:
+        chance_line(axes, chance_of(rows))

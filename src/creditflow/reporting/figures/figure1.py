@@ -15,13 +15,14 @@ from creditflow.reporting.figures._band import draw_band
 from creditflow.reporting.figures.settings.figure1 import Settings
 from creditflow.reporting.names import display
 from creditflow.reporting.rules import rule_order, rule_style, transported_bits, without_matched
+from creditflow.reporting.style import GREY, legend_above, note
 
 _METRICS = ("update_angle", "feedback_cosine")
 
 #: Degrees between two labels, so that they do not touch, and the highest place of one.
 _LABEL_STEP, _LABEL_TOP = 6.5, 96.0
 
-_BITS = "Bits: what the feedback path is told of each weight, 32 for all of it, 1 for its sign."
+_BITS = "Bits: how much of each weight the feedback path is told, 32 for all of it, 1 for its sign."
 
 
 def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
@@ -45,11 +46,11 @@ def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
     _decorate(left, right)
     left.set_xlim(rows.epoch.min() - 0.5, rows.epoch.max() + 0.5)
     left.set_ylim(-4, max(100.0, rows.value.max() + 4))
-    canvas.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=len(rules), frameon=False)
+    legend_above(canvas, [left], len(rules))
     n_seeds = rows.seed.nunique()
     spread = f"Means of {n_seeds} seeds, bands and bars from the least to the greatest" if n_seeds > 1 else "One seed"
-    place = f"{display(rows.backbone.iloc[0])}, {display(rows.dataset.iloc[0])}"
-    canvas.supxlabel(f"{place}. {spread}. {_BITS}", fontsize=7)
+    place = f"{display(rows.backbone.iloc[0])} on {display(rows.dataset.iloc[0])}"
+    note(canvas, f"{place}. {spread}. {_BITS}")
     return canvas
 
 
@@ -114,10 +115,10 @@ def _label(rule: str) -> str:
 
 def _decorate(left: Axes, right: Axes) -> None:
     for axes in (left, right):
-        axes.axhline(90, color="#777777", linestyle="--", linewidth=0.8, zorder=0)
+        axes.axhline(90, color=GREY, linestyle="--", linewidth=0.8, zorder=0)
         axes.set_yticks(range(0, 91, 15))
     left.annotate(
-        "90°: no relation", (0.99, 91.5), xycoords=("axes fraction", "data"), ha="right", fontsize=7, color="#555555"
+        "90°: no relation", (0.99, 91.5), xycoords=("axes fraction", "data"), ha="right", fontsize=7, color=GREY
     )
     left.set_xlabel("epoch")
     left.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -1,18 +1,21 @@
 """What more fine-tuning with a rule changes: accuracy against the number of epochs, without an attack, under an attack
-through the exact gradient, and under the same attack through the rule's own feedback weights V. The first point is the
-pretrained network itself, to which nothing but the attacker's V is new. Bands from the least to the greatest seed."""
+through the exact gradient, and under the same attack through the rule's own backward pass, that is, its feedback
+weights V. The first point is the pretrained network itself, to which nothing but the attacker's V is new. Lines are
+means over seeds, and bands go from the least to the greatest."""
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from creditflow.core.errors import UserError
+from creditflow.reporting.collection import chance_of
 from creditflow.reporting.exact_rules import with_feedback
 from creditflow.reporting.figure import Figure, only
 from creditflow.reporting.figures._band import draw_band
 from creditflow.reporting.figures.settings.finetune_length import Settings
 from creditflow.reporting.names import display
 from creditflow.reporting.rules import rule_order, without_matched
+from creditflow.reporting.style import GRADIENT_TITLES, chance_line, legend_above, note
 
 
 def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
@@ -24,23 +27,25 @@ def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
     rows = rows.assign(length=rows.dataset.map(_lengths(rows)))
     shown = _shown(rows, settings)
     lengths, rules = sorted(set(shown.length)), rule_order(set(shown.rule))
-    canvas = Canvas(figsize=(9.6, 3.5), layout="constrained")
+    canvas = Canvas(figsize=(10.4, 3.7), layout="constrained")
     attack = f"{display(settings.attack)}, epsilon {settings.epsilon:g}"
-    titles = {"none": "no attack", "exact": f"{attack}, exact gradient", "feedback": f"{attack}, through V"}
+    titles = {name: f"{attack}\n{GRADIENT_TITLES[name]}" for name in ("exact", "feedback")}
+    titles = {"none": "no attack"} | titles
     panels = canvas.subplots(1, len(titles), sharey=True)
     for axes, (gradient, title) in zip(panels, titles.items(), strict=True):
         for rule in rules:
             _line(axes, shown[(shown.gradient == gradient) & (shown.rule == rule)], lengths, rule, rules)
-        axes.set_title(title, fontsize=10)
+        axes.set_title(title)
+        chance_line(axes, chance_of(shown))
         axes.set_xticks(range(len(lengths)), [f"{length}" for length in lengths])
         axes.set_xlabel("epochs of fine-tuning (not to scale)")
     panels[0].set_ylabel("accuracy (%)")
     panels[0].set_ylim(-3, 103)
-    canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(rules), frameon=False)
+    legend_above(canvas, [panels[0]], len(rules))
     n_seeds, n = shown.seed.nunique(), shown[shown.gradient == "exact"].n.max()
     spread = f"means of {n_seeds} seeds" if n_seeds > 1 else "one seed"
-    note = f"{display(shown.backbone.iloc[0])}. Accuracy under attack on {n} images; {spread}. Under BP, V is W."
-    canvas.supxlabel(note, fontsize=7)
+    place = f"{display(shown.backbone.iloc[0])}. Accuracy under attack on {n} images; {spread}."
+    note(canvas, place, "For BP the two gradients are equal.")
     return canvas
 
 

@@ -1,7 +1,7 @@
 """Adversarial images of one network, a row for each image: the image without an attack, then, for each gradient that
 the attacker uses on these images, the perturbation and the attacked image. Perturbations are amplified by the factor
-that their heading says; grey is no change. Below each image stands what the network takes it for: framed in green where
-that is right, in orange where it is wrong."""
+that their heading says; grey is no change. Below each image stands the class that the network takes it for. A green
+frame means that this is right, an orange frame that it is wrong."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,8 +20,7 @@ from creditflow.reporting.matrices import condition_order
 from creditflow.reporting.names import display
 from creditflow.reporting.outcomes import row_of_epsilon, without_draw
 from creditflow.reporting.rules import rule_order
-
-_GREEN, _ORANGE = "#009E73", "#D55E00"  # of the palette that colour-blind readers can tell apart
+from creditflow.reporting.style import GRADIENT_WORDS, LIGHT, RIGHT, WRONG, note
 
 
 def draw(outcomes: pd.DataFrame, settings: Settings) -> Canvas:
@@ -40,7 +39,7 @@ def draw(outcomes: pd.DataFrame, settings: Settings) -> Canvas:
             _picture(pair[0], 0.5 + factor * (images[place] - clean[place]))
             _picture(pair[1], images[place], _answer(record, "kept_predictions", (row, place)))
     _headings(grid[0], records, factor)
-    canvas.supxlabel(_note(records[0], epsilon), fontsize=7)
+    note(canvas, _note(records[0], epsilon))
     return canvas
 
 
@@ -96,7 +95,7 @@ def _picture(axes: Axes, pixels: NDArray[Any], answer: tuple[str, bool] | None =
     axes.set_yticks([])
     axes.grid(False)
     name, right = answer or ("", None)
-    color = {True: _GREEN, False: _ORANGE, None: "#BBBBBB"}[right]
+    color = {True: RIGHT, False: WRONG, None: LIGHT}[right]
     axes.set_xlabel(name, fontsize=8, color="black" if right else color, fontweight="normal" if right else "bold")
     for spine in axes.spines.values():
         spine.set(visible=True, color=color, linewidth=0.8 if right is None else 2)
@@ -109,16 +108,8 @@ def _headings(line: Sequence[Axes], records: Sequence[Record], factor: int) -> N
         image.set_title("attacked image", fontsize=8)
 
 
-_ATTACKERS = {
-    "exact": "exact gradient",
-    "own": "own backward pass",
-    "feedback": "own feedback path",
-    "none": "no gradient",
-}
-
-
 def _attacker(record: Record) -> str:
-    return _ATTACKERS.get(record.keys.gradient) or display(record.keys.gradient)
+    return GRADIENT_WORDS.get(record.keys.gradient) or display(record.keys.gradient)
 
 
 def _note(record: Record, epsilon: float) -> str:

@@ -3,7 +3,7 @@ different gradients that the attacker uses (columns); dark is accurate. The exac
 network computes. The other attackers replace W^T in the backward pass: by the network's own feedback weights, or by
 fresh ones of a rule that the network never trained with. A high accuracy of the BP networks, which were trained by
 plain backpropagation, shows that the attacker of this column is weak, whatever the network. An image that a network
-gets wrong without an attack counts as wrong in all columns. For BP its own feedback path is the exact gradient. The
+gets wrong without an attack counts as wrong in all columns. For BP its own backward pass is the exact gradient. The
 table gradient_matrix has the intervals."""
 
 import pandas as pd
@@ -16,7 +16,11 @@ from creditflow.reporting.figures.settings.gradient_matrix import Settings
 from creditflow.reporting.names import display
 from creditflow.reporting.outcomes import accuracy_matrix
 
-_OWN = {"exact": "exact\ngradient", "own": "the network's\nbackward pass", "feedback": "the network's\nown path"}
+_OWN = {
+    "exact": "exact\ngradient",
+    "own": "the model's own\nbackward pass",
+    "feedback": "the rule's own\nbackward pass",
+}
 
 
 def draw(outcomes: pd.DataFrame, settings: Settings) -> Canvas:

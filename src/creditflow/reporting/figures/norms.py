@@ -4,8 +4,6 @@ look for small perturbations found one. Where several of them attacked the same 
 smallest of their perturbations. The curves begin at the accuracy without an attack; where one crosses the line at 50%,
 half of all images are wrong. All attacks use the exact gradient. Bands are intervals of single sizes."""
 
-from textwrap import fill
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,12 +16,14 @@ from creditflow.reporting.figures.settings.norms import Settings
 from creditflow.reporting.names import display, span
 from creditflow.reporting.outcomes import common_images, on_images
 from creditflow.reporting.rules import rule_order, rule_style
+from creditflow.reporting.style import BAND, WIDTH, legend_above, note, reference_line
 from creditflow.verdict.statistics import accuracy
 
 #: Sizes at which the curves are drawn, and the quantile of the perturbations at which the axis ends.
 _POINTS, _END = 60, 0.98
 
 _AXES = {"linf": "L-infinity norm", "l2": "L2 norm", "l0": "number of pixels"}
+_UNITS = {"L-infinity norm": ", pixels in [0, 1]", "L2 norm": ", pixels in [0, 1]", "number of pixels": ""}
 
 
 def draw(outcomes: pd.DataFrame, settings: Settings) -> Canvas:
@@ -38,12 +38,8 @@ def draw(outcomes: pd.DataFrame, settings: Settings) -> Canvas:
     grid = canvas.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     notes = [_panel(axes, panel, rules) for axes, panel in zip(grid, panels, strict=True)]
     grid[0].set_ylabel("images still classified correctly (%)")
-    handles = dict(zip(*grid[0].get_legend_handles_labels()[::-1], strict=True))
-    for axes in grid[1:]:
-        handles |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
-    canvas.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=len(rules), frameon=False)
-    place = f"{display(measured.backbone.iloc[0])}, {display(measured.dataset.iloc[0])}"
-    canvas.supxlabel(fill(f"{place}. {' '.join(notes)}", int(27 * canvas.get_figwidth())), fontsize=7)
+    legend_above(canvas, list(grid), len(rules))
+    note(canvas, f"{display(measured.backbone.iloc[0])} on {display(measured.dataset.iloc[0])}.", *notes)
     return canvas
 
 
@@ -94,14 +90,14 @@ def _panel(axes: Axes, panel: pd.DataFrame, rules: list[str]) -> str:
                 marker=style["marker"],
                 markersize=4,
                 markevery=(2 * rules.index(rule), 12),
-                linewidth=1.5,
+                linewidth=WIDTH,
             )
-            axes.fill_between(sizes, lows, highs, color=style["color"], alpha=0.12, linewidth=0)
-    axes.axhline(50, color="#777777", linestyle="--", linewidth=0.8, zorder=0)
+            axes.fill_between(sizes, lows, highs, color=style["color"], alpha=BAND, linewidth=0)
+    reference_line(axes, 50, "half of all images")
     axes.set_ylim(-3, 103)
     axes.set_xlim(0, float(sizes[-1]))
     name = _AXES[panel.record.iloc[0].content["settings"]["norm"]]
-    axes.set_xlabel(f"size of the perturbation ({name})")
+    axes.set_xlabel(f"size of the perturbation ({name}{_UNITS[name]})")
     attacks = " and ".join(display(attack) for attack in dict.fromkeys(panel.attack))
     axes.set_title(f"smallest found by {attacks}", fontsize=9)
     shapes = [values.shape for values in distances.values()]

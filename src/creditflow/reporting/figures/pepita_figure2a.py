@@ -1,7 +1,8 @@
 """Accuracy on natural images against accuracy under attack, a point for each way to train a network (the PEPITA paper's
-Figure 2A). On the line x = y nothing is lost to the attack. The same networks on the left, under the attack that a
-claim of robustness rests on, and on the right in the worst case over the attacks of the audit at this epsilon. Where
-the settings choose the variants, each panel says by how many points accuracy falls on average over them."""
+Figure 2A). On the line y = x nothing is lost to the attack. The same networks stand on the left, under the attack on
+which a claim of robustness rests, and on the right, in the worst case over the attacks of the audit at the same
+epsilon. Where the settings choose the variants, each panel says by how many points accuracy falls on average over
+them."""
 
 from collections.abc import Mapping
 from textwrap import fill
@@ -9,12 +10,14 @@ from textwrap import fill
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
 
 from creditflow.core.errors import UserError
 from creditflow.reporting.figure import Figure, only
 from creditflow.reporting.figures.settings.pepita_figure2a import Settings
-from creditflow.reporting.names import display, span
+from creditflow.reporting.names import condition_title, display, span
 from creditflow.reporting.rules import rule_order, rule_style
+from creditflow.reporting.style import LIGHT, VERMILION, End, label_points, legend_above, note
 
 
 def draw(audit: pd.DataFrame, settings: Settings) -> Canvas:
@@ -22,36 +25,59 @@ def draw(audit: pd.DataFrame, settings: Settings) -> Canvas:
     rows = only(audit, "dataset", settings.dataset, "pepita_figure2a", "the audit")
     rows = _chosen(_at_one_epsilon(rows, settings.epsilon), settings.variants)
     rules = rule_order(set(rows.rule))
-    canvas = Canvas(figsize=(8.6, 4.2), layout="constrained")
+    canvas = Canvas(figsize=(9.4, 4.4), layout="constrained")
     panels = canvas.subplots(1, 2, sharex=True, sharey=True)
     claimed = rows.apply(lambda row: row[f"accuracy {row.claim}"], axis=1)
     names = _names(rows, settings.variants)
     circled = settings.variants.get(settings.circled or "")
-    claim = display(str(rows.claim.iloc[0]).split()[0])
-    for axes, title, robust in zip(panels, (claim, "worst case"), (claimed, rows.worst), strict=True):
-        axes.plot([0, 100], [0, 100], color="#bbbbbb", linewidth=0.8, zorder=0)
+    claim = condition_title(str(rows.claim.iloc[0]), str(rows.backbone.iloc[0]))
+    titles = (f"claim: {claim}", "worst case over all attacks")
+    for axes, title, robust in zip(panels, titles, (claimed, rows.worst), strict=True):
+        axes.plot([0, 100], [0, 100], color=LIGHT, linewidth=0.8, zorder=0)
         for rule in rules:
-            _points(axes, rows[rows.rule == rule], robust[rows.rule == rule], rule_style(rule, rules), names)
+            _points(axes, rows[rows.rule == rule], robust[rows.rule == rule], rule_style(rule, rules))
         if circled is not None:
             _circle(axes, rows[rows.backbone == circled], robust[rows.backbone == circled])
-        axes.set_title(f"{title}\n{_falls(rows, robust, rules)}" if settings.variants else title, fontsize=10)
+        axes.set_title(f"{title}\n{_falls(rows, robust, rules)}" if settings.variants else title)
         axes.set_xlabel("accuracy on natural images (%)")
         axes.set_ylim(-3, 103)
     panels[0].set_ylabel(f"accuracy under attack (%), epsilon {rows.epsilon.iloc[0]:g}")
     panels[0].set_xlim(100 * min(0.9, float(rows.clean.min())) - 3, 103)
-    canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(rules), frameon=False)
-    canvas.supxlabel(_below(rows, settings, names), fontsize=7)
+    legend_above(canvas, [panels[0]], len(rules))
+    if not settings.variants:
+        _key(canvas, names)
+    note(canvas, _below(rows, settings))
+    for axes, robust in zip(panels, (claimed, rows.worst), strict=True):
+        colors = [rule_style(rule, rules)["color"] for rule in rows.rule]
+        places = zip(100 * rows.clean, 100 * robust, rows.backbone, colors, strict=True)
+        label_points(axes, [End(x, y, names[variant], color) for x, y, variant, color in places])
     return canvas
 
 
-def _below(rows: pd.DataFrame, settings: Settings, names: Mapping[str, str]) -> str:
-    """Returns what stands below the panels: the sample, and what the names of the points mean."""
+def _key(canvas: Canvas, names: Mapping[str, str]) -> None:
+    """Draws a key at the right: what the number beside a point means."""
+    handles = [Line2D([], [], linestyle="none", label=fill(display(variant), 26)) for variant in names]
+    key = canvas.legend(
+        handles=handles,
+        loc="outside right upper",
+        title="way of training",
+        frameon=False,
+        handlelength=0,
+        handletextpad=0,
+        alignment="left",
+    )
+    for handle, number in zip(key.get_texts(), names.values(), strict=True):
+        handle.set_text(f"{number}  {handle.get_text()}")
+
+
+def _below(rows: pd.DataFrame, settings: Settings) -> str:
+    """Returns what stands below the panels: the sample, and what the labels of chosen variants mean."""
     n = f"n = {span(rows.n_images)} images x {span(rows.n_seeds)} seeds"
     place = f"{display(rows.dataset.iloc[0])}, {n}."
     if not settings.variants:
-        return f"{place}\n" + fill("; ".join(f"{name} {display(variant)}" for variant, name in names.items()), 150)
+        return f"{place} The number beside a point is explained at the right."
     circled = f"; circled: {display(settings.variants[settings.circled])}" if settings.circled else ""
-    return f"{place} Beside each point the label of its variant{circled}."
+    return f"{place} Beside each point stands the label of its variant{circled}."
 
 
 def _chosen(rows: pd.DataFrame, variants: Mapping[str, str]) -> pd.DataFrame:
@@ -83,23 +109,13 @@ def _at_one_epsilon(rows: pd.DataFrame, wanted: float | None) -> pd.DataFrame:
     return chosen
 
 
-def _points(
-    axes: Axes, rows: pd.DataFrame, robust: "pd.Series[float]", style: dict[str, str], names: Mapping[str, str]
-) -> None:
-    axes.scatter(
-        100 * rows.clean,
-        100 * robust,
-        label=display(rows.rule.iloc[0]),
-        color=style["color"],
-        marker=style["marker"],
-        s=36,
-    )
-    for clean, value, name in zip(rows.clean, robust, rows.backbone, strict=True):
-        axes.annotate(names[name], (100 * clean, 100 * value), xytext=(5, 4), textcoords="offset points", fontsize=8)
+def _points(axes: Axes, rows: pd.DataFrame, robust: "pd.Series[float]", style: dict[str, str]) -> None:
+    label = display(rows.rule.iloc[0])
+    axes.scatter(100 * rows.clean, 100 * robust, label=label, color=style["color"], marker=style["marker"], s=36)
 
 
 def _circle(axes: Axes, rows: pd.DataFrame, robust: "pd.Series[float]") -> None:
-    axes.scatter(100 * rows.clean, 100 * robust, s=150, facecolors="none", edgecolors="#D55E00", linewidths=1.2)
+    axes.scatter(100 * rows.clean, 100 * robust, s=150, facecolors="none", edgecolors=VERMILION, linewidths=1.2)
 
 
 def _falls(rows: pd.DataFrame, robust: "pd.Series[float]", rules: list[str]) -> str:

@@ -18,6 +18,7 @@ from creditflow.core.errors import UserError
 from creditflow.reporting.figure import Figure
 from creditflow.reporting.figures.settings.pepita_instability import Settings
 from creditflow.reporting.names import display
+from creditflow.reporting.style import GREY, NOTE
 
 #: The gap between the label's logit and the others from which sum_c (p_c - y_c)^2 has a gradient of exactly zero.
 ZERO_FROM = {"float32": 52, "float64": 373}
@@ -52,7 +53,7 @@ def draw(members: pd.DataFrame, settings: Settings) -> Canvas:
         sentences.append(f"{label[:1].upper()}{label[1:]}: {_reached(histories)}.")
     handles = [Line2D([], [], color=colors[rate], label=f"{rate:g}") for rate in rates]
     canvas.legend(handles=handles, title="learning rate", loc="outside upper center", ncols=len(rates), frameon=False)
-    canvas.supxlabel("\n".join([_place(members), *sentences]), fontsize=7)
+    canvas.supxlabel("\n".join([_place(members), *sentences]), fontsize=NOTE)
     return canvas
 
 
@@ -99,7 +100,7 @@ def _name_lines(
 ) -> None:
     """Writes each learning rate beside the end of its first line, so that no one needs to tell colours apart, and marks
     where nothing has grown."""
-    panel.axhline(1, color="#666666", linewidth=0.8, linestyle=":")
+    panel.axhline(1, color=GREY, linewidth=0.8, linestyle=":")
     for rate in sorted({rate for rate, _ in histories}):
         ends = [history.iloc[-1] for (other, _), history in sorted(histories.items()) if other == rate and len(history)]
         if ends and "loop_growth" in ends[0]:
@@ -117,7 +118,7 @@ def _name_lines(
 
 def _mark_thresholds(panel: Axes) -> None:
     for name, gap in ZERO_FROM.items():
-        panel.axhline(gap, color="#666666", linewidth=0.8, linestyle=":")
+        panel.axhline(gap, color=GREY, linewidth=0.8, linestyle=":")
         panel.text(1, gap, f" {name}: {gap}", transform=panel.get_yaxis_transform(), fontsize=6, va="center")
 
 

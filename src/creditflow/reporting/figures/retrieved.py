@@ -1,7 +1,8 @@
-"""Some queries and the first ten images found for each: by the clean query, and by the query attacked through the exact
-gradient and through the feedback weights. Framed in green is what shares a label with the query, in orange what does
-not."""
+"""Some queries and the first ten images found for each: by the query without an attack, and by the query attacked
+through the exact gradient and through the rule's own backward pass. A green frame means that the image shares a class
+with the query, an orange frame that it does not. At the right stands how many of the ten share a class with it."""
 
+from textwrap import fill
 from typing import Any
 
 import pandas as pd
@@ -12,11 +13,7 @@ from numpy.typing import NDArray
 from creditflow.reporting.figure import Figure
 from creditflow.reporting.figures.settings.retrieved import Settings
 from creditflow.reporting.names import display
-
-_GREEN, _ORANGE = "#009E73", "#D55E00"  # of the palette that colour-blind readers can tell apart
-
-#: What stands beside attacked queries, by the attacker's gradient.
-_LABELS = {"exact": "exact\ngradient", "feedback": "own feedback\npath", "none": "no\ngradient"}
+from creditflow.reporting.style import BLACK, GRADIENT_WORDS, RIGHT, SMALL, WRONG, note
 
 
 def draw(gallery: pd.DataFrame, settings: Settings) -> Canvas:
@@ -25,25 +22,36 @@ def draw(gallery: pd.DataFrame, settings: Settings) -> Canvas:
     n = min(settings.queries, len(first.clean_query))
     n_retrieved = first.clean_found.shape[1]
     lines = 1 + len(gallery)
-    canvas = Canvas(figsize=(1.6 + 0.62 * (n_retrieved + 1), 0.7 + 0.72 * n * lines), layout="constrained")
+    canvas = Canvas(figsize=(2.2 + 0.62 * (n_retrieved + 1), 0.7 + 0.72 * n * lines), layout="constrained")
     grid = canvas.subplots(n * lines, n_retrieved + 1, squeeze=False)
     for query in range(n):
         parts = [("clean", first)] + [("attacked", row) for _, row in gallery.iterrows()]
         for (kind, row), axes in zip(parts, grid[query * lines :], strict=False):
-            _picture(axes[0], row[f"{kind}_query"][query], "#000000", 2)
-            label = "clean" if kind == "clean" else _LABELS.get(row.gradient, display(row.gradient))
+            _picture(axes[0], row[f"{kind}_query"][query], BLACK, 2)
+            gradient = GRADIENT_WORDS.get(row.gradient, display(row.gradient))
+            label = "no attack" if kind == "clean" else fill(gradient, 12)
             axes[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
             for place, cell in enumerate(axes[1:]):
                 hit = bool(row[f"{kind}_relevant"][query, place])
-                _picture(cell, row[f"{kind}_found"][query, place], _GREEN if hit else _ORANGE, 1.5)
+                _picture(cell, row[f"{kind}_found"][query, place], RIGHT if hit else WRONG, 1.5)
+            _count(axes[-1], row[f"{kind}_relevant"][query])
     grid[0][0].set_title("query", fontsize=8)
     grid[0][1].set_title("found", fontsize=8, loc="left")
     attack = f"{display(first.attack)} at epsilon {first.epsilon:g}"
-    canvas.supxlabel(
-        f"{display(first.backbone)}, {display(first.dataset)}, {display(first.rule)}, seed {first.seed}, {attack}.",
-        fontsize=7,
-    )
+    network = f"{display(first.backbone)} trained with {display(first.rule)} on {display(first.dataset)}"
+    note(canvas, f"{network}, seed {first.seed}. {attack}.", "Green: same class as the query; orange: another class.")
     return canvas
+
+
+def _count(axes: Axes, relevant: NDArray[Any]) -> None:
+    axes.annotate(
+        f"{int(relevant.sum())} of {len(relevant)}",
+        (1.15, 0.5),
+        xycoords="axes fraction",
+        va="center",
+        fontsize=SMALL,
+        annotation_clip=False,
+    )
 
 
 def _picture(axes: Axes, pixels: NDArray[Any], frame: str, width: float) -> None:

@@ -1,41 +1,65 @@
-"""Accuracy on held-out images after each epoch, with only some of SAL's pathways plastic (the SAL paper's Figure 4).
-"Linear" is a linear network trained with backpropagation. Bands from the least to the greatest of the seeds."""
+"""Accuracy after the last epoch of training, with only some of SAL's matrices learning: W leads up, V and Wb connect
+the two streams, and Vb leads down (the SAL paper's Figure 4, at its end). Large dots are means over seeds, bars go from
+the least to the greatest seed, and small dots are the seeds. "Linear" is a linear network trained with
+backpropagation."""
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from creditflow.core.errors import UserError
 from creditflow.reporting.figure import Figure, only
 from creditflow.reporting.figures.settings.sal_figure4 import Settings
-from creditflow.reporting.names import display
-
-_COLORS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#8B5A2B")
+from creditflow.reporting.names import display, span
+from creditflow.reporting.style import BLACK, GREY, SMALL, VERMILION, note
 
 
 def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
-    """Returns one panel, a line for each label."""
+    """Returns one panel, a row for each label."""
     rows = records[(records.metric == settings.metric) & records.epoch.notna()]
     rows = only(rows, "dataset", settings.dataset, "sal_figure4", settings.metric)
-    canvas = Canvas(figsize=(6.4, 4), layout="constrained")
+    finals = {label: _at_the_end(rows, place) for label, place in settings.lines.items()}
+    canvas = Canvas(figsize=(6.4, 1.2 + 0.3 * len(finals)), layout="constrained")
     axes = canvas.subplots()
-    for index, (label, place) in enumerate(settings.lines.items()):
-        variant, _, rule = place.partition(" ")
-        chosen = rows[(rows.backbone == variant) & (rows.rule == rule)]
-        if chosen.empty:
-            raise UserError(f"sal_figure4: no record of {place!r}; name a variant and a rule, such as 'mlp_200 sal'")
-        curve = chosen.groupby("epoch").value.agg(["mean", "min", "max"])
-        color, line = _COLORS[index % len(_COLORS)], "-" if index < len(_COLORS) else "--"
-        # Each line is thinner than the one below it, so that lines that coincide are all seen.
-        thickness = max(4 * 0.75**index, 0.9)
-        axes.plot(curve.index, 100 * curve["mean"], line, color=color, label=label, linewidth=thickness)
-        axes.fill_between(curve.index, 100 * curve["min"], 100 * curve["max"], color=color, alpha=0.12, linewidth=0)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(f"{settings.metric.replace('_', ' ')} (%)")
-    axes.legend(fontsize=7, ncols=2)
-    canvas.supxlabel(
-        f"{display(rows.dataset.iloc[0])}, n = {rows.n.max()} images x {rows.seed.nunique()} seeds at most", fontsize=7
-    )
+    for place, (label, final) in enumerate(finals.items()):
+        _row(axes, place, 100 * final.value, VERMILION if settings.lines[label].endswith(" sal") else BLACK)
+    axes.set_yticks(range(len(finals)), [_with_capital(label) for label in finals])
+    axes.set_ylim(len(finals) - 0.5, -0.5)
+    axes.set_xlabel(f"{settings.metric.replace('_', ' ')} after the last epoch (%)")
+    seeds = span(final.seed.nunique() for final in finals.values())
+    ends = span(final.epoch.max() for final in finals.values())
+    note(canvas, f"{display(rows.dataset.iloc[0])}, n = {rows.n.max()} images x {seeds} seeds, epoch {ends}.")
     return canvas
+
+
+def _at_the_end(rows: pd.DataFrame, place: str) -> pd.DataFrame:
+    """Returns the rows of a population's last epoch, one for each seed. Raises UserError if there is none."""
+    variant, _, rule = place.partition(" ")
+    chosen = rows[(rows.backbone == variant) & (rows.rule == rule)]
+    if chosen.empty:
+        raise UserError(f"sal_figure4: no record of {place!r}; name a variant and a rule, such as 'mlp_200 sal'")
+    last: pd.DataFrame = chosen[chosen.epoch == chosen.epoch.max()]
+    return last
+
+
+def _row(axes: Axes, place: int, values: "pd.Series[float]", color: str) -> None:
+    mean = float(values.mean())
+    axes.plot([values.min(), values.max()], [place, place], color=color, linewidth=1.2, zorder=1)
+    axes.plot(values, np.full(len(values), place), linestyle="none", marker=".", markersize=3, color=GREY, zorder=2)
+    axes.plot([mean], [place], linestyle="none", marker="o", markersize=6, color=color, zorder=3)
+    axes.annotate(
+        f"{mean:.1f}",
+        (1.02, place),
+        xycoords=("axes fraction", "data"),
+        va="center",
+        fontsize=SMALL,
+        annotation_clip=False,
+    )
+
+
+def _with_capital(label: str) -> str:
+    return label[:1].upper() + label[1:]
 
 
 FIGURE = Figure(draw=draw, source="records")

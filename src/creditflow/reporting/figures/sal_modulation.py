@@ -10,11 +10,10 @@ from matplotlib.figure import Figure as Canvas
 
 from creditflow.core.errors import UserError
 from creditflow.reporting.figure import Figure, only
+from creditflow.reporting.figures._band import draw_by_epoch
 from creditflow.reporting.figures.settings.sal_modulation import Settings
 from creditflow.reporting.names import display
-
-#: Colours that colour-blind readers can tell apart (Okabe and Ito), each with a dash of its own for prints in grey.
-_STYLES = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"), ("#000000", (0, (6, 1, 1, 1))))
+from creditflow.reporting.style import LINES, End, label_ends, note
 
 _LOSS, _HELPS, _COSINE = "modulation_loss_scale", "modulation_helps_scale", "modulation_cosine"
 
@@ -31,25 +30,26 @@ def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
             f"sal_modulation: no modulation of {settings.rule!r}; set `modulation` in the population's settings of the"
             " rule"
         )
-    canvas = Canvas(figsize=(9.6, 3.2), layout="constrained")
+    canvas = Canvas(figsize=(10.4, 3.2), layout="constrained")
     losses, helps, cosine = canvas.subplots(1, 3)
+    ends: dict[Axes, list[End]] = {losses: [], helps: []}
     for index, scale in enumerate(scales):
-        _line(losses, rows, f"{_LOSS}{scale:g}", f"s = {scale:g}", index)
-        _line(helps, rows, f"{_HELPS}{scale:g}", f"s = {scale:g}", index)
+        for axes, metric in ((losses, _LOSS), (helps, _HELPS)):
+            ends[axes].append(_line(axes, rows, f"{metric}{scale:g}", f"s = {scale:g}", index))
     _line(cosine, rows, _COSINE, "", 0)
     _label(losses, helps, cosine)
-    where = f"{display(rows.dataset.iloc[0])}, {display(rows.backbone.iloc[0])}, {display(settings.rule)}"
-    canvas.supxlabel(f"{where}, {int(rows.n.max())} training images, {rows.seed.nunique()} seeds", fontsize=7)
+    for axes, of_axes in ends.items():
+        label_ends(axes, of_axes, 2.2)
+    where = f"{display(rows.backbone.iloc[0])} on {display(rows.dataset.iloc[0])}, {display(settings.rule)}"
+    note(canvas, f"{where}; {int(rows.n.max())} training images, {rows.seed.nunique()} seeds.")
     return canvas
 
 
-def _line(axes: Axes, rows: pd.DataFrame, metric: str, label: str, index: int) -> None:
-    curve = rows[rows.metric == metric].groupby("epoch").value.agg(["mean", "min", "max"])
-    color, dashes = _STYLES[index % len(_STYLES)]
+def _line(axes: Axes, rows: pd.DataFrame, metric: str, label: str, index: int) -> End:
+    color, dashes, _ = LINES[index % len(LINES)]
     # Each line is thinner than the one below it, so that lines that coincide are all seen.
     thickness = max(3.2 * 0.7**index, 0.9)
-    axes.plot(curve.index, curve["mean"], color=color, linestyle=dashes, label=label, linewidth=thickness)
-    axes.fill_between(curve.index.astype(int), curve["min"], curve["max"], color=color, alpha=0.15, linewidth=0)
+    return draw_by_epoch(axes, rows[rows.metric == metric], label, color, linestyle=dashes, linewidth=thickness)
 
 
 def _label(losses: Axes, helps: Axes, cosine: Axes) -> None:
@@ -63,7 +63,6 @@ def _label(losses: Axes, helps: Axes, cosine: Axes) -> None:
     cosine.set(ylabel="cosine to minus the gradient", ylim=(min(0, *cosine.get_ylim()), 1.02))
     for axes in (losses, helps, cosine):
         axes.set_xlabel("epoch")
-    losses.legend(fontsize=7)
 
 
 FIGURE = Figure(draw=draw, source="records")

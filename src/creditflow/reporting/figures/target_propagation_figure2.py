@@ -1,6 +1,6 @@
-"""Share of a hidden layer's update that leaves the output as it is, to first order, on a toy regression with two
-outputs (the target-propagation paper's Figure 2): 0 for exact Gauss-Newton targets. Bars: mean over steps and seeds;
-lines: a standard deviation over steps; points: the seeds."""
+"""Share of a hidden layer's update that has no effect on the output, to first order, on a toy regression with two
+outputs (the target-propagation paper's Figure 2). It is 0 for exact Gauss-Newton targets. Bars are means over steps and
+seeds, lines are a standard deviation over steps, and points are the seeds."""
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ from creditflow.core.settings import NoSettings
 from creditflow.reporting.figure import Figure
 from creditflow.reporting.names import display
 from creditflow.reporting.rules import rule_order, rule_style
+from creditflow.reporting.style import BLACK, note
 
 
 def draw(records: pd.DataFrame, settings: NoSettings) -> Canvas:
@@ -26,12 +27,12 @@ def draw(records: pd.DataFrame, settings: NoSettings) -> Canvas:
         of_seeds = means[means.rule == rule].value
         color = rule_style(rule, rules)["color"]
         axes.bar(place, of_seeds.mean(), yerr=deviations[rule], color=color, alpha=0.75, width=0.65, capsize=3)
-        axes.scatter(np.full(len(of_seeds), place), of_seeds, s=8, color="black", zorder=3)
+        axes.scatter(np.full(len(of_seeds), place), of_seeds, s=8, color=BLACK, zorder=3)
     axes.set_xticks(range(len(rules)), [display(rule) for rule in rules], rotation=20)
-    axes.set_ylabel("share in the null space")
+    axes.set_ylabel("share of the update without effect")
     axes.set_ylim(bottom=0)
     sample = f"{means.n.max()} steps (lines: their standard deviation) x {means.seed.nunique()} seeds (points)"
-    canvas.supxlabel(f"6-6-6-2 tanh, hidden layer 2; {sample}", fontsize=7)
+    note(canvas, f"{display(means.backbone.iloc[0])} tanh network, hidden layer 2; {sample}.")
     return canvas
 
 

@@ -9,20 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from creditflow.core.errors import UserError
+from creditflow.reporting.collection import chance_of
 from creditflow.reporting.figure import Figure, only
 from creditflow.reporting.figures.settings.why import Settings
 from creditflow.reporting.names import display, span
-
-#: Okabe and Ito's colours, which colour-blind readers can tell apart, and a line style for print.
-_STYLES = (
-    ("black", "-", "o"),
-    ("#0072B2", "--", "s"),
-    ("#D55E00", "-", "^"),
-    ("#009E73", "-.", "D"),
-    ("#CC79A7", ":", "v"),
-    ("#E69F00", "--", "P"),
-    ("#56B4E9", "-.", "X"),
-)
+from creditflow.reporting.style import BAND, GRADIENT_WORDS, GREY, LINES, NOTE, WIDTH, chance_line, legend_above, note
 
 _AGREEMENT = {"gradient_cosine": "cosine", "gradient_sign_agreement": "share of equal signs"}
 
@@ -55,8 +46,9 @@ def draw(records: pd.DataFrame, settings: Settings) -> Canvas:
         axes.xaxis.set_major_formatter("{x:g}")
     for axes in panels[2:]:
         axes.set_ylim(-3, 103)
-    canvas.legend(*panels[1].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
-    canvas.supxlabel(_sample(rows), fontsize=7)
+        chance_line(axes, chance_of(rows))
+    legend_above(canvas, [panels[1]], 4)
+    note(canvas, _sample(rows))
     return canvas
 
 
@@ -65,11 +57,16 @@ def _sample(rows: pd.DataFrame) -> str:
     n_seeds, epsilons = rows.seed.nunique(), sorted(set(rows.epsilon.dropna()))
     epsilon = ", ".join(f"{value:g}" for value in epsilons)
     spread = "means over seeds, and bands from the least to the greatest" if n_seeds > 1 else "one seed"
-    return f"{place}; epsilon {epsilon} (L-infinity); n = {span(rows.n)} images x {n_seeds} seeds; {spread}."
+    sample = f"n = {span(rows.n)} images x {n_seeds} seed{'s' * (n_seeds > 1)}"
+    return f"{place}; epsilon {epsilon} (L-infinity); {sample}; {spread}."
+
+
+def _name(gradient: str) -> str:
+    return GRADIENT_WORDS.get(gradient) or display(gradient)
 
 
 def _style(gradient: str, gradients: Sequence[str]) -> tuple[str, str, str]:
-    return _STYLES[gradients.index(gradient) % len(_STYLES)]
+    return LINES[gradients.index(gradient) % len(LINES)]
 
 
 def _bars(axes: Axes, rows: pd.DataFrame, gradients: Sequence[str]) -> None:
@@ -88,12 +85,12 @@ def _bars(axes: Axes, rows: pd.DataFrame, gradients: Sequence[str]) -> None:
                 edgecolor=color,
                 hatch="////" if hatched else None,
             )
-            axes.text(max(value, 0) + 0.02, place + shift, f"{value:.2f}", va="center", fontsize=7)
-    axes.set_yticks(range(len(gradients)), [display(gradient) for gradient in gradients])
+            axes.text(max(value, 0) + 0.02, place + shift, f"{value:.2f}", va="center", fontsize=NOTE)
+    axes.set_yticks(range(len(gradients)), [_name(gradient) for gradient in gradients])
     axes.invert_yaxis()
     axes.set_xlim(min(0.0, axes.get_xlim()[0]), 1.15)
-    axes.axvline(0.5, color="#999999", linewidth=0.8, linestyle=":", zorder=0)
-    axes.set_xlabel("agreement with the exact gradient\nfilled: cosine; hatched: share of equal signs (chance: 0.5)")
+    axes.axvline(0.5, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
+    axes.set_xlabel("agreement with the exact gradient\nfilled: cosine; hatched: share of\nequal signs (chance: 0.5)")
 
 
 def _curves(axes: Axes, rows: pd.DataFrame, gradients: Sequence[str], factor: float) -> None:
@@ -109,10 +106,10 @@ def _curves(axes: Axes, rows: pd.DataFrame, gradients: Sequence[str], factor: fl
             linestyle=line,
             marker=marker,
             markersize=4,
-            linewidth=1.3,
-            label=display(gradient),
+            linewidth=WIDTH,
+            label=_name(gradient),
         )
-        axes.fill_between(across, spread["min"], spread["max"], color=color, alpha=0.15, linewidth=0)
+        axes.fill_between(across, spread["min"], spread["max"], color=color, alpha=BAND, linewidth=0)
 
 
 FIGURE = Figure(draw=draw, source="records")

@@ -1,8 +1,10 @@
-"""The robustness audit: each rule against its reference, mostly BP. Accuracies, or mean average precisions of a
-retrieval, are percentages; the reference's clean one is in brackets. "Claim" is the difference under the attack on
-which a claim of robustness rests, and "lost" the share of it that the worst of all attacks for each image takes away.
-"Net" is the difference in the worst case, in points. Intervals are 95% ones of single numbers; words hold for all
-comparisons together. Why a verdict is unresolved: audit_guards. How verdicts come about: docs/audit.md."""
+"""The robustness audit: each rule against its reference, mostly BP. All numbers are percentages of images, or mean
+average precisions of a retrieval. "Clean" is accuracy without an attack, with that of the reference in brackets. "Worst
+case" counts an image as fooled if any attack fools it. "Claim" is the difference to the reference under the attack on
+which a claim of robustness rests, and "Lost" is the share of it that is gone in the worst case. "Net" is the difference
+to the reference in the worst case. Differences are in points. Numbers have 95% intervals; the verdicts hold for all
+comparisons together. The table audit_guards says why a verdict is unresolved. docs/audit.md says how verdicts come
+about."""
 
 from typing import Any
 
@@ -11,7 +13,7 @@ import pandas as pd
 from creditflow.core.settings import NoSettings
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.measures import measure_of
-from creditflow.reporting.names import display, rules_title, span
+from creditflow.reporting.names import condition_title, display, rules_title, span
 from creditflow.reporting.rules import rule_order
 
 
@@ -63,12 +65,12 @@ def note(rows: pd.DataFrame) -> str:
     fewer = rows[rows.n_seeds < most].groupby("rule", sort=False).n_seeds.min()
     named = f" ({'; '.join(f'{display(str(rule))}: {n}' for rule, n in fewer.items())})" if len(fewer) else ""
     compared = rows[rows.net_effect != ""]
-    claims = " or ".join(" ".join(display(word) for word in name.split()) for name in dict.fromkeys(compared.claim))
+    claims = " or ".join(condition_title(name, first["backbone"]) for name in dict.fromkeys(compared.claim))
     met = f"n = {span(rows.n_images)} {measure.examples} x {span(most)} seeds{named}, the same for all attacks."
     few = rows[rows.scope != "any seed"]
     fixed = " With fewer than 3 seeds the words speak of these networks only." if len(few) else ""
     words = f"p is multiplied by the number of comparisons ({len(compared)}); margin {first['margin']:g} points."
-    return f"{place}{what}Claim: {claims} gradient. {met}{fixed} {words}"
+    return f"{place}{what}Claim: {claims}. {met}{fixed} {words}"
 
 
 TABLE = Listing(select=select, show=show, note=note, source="audit")

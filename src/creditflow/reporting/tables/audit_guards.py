@@ -1,8 +1,9 @@
-"""Behind the audit: accuracy, or mAP, in percent under each attack, the attack that decides, the guards that fired,
-which are signs that an attack's number means less than it seems, and why a verdict is unresolved (docs/audit.md).
-Guards of attacks through the feedback weights are what the audit is about; those of other attacks ask for a stronger
-one."""
+"""Behind the audit: accuracy, or mAP, in percent under each attack, the attack that decides most, the guards that
+fired, and why a verdict is unresolved. A guard is a sign that an attack's number means less than it seems. Guards of
+attacks through the rule's own backward pass are what the audit is about; those of other attacks ask for a stronger
+attack. docs/audit.md explains them."""
 
+import re
 from typing import Any
 
 import pandas as pd
@@ -10,7 +11,7 @@ import pandas as pd
 from creditflow.core.settings import NoSettings
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.measures import Measure, measure_of
-from creditflow.reporting.names import display, display_of, rules_title
+from creditflow.reporting.names import condition_title, display, rules_title
 from creditflow.reporting.tables.audit import select as in_order
 
 _KEYS = ["dataset", "backbone", "epsilon", "rule"]
@@ -37,14 +38,22 @@ def _cells(row: dict[Any, Any], measure: Measure) -> dict[str, str]:
     cells |= {"Epsilon": f"{row['epsilon']:g}", rules_title(row["backbone"]): display(row["rule"])}
     start = measure.prefix
     network = row["backbone"]
-    shown = {_spelled(name.removeprefix(start), network): row[name] for name in row if name.startswith(start)}
-    numbers = [f"{name} {100 * value:.1f}" for name, value in shown.items() if not pd.isna(value)]
-    cells |= {f"{measure.title} under": ", ".join(numbers), "Decided by": _spelled(row["decided_by"], network)}
-    return cells | {"Guards": row["guards"], "Unresolved because": row["reason"]}
+    titles = {
+        name.removeprefix(start): condition_title(name.removeprefix(start), network)
+        for name in row
+        if name.startswith(start)
+    }
+    values = {title: 100 * row[f"{start}{condition}"] for condition, title in titles.items()}
+    numbers = [f"{title}: {value:.1f}" for title, value in values.items() if not pd.isna(value)]
+    cells |= {f"{measure.title} under": "; ".join(numbers), "Decided by": condition_title(row["decided_by"], network)}
+    return cells | {"Guards": _in_words(row["guards"], titles), "Unresolved because": _in_words(row["reason"], titles)}
 
 
-def _spelled(condition: str, backbone: str) -> str:
-    return " ".join(display_of(word, backbone) for word in condition.split()).strip()
+def _in_words(text: str, titles: dict[str, str]) -> str:
+    """Returns what the audit says of attacks and rules, with their names in place of their ids."""
+    for condition in sorted(titles, key=len, reverse=True):
+        text = text.replace(condition, titles[condition])
+    return re.sub(r"\b(\w+)(?=: )", lambda matched: display(matched[1]), text)
 
 
 TABLE = Listing(select=select, show=show, note=lambda rows: "", source="audit")

@@ -1,5 +1,5 @@
-"""All attacks on one page: accuracy in percent. Attacks that use a gradient have a row for the exact one and a row for
-the rule's own feedback path (for BP the two are the same); the table gradient_matrix has other paths."""
+"""All attacks on one page: accuracy in percent. Attacks that use a gradient have a row for the exact gradient and a row
+for the rule's own backward pass; for BP the two are equal. The table gradient_matrix has other feedback paths."""
 
 import pandas as pd
 
