@@ -28,6 +28,7 @@ from creditflow.populations.rule import get_update_rule
 from creditflow.populations.settings import PopulationSettings
 from creditflow.populations.training import PopulationRun
 from creditflow.stages.measuring import placed
+from creditflow.workflow.experiments import Experiment
 from creditflow.workflow.loading import load_experiments
 
 CONFIG = Path(__file__).resolve().parents[1] / "config/experiments"
@@ -183,9 +184,15 @@ def attacks(options: Options, send: Send) -> None:
     measure(plan, send)
 
 
+@cache
+def published() -> Experiment:
+    """Returns the experiment on Fashion-MNIST; it is found among all, whose files take a while to read."""
+    return load_experiments(CONFIG)["target_propagation_fashion"]
+
+
 def epoch_row(rule: str, data: FlatImages, options: Options) -> dict[str, Any]:
     """Returns the seconds per epoch and network, alone and in a population."""
-    experiment = load_experiments(CONFIG)["target_propagation_fashion"]
+    experiment = published()
     full = 55_000 / len(data) / target_propagation.PART  # the module multiplies by PART itself
     n = 2 if options.small else 10
     runs = {
@@ -201,6 +208,6 @@ def targets(options: Options, send: Send) -> None:
     """Measures an epoch of target propagation as the experiment on Fashion-MNIST trains; a tenth of it is timed."""
     data = target_propagation.images(use_device(options.device, options.threads))
     data = data.part(torch.arange(128)) if options.small else data
-    names = load_experiments(CONFIG)["target_propagation_fashion"].keys["rules"]
+    names = published().keys["rules"]
     names = names[:2] if options.small else names
     measure({f"{rule}": partial(epoch_row, rule, data, options) for rule in names}, send)

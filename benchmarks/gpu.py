@@ -1,7 +1,7 @@
 """Checks and times the library on a machine with an NVIDIA GPU and PyTorch, without network and without Snakemake.
 
     make gpu-check [PYTHON=python3] [OPTIONS="--only checks"]
-    python3 benchmarks/gpu.py [--only checks|speed|PART ...] [--output FOLDER] [--page docs/performance.md]
+    python3 benchmarks/gpu.py [--only checks|speed|PART ...] [--output FOLDER] [--page docs/measurements.md]
 
 What the library imports must be there; `make gpu-wheels` collects what commonly is not. There are two groups of parts:
 

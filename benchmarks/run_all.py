@@ -1,24 +1,29 @@
 """Run the benchmarks, each several times, and write one table with medians, spread and limits.
 
-    python benchmarks/run_all.py [--repeats N] [--only NAME ...] [--output FOLDER]
+    python benchmarks/run_all.py [--repeats N] [--only NAME ...] [--output FOLDER] [--page docs/measurements.md]
 
-Each repetition runs in its own process. The table is written as performance.csv and performance.md. docs/performance.md
-explains the rows.
+Each repetition runs in its own process. The table is written as performance.csv and performance.md. With --page, the
+rows of each benchmark that ran also go into a table of this page. docs/measurements.md explains the rows.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
+from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pandas as pd
+import torch
 import yaml
+from _page import put_tables
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+from creditflow.compute.provenance import cpu_model
 from creditflow.core.files import write_atomically
 from creditflow.stages.command_line import positive
 
@@ -34,7 +39,7 @@ BENCHMARKS = {
     "target_propagation": ["--rounds", "3"],
     "audit": ["--models", "lenet5", "--modes", "honest", "--images", "50"],
     "scale": [],
-    "coverage": ["--repeats", "300"],
+    "interval_coverage": ["--repeats", "300"],
 }
 
 
@@ -75,11 +80,28 @@ def table(runs: dict[str, list[dict[str, float]]], limits: dict[str, dict[str, d
     return pd.DataFrame(rows)
 
 
+def page_tables(frame: pd.DataFrame) -> dict[str, list[dict[str, str]]]:
+    """Returns the tables of the page, one for each benchmark that ran. The last row of each says on what it ran."""
+    date = datetime.now(UTC).date().isoformat()
+    machine = f"{cpu_model()}, {os.cpu_count()} cores, PyTorch {torch.__version__}, {date}"
+    tables = {}
+    for benchmark, rows in frame.groupby("benchmark", sort=False):
+        named = rows.drop(columns="benchmark")
+        cells = [
+            {str(name): value if isinstance(value, str) else f"{value:.3g}" for name, value in row.items()}
+            for row in named.to_dict("records")
+        ]
+        last = dict.fromkeys(map(str, named.columns), "") | {"number": "measured on", "median": machine}
+        tables[f"bench {benchmark}"] = [*cells, last]
+    return tables
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=positive, default=3)
     parser.add_argument("--only", nargs="+", choices=list(BENCHMARKS), default=list(BENCHMARKS))
     parser.add_argument("--output", type=Path, default=Path("results/bench"))
+    parser.add_argument("--page", type=Path, metavar="FILE.md", help="put the tables between their marks in this page")
     args = parser.parse_args()
     limits = yaml.safe_load((HERE / "limits.yaml").read_text(encoding="utf-8"))
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in args.only}
@@ -93,6 +115,8 @@ def main() -> None:
                 args.output / "performance.md", (frame.to_markdown(index=False, floatfmt=".3g") + "\n").encode()
             )
     print((args.output / "performance.md").read_text(encoding="utf-8"))
+    if args.page is not None:
+        put_tables(args.page, page_tables(frame))
 
 
 if __name__ == "__main__":

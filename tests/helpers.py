@@ -19,6 +19,9 @@ from creditflow.workflow import forkserver
 
 ROOT = Path(__file__).resolve().parents[1]
 
+#: An environment variable: the number of jobs from which on a run of a `project` has its stages forked (1 if unset).
+FORKED_FROM = "CREDITFLOW_TEST_FORKED_FROM"
+
 TINY_TRAINING = '{"epochs": 3, "batch_size": 32, "learning_rate": 0.002, "head_learning_rate": 0.02}'
 
 
@@ -63,12 +66,13 @@ class Awkward(nn.Module):
         return self.head(torch.tanh(self.tokens(maps)).mean(1))
 
 
-def project(folder: Path, **experiments: str) -> Path:
+def project(folder: Path, *, own_server: bool = False, **experiments: str) -> Path:
     """Copies the workflow, without results, into a folder.
 
     Without experiments of its own it gets all that the project ships. With some, it gets these, `quick`, and what these
     extend: every start of Snakemake reads all experiments. All of its stages are forks where the workflow forks stages
-    at all: tests train for less time than it takes to load PyTorch.
+    at all: tests train for less time than it takes to load PyTorch. They are forks of the server that these tests have,
+    or of one that each run starts, as users' runs do (`own_server`).
     """
     for name in ("Snakefile", "rules", "src", "config", "profiles", "envs", "containers"):
         source = ROOT / name
@@ -78,7 +82,7 @@ def project(folder: Path, **experiments: str) -> Path:
             )
         else:
             shutil.copy(source, folder / name)
-    _fork_every_stage(folder / "src")
+    _fork_every_stage(folder / "src", own_server)
     shipped = folder / "config/experiments"
     if experiments:
         needed = _bases("quick", *re.findall(r"^extends: *(\w+)", "\n".join(experiments.values()), re.MULTILINE))
@@ -90,11 +94,18 @@ def project(folder: Path, **experiments: str) -> Path:
     return folder
 
 
-def _fork_every_stage(source: Path) -> None:
+def _fork_every_stage(source: Path, own_server: bool) -> None:
     path = source / "creditflow/workflow/forkserver/__init__.py"
     stages = tuple(sorted(script.stem for script in source.glob("*.py")))
-    text, n = re.subn(r"^STAGES = \(.*?^\)", f"STAGES = {stages}", path.read_text(encoding="utf-8"), flags=re.M | re.S)
-    assert n == 1
+    changes = {r"^STAGES = \(.*?^\)": f"STAGES = {stages}"}
+    if not own_server:  # each would load PyTorch for seconds; with one that is there, a single job is worth a fork
+        server = f"server, client = None, {_stages()[0]}"
+        least = f"MIN_JOBS = int(os.environ.get({FORKED_FROM!r}, 1))"
+        changes |= {r"server, client = launch\(LIBRARIES\)": server, r"^MIN_JOBS = \d+": least}
+    text = path.read_text(encoding="utf-8")
+    for old, new in changes.items():
+        text, n = re.subn(old, lambda _, new=new: new, text, flags=re.MULTILINE | re.DOTALL)  # type: ignore[misc]
+        assert n == 1, old
     path.write_text(text, encoding="utf-8")
 
 
@@ -135,7 +146,8 @@ def snakemake(
 @cache
 def _snakemakes() -> tuple[list[str], "subprocess.Popen[bytes]"]:
     """Returns the command that runs a script in a fork of a process that has imported Snakemake, and that process."""
-    server, command = forkserver.launch(("snakemake.cli", "pandas", "snakemake_executor_plugin_slurm"))
+    libraries = ("snakemake.cli", "snakemake.api", "snakemake.report", "smart_open", "yte", "jinja2", "pandas")
+    server, command = forkserver.launch((*libraries, "snakemake_executor_plugin_slurm"))
     return command, server
 
 
@@ -143,9 +155,10 @@ def _snakemakes() -> tuple[list[str], "subprocess.Popen[bytes]"]:
 def _stages() -> tuple[list[str], "subprocess.Popen[bytes]"]:
     """Returns the command that runs a stage in a fork of a process that has loaded its libraries, and that process.
 
-    Both processes end when the tests do.
+    Both processes end when the tests do. In the workflow, stages that train are no forks, so that its own server does
+    not load what optimizers import when they are made: a second, where a test trains for less.
     """
-    server, command = forkserver.launch(forkserver.LIBRARIES)
+    server, command = forkserver.launch((*forkserver.LIBRARIES, "torch._dynamo"))
     return command, server
 
 

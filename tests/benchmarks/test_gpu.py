@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-PAGE = ROOT / "docs/performance.md"
+PAGE = ROOT / "docs/measurements.md"
 PARTS = ("checks", "rules", "ways", "populations", "attacks", "targets")
 TABLE = re.compile(r"<!-- table: (gpu \w+) -->\n(.*?)<!-- end -->", re.DOTALL)
 
@@ -28,7 +28,7 @@ TABLE = re.compile(r"<!-- table: (gpu \w+) -->\n(.*?)<!-- end -->", re.DOTALL)
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """A folder with a page and the results of all parts at tiny sizes, and how the program ended."""
     folder = tmp_path_factory.mktemp("gpu")
-    page = folder / "performance.md"
+    page = folder / "measurements.md"
     page.write_text(PAGE.read_text(encoding="utf-8"), encoding="utf-8")
     options = ["--device", "cpu", "--small", "--threads", "1", "--output", str(folder), "--page", str(page)]
     command = [sys.executable, str(BENCHMARKS / "gpu.py"), *options]
@@ -60,7 +60,7 @@ def test_every_part_gives_rows_with_numbers(ran: tuple[Path, subprocess.Complete
 def test_the_tables_stand_in_the_page_and_all_else_stays(
     ran: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
-    written = (ran[0] / "performance.md").read_text(encoding="utf-8")
+    written = (ran[0] / "measurements.md").read_text(encoding="utf-8")
     tables, before = dict(TABLE.findall(written)), PAGE.read_text(encoding="utf-8")
     assert set(tables) == {"gpu machine", *(f"gpu {part}" for part in PARTS)}
     for name, table in tables.items():

@@ -17,6 +17,7 @@ from creditflow.reporting import (
     forms,
     outcomes,
     published,
+    readme,
     results_page,
     table,
 )
@@ -178,6 +179,21 @@ REPORTING: dict[str, Promised] = {
         UserError,
         [results_page.results_page, lambda f: results_page.results_page(written(f / "claims.yaml").parent)],
     ),
+    "reporting.results_page.read_papers": (
+        UserError,
+        [results_page.read_papers, lambda f: results_page.read_papers(written(f / "claims.yaml", "[1]").parent)],
+    ),
+    "reporting.results_page.check_verdict": (UserError, [lambda f: results_page.check_verdict("3 remain", "here")]),
+    "reporting.results_page.filled": (
+        UserError,
+        [lambda f: results_page.filled(results_page.table_reader(f), {"a": "{x}", "numbers": {}}, ["a"], "here")],
+    ),
+    "reporting.results_page.exported_figure": (
+        UserError,
+        [lambda f: results_page.exported_figure(f, "e", "x", "here")],
+    ),
+    "reporting.results_page.check_keys": (UserError, [lambda f: results_page.check_keys({"a": 1}, {"b"}, "here")]),
+    "reporting.readme.with_numbers": (UserError, [lambda f: readme.with_numbers("", f / "README.md", f)]),
     "reporting.table.at_epsilon": (
         UserError,
         [lambda f: table.at_epsilon(SUMMARY, "fgsm", 0.2), lambda f: table.at_epsilon(SUMMARY, "pgd", 0.1)],

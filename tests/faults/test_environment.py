@@ -253,7 +253,7 @@ def test_an_archive_that_was_unpacked_has_no_commit(
 
 def test_jobs_of_the_workflow_have_a_clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ODD).mkdir()
-    folder = project(tmp_path / ODD, tiny=TINY)
+    folder = project(tmp_path / ODD, own_server=True, tiny=TINY)
     (folder / "src/fetch.py").write_text(
         "import json, os, sys\nfrom pathlib import Path\n"
         "Path('environment.json').write_text(json.dumps([dict(os.environ), sys.flags.optimize]))\n"

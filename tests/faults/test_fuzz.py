@@ -632,6 +632,8 @@ FUZZED: dict[str, tuple[str, ...]] = {
 #: Modules that read only what this process, the system or this clone wrote.
 NOT_FROM_OUTSIDE = {
     "compute.gpus": "signatures of this machine's jobs, of which 200 bytes are shown with replacement characters",
+    "core.run_memory": "notes that jobs of the same run have written into its private folder",
+    "reporting.opening": "the bitmap that this workflow has drawn, which is put into the report as it is",
     "data.downloads": "streams, which data.sources and models.published verify; test_waits.py has bad servers",
     "data.origin": "raw files, which are only hashed; the note is read by core.files",
     "compute.container": "the note of a container's hash, which is compared as text",
@@ -645,6 +647,7 @@ NOT_FROM_OUTSIDE = {
     "core.settings_docs": "the library's own files",
     "populations.memory": "/proc and /sys",
     "reporting.export": "exported files of this run, which are sealed before",
+    "reporting.release": "networks of this run, whose hashes their sealed sidecars have, and the licence",
     "workflow.container": "the lock, which is only hashed, and the note of a check, which is compared as text",
     "workflow.dependence": "the library's own files",
     "workflow.failures": "logs, which are shown with replacement characters",

@@ -92,8 +92,9 @@ def test_the_workflows_own_configuration_is_checked(place: str, word: str) -> No
 def test_a_workflow_with_hostile_folders_and_texts(tmp_path: Path) -> None:
     folder = tmp_path / 'it\'s a "$(touch obeyed)" & `touch obeyed`; folder'
     folder.mkdir()
-    text = CELLS.replace("fine-tuning on the digits", "\"$(touch obeyed); `touch obeyed` 'a' {b} <c>\"")
-    project(folder, cells=text)
+    text = CELLS.replace("epochs: 4", "epochs: 1")
+    text = text.replace("fine-tuning on the digits", "\"$(touch obeyed); `touch obeyed` 'a' {b} <c>\"")
+    project(folder, own_server=True, cells=text)
     place = folder / "data of $(touch obeyed) 'mine'"
     place.mkdir()
     digits = load_digits()

@@ -58,7 +58,8 @@ def test_a_schedulers_sigterm_is_answered_in_one_line_and_training_goes_on_later
     whole.forget(job)
     process = whole.start(job)
     deadline = time.monotonic() + 300
-    while not list((whole.folder / "results").rglob("*.checkpoint")):
+    checkpoint = whole.folder / job.command.partition(" --checkpoint ")[2].split()[0]
+    while not checkpoint.exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGTERM)
@@ -72,7 +73,7 @@ def test_a_schedulers_sigterm_is_answered_in_one_line_and_training_goes_on_later
         time.sleep(0.005)
     assert "Traceback" not in log.read_text(encoding="utf-8")
     whole.check_nothing_is_half_written(job)
-    status, said = whole.run(job)
+    status, said = whole.run(job, forked=True)
     assert status == 0, said
     assert "epoch 1:" not in said, "it started again"
     assert whole.snapshot() == whole.files

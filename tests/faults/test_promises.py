@@ -21,7 +21,7 @@ import pytest
 
 import creditflow
 from creditflow.compute import device, gpus
-from creditflow.core import effects, files, gradients, identity, modules, plugins, settings, tables
+from creditflow.core import effects, files, gradients, identity, modules, plugins, run_memory, settings, tables
 from creditflow.core.errors import UserError
 from creditflow.populations.optimizer_settings import OptimizerSettings
 from creditflow.records import agreement, listing, record
@@ -53,6 +53,7 @@ ELSEWHERE = {
     "core.factory.parse_source": ("tests/models/test_factories.py", "parse_source"),
     "data.downloads.open_address": ("tests/faults/test_waits.py", "downloads.open_address("),
     "data.downloads.pieces": ("tests/faults/test_waits.py", "downloads.pieces("),
+    "verdict.stability.stability": ("tests/verdict/test_stability.py", "stability needs more than 3 seeds"),
     "workflow.attack_consistency.check_attacks": ("tests/workflow/test_gradients.py", "is not under"),
     "workflow.consistency.check_keys": ("tests/workflow/test_experiments.py", "is not under"),
     "workflow.consistency.check_lender": ("tests/workflow/test_experiments.py", "pretrain.experiment"),
@@ -71,7 +72,9 @@ ELSEWHERE = {
     "workflow.report.check_report": ("tests/faults/test_identity.py", "--report"),
     "workflow.sources.source_files": ("tests/reporting/test_sal_reporting.py", "source_files("),
     "reporting.export.export": ("tests/reporting/test_export.py", "make them again, or say --mixed"),
+    "reporting.release.write_release": ("tests/reporting/test_release.py", "write_release("),
     "reporting.figures.sal_figure5.grid": ("tests/reporting/test_sal_reporting.py", "every network diverged"),
+    "workflow.report.write_report_page": ("tests/reporting/test_opening.py", r"audit\.parquet"),
     "populations.nullspace.nullspace_ratios": ("tests/populations/test_nullspace.py", "leave it out of nullspace"),
     "populations.rules.gnt.targets": ("tests/populations/test_target_propagation.py", "pseudo-inverse"),
     "models.by_factory.factory_spec": ("tests/models/test_by_factory.py", "makes another model"),
@@ -171,6 +174,10 @@ CORE: dict[str, Promised] = {
     "core.effects.check_effects": (UserError, [lambda f: effects.check_effects([idle_settings()], "here")]),
     "core.files.check_plain": (OSError, [files.check_plain, lambda f: files.check_plain(Path("/dev/zero"))]),
     "core.files.read_plain": (OSError, [files.read_plain, lambda f: files.read_plain(written(f / "x"), 3)]),
+    "core.run_memory.known_sha256": (
+        OSError,
+        [run_memory.known_sha256, lambda f: run_memory.known_sha256(Path("/dev/zero"))],
+    ),
     "core.files.only_one_writer": (UserError, [held]),
     "core.files.write_json": (ValueError, [lambda f: files.write_json(f / "x", float("nan"))]),
     "core.files.json_bytes": (ValueError, [lambda f: files.json_bytes([float("inf")])]),

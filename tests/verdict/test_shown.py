@@ -50,7 +50,7 @@ def test_the_audits_table_says_what_it_says(shown: pd.DataFrame, tmp_path: Path)
     assert net in texts["md"] and lost in texts["tex"] and f"{100 * row.reference_clean:.1f}" in texts["md"]
     for words in ("masked", "no difference beyond 5 points", "unresolved", f"{N_IMAGES} images x 3 seeds (uSF: 2)"):
         assert words in texts["md"] and words in texts["html"]
-    for words in ("Claim: PGD feedback gradient.", "multiplied by the number of comparisons (2); margin 5 points"):
+    for words in ("Claim: PGD, own backward pass.", "multiplied by the number of comparisons (2); margin 5 points"):
         assert words in texts["md"]
     assert "With fewer than 3 seeds the words speak of these networks only." in texts["md"]
     assert width_in_pixels(shown) <= 1200
@@ -76,16 +76,16 @@ def test_a_loss_stands_beside_the_word_masked(tmp_path: Path) -> None:
         assert "masked" in line.split("less robust")[0]
     assert list(frame.claim_verdict)[1:] == ["masked"] and list(frame.net_effect)[1:] == ["less robust"]
     axes = plugins.load("figure", "audit").FIGURE.draw(frame, NoSettings()).axes[0]
-    assert [text.get_text() for text in axes.texts] == ["claim: masked; net: less robust"]
+    assert [text.get_text() for text in axes.texts] == ["reference", "claim: masked\nnet: less robust", "verdict"]
 
 
 def test_the_guards_table_says_why(shown: pd.DataFrame, tmp_path: Path) -> None:
     text = written("audit_guards", shown, tmp_path)["md"]
     line = next(line for line in text.splitlines() if "uSF" in line)
-    assert "zero gradients (apgd_dlr exact)" in line
-    assert "usf: no attack that the logits' scale can't blind without a fired guard" in line
+    assert "zero gradients (APGD-DLR, exact gradient)" in line
+    assert "uSF: no attack that the logits' scale can't blind without a fired guard" in line
     square = 100 * shown["accuracy square none"][shown.rule == "usf"].iloc[0]
-    assert "APGD-DLR exact" in line and f"Square {square:.1f}" in line
+    assert "APGD-DLR, exact gradient: " in line and f"Square: {square:.1f}" in line
     assert "none" in next(line for line in text.splitlines() if "frSF" in line)
 
 
@@ -98,5 +98,6 @@ def test_the_audits_figure_is_drawn_alike_from_equal_numbers(shown: pd.DataFrame
     panels = figure.draw(shown, NoSettings()).axes
     assert [axes.get_title() for axes in panels] == ["epsilon 0.1"]
     compared = shown[shown.net_effect != ""]
-    words = {f"claim: {row.claim_verdict}; net: {row.net_effect}" for row in compared.itertuples()}
-    assert {text.get_text() for axes in panels for text in axes.texts} == words
+    words = {f"claim: {row.claim_verdict} net: {row.net_effect}" for row in compared.itertuples()}
+    shown_words = {" ".join(text.get_text().split()) for axes in panels for text in axes.texts}
+    assert shown_words == words | {"reference", "verdict"}

@@ -196,7 +196,7 @@ def test_importing_the_package_is_cheap() -> None:
 
 def test_every_stage_explains_itself() -> None:
     scripts = sorted(path.stem for path in (ROOT / "src").glob("*.py"))
-    assert len(scripts) == 22
+    assert len(scripts) == 23
     for script in scripts:
         done = stage(script, "--help")
         assert done.returncode == 0, done.stderr

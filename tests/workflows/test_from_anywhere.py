@@ -47,7 +47,7 @@ rule mine:
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return project(tmp_path_factory.mktemp("clone"))
+    return project(tmp_path_factory.mktemp("clone"), own_server=True)
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,8 @@ from helpers import project, snakemake
 
 pytestmark = pytest.mark.slow
 
-#: Images of each of CIFAR-10's five training files, and of each other split.
-N_BATCH, N_SPLIT = 1, 4
+#: Images of each of CIFAR-10's five training files, and of each other split. At 224 pixels each costs seconds.
+N_BATCH, N_SPLIT = 1, 2
 
 CELLS = {
     "extends": "sign_symmetry",
@@ -34,19 +34,19 @@ CELLS = {
     "threads": 1,
     "finetune": {
         "datasets": ["cifar10", "coco"],
-        "settings": {"epochs": 2, "batch_size": 4, "angle_images": 2},
+        "settings": {"epochs": 2, "batch_size": 5, "angle_images": 2},
         "overrides": {"coco": {"epochs": 1}},
     },
     "figures": {"figure4": None, "figure5": None},
     "attacks": {
         "fgsm": {"datasets": ["cifar10", "coco"], "images": 2, "batch_size": 2},
         "pgd": {"datasets": ["cifar10"], "images": 2, "batch_size": 2, "epsilons": [0, 0.01]},
-        "boundary": {"datasets": ["coco"], "rules": ["frsf"], "images": 2, "batch_size": 2, "settings": {"steps": 3}},
+        "boundary": {"datasets": ["coco"], "rules": ["frsf"], "images": 1, "batch_size": 1, "settings": {"steps": 3}},
         "hopskipjump": {
             "datasets": ["cifar10"],
             "rules": ["frsf"],
-            "images": 2,
-            "batch_size": 2,
+            "images": 1,
+            "batch_size": 1,
             "settings": {"steps": 1, "initial_evaluations": 4},
         },
     },
@@ -96,7 +96,15 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), raw / "mine.pth")
     local = {"resnet18": {"path": str(raw / "mine.pth"), "sha256": files.file_sha256(raw / "mine.pth")[:12]}}
-    folder = project(tmp_path_factory.mktemp("project"), cells=yaml.safe_dump(CELLS | {"pretrain": {"files": local}}))
+    folder = project(
+        tmp_path_factory.mktemp("project"),
+        own_server=True,
+        cells=yaml.safe_dump(CELLS | {"pretrain": {"files": local}}),
+    )
+    server = folder / "src/creditflow/workflow/forkserver/__init__.py"  # torchvision loads this for a second
+    text = server.read_text(encoding="utf-8")
+    assert text.count("LIBRARIES = (\n") == 1
+    server.write_text(text.replace("LIBRARIES = (\n", 'LIBRARIES = (\n    "torch._dynamo",\n'), encoding="utf-8")
     dataset = folder / "src/creditflow/data/datasets/cifar10.py"
     dataset.write_text(
         re.sub(r"md5:[0-9a-f]{32}", f"md5:{cifar(raw)}", dataset.read_text(encoding="utf-8")), encoding="utf-8"

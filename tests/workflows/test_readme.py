@@ -1,4 +1,4 @@
-"""The README's examples run as they stand."""
+"""The examples of README and of docs/start.md run as they stand."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,8 @@ from lies import ReversedGradient
 
 
 def examples() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    pages = [(ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/start.md")]
+    return re.findall(r"```python\n(.*?)```", "\n".join(pages), re.DOTALL)
 
 
 def test_a_model_of_your_own(

@@ -103,7 +103,7 @@ def changed(*pairs: str) -> str:
 
 
 def tiny_project(folder: Path, text: str = TINY) -> Path:
-    project(folder, tiny=text)
+    project(folder, own_server=True, tiny=text)
     (folder / "containers" / IMAGE.name).symlink_to(IMAGE)
     shutil.copy(digest_path(IMAGE), folder / "containers")
     return folder
