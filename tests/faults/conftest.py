@@ -129,24 +129,30 @@ class Whole:
         self,
         job: Job,
         *,
-        preexec: Callable[[], None] | None = None,
         crash_at: int = 0,
+        crash_once: Path | None = None,
         full_beyond: int = 0,
+        without_privilege: bool = False,
         forked: bool = False,
     ) -> subprocess.Popen[str]:
         """Runs a job's command as Snakemake does, in a process group of its own.
 
-        The stage dies at its nth change of a file if `crash_at` says so, and finds the disk full when a file grows
-        beyond `full_beyond` bytes. `forked`, as these two, runs any stage as a fork of a process that has loaded its
+        The stage dies at its nth change of a file if `crash_at` says so, counted from when the file `crash_once` is
+        there. It finds the disk full when a file grows beyond `full_beyond` bytes, and permissions hold for it
+        `without_privilege`. `forked`, as each of these, runs any stage as a fork of a process that has loaded its
         libraries.
         """
         environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
         prefix = as_forks() if forked else ""
-        if crash_at or full_beyond:
+        if crash_at or full_beyond or without_privilege:
             prefix = as_forks(CRASH / "run.py")
             environment |= {"CRASH_AT": str(crash_at), "CRASH_BELOW": str(self.folder / "results")}
+        if crash_once:
+            environment |= {"CRASH_ONCE": str(crash_once)}
         if full_beyond:
             environment |= {"FULL_BEYOND": str(full_beyond)}
+        if without_privilege:
+            environment |= {"WITHOUT_PRIVILEGE": "1"}
         return subprocess.Popen(
             ["bash", "-c", f"set -euo pipefail; {prefix}{job.command}"],
             cwd=self.folder,
@@ -155,7 +161,6 @@ class Whole:
             encoding="utf-8",
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            preexec_fn=preexec,
         )
 
     def run(self, job: Job, **options: Any) -> tuple[int, str]:

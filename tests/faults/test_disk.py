@@ -69,7 +69,7 @@ def read_only(whole: Whole) -> Iterator[Path]:
 @pytest.mark.parametrize("stage", ["prepare", "pretrain", "attack", "train_population", "collect", "plot_figure"])
 def test_a_results_folder_that_is_read_only(whole: Whole, read_only: Path, stage: str) -> None:
     job = on_screen(whole.jobs[stage][0])
-    status, said = whole.run(job, preexec=without_roots_privilege)
+    status, said = whole.run(job, without_privilege=True)
     check_one_line(status, said, "Permission denied")
     assert str(job.outputs[0].parent.parts[1]) in said  # it names the place
     assert whole.snapshot() == whole.files

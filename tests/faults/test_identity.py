@@ -275,12 +275,8 @@ def test_the_checkpoint_of_another_job(whole: Whole, places: Places, stage: str,
     )
     checkpoints = [re.search(r"--checkpoint (\S+)", job.command) for job in (victim, other)]
     mine, theirs = (whole.folder / match[1] for match in checkpoints if match)
-    at = 1
-    while not theirs.exists():  # it is killed at one change of a file after the other, until one was the checkpoint
-        assert at < 12
-        whole.forget(other)
-        whole.run(other, crash_at=at)
-        at += 1
+    whole.forget(other)
+    whole.run(other, crash_at=1, crash_once=theirs)
     theirs.rename(mine)
     whole.forget(victim)
     status, said = whole.run(victim, forked=True)

@@ -1,9 +1,10 @@
 """Runs a stage in this very process, which dies or finds the disk full when the environment says so.
 
-Usage: run.py STAGE ARGUMENT...  CRASH_AT and CRASH_BELOW are as for `sitecustomize.py`. No file grows beyond
-FULL_BEYOND bytes.
+Usage: run.py STAGE ARGUMENT...  CRASH_AT, CRASH_ONCE and CRASH_BELOW are as for `sitecustomize.py`. No file grows
+beyond FULL_BEYOND bytes. WITHOUT_PRIVILEGE: permissions hold for root, too.
 """
 
+import ctypes
 import os
 import resource
 import runpy
@@ -12,6 +13,24 @@ import sys
 sys.path.insert(0, os.path.dirname(__file__))  # noqa: PTH120 - as `sitecustomize.py`, it imports little
 import sitecustomize  # noqa: F401 - its import sets the hook
 
+#: linux/capability.h
+_VERSION_3, _CAP_DAC_OVERRIDE = 0x20080522, 1
+
+
+def _drop_privilege() -> None:
+    """Takes from this process what lets root write where permissions forbid it; a user has no such privilege."""
+    header, sets = (ctypes.c_uint32 * 2)(_VERSION_3, 0), (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.capget(header, sets):
+        raise OSError(ctypes.get_errno(), "capget")
+    sets[0] &= ~(1 << _CAP_DAC_OVERRIDE)
+    sets[1] &= ~(1 << _CAP_DAC_OVERRIDE)
+    if library.capset(header, sets):
+        raise OSError(ctypes.get_errno(), "capset")
+
+
+if os.environ.get("WITHOUT_PRIVILEGE"):
+    _drop_privilege()
 if limit := os.environ.get("FULL_BEYOND"):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
 del sys.argv[0]
