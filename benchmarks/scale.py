@@ -1,12 +1,16 @@
 """Time and memory of the workflow's own work as an experiment grows.
 
-It parses the workflow, plans everything in a dry-run, and collects and audits all records.
+It parses the workflow, plans everything in a dry-run, and collects and audits all records. It also prints how much of
+the dry-run's processor time is spent in our code: in what the Snakefile and the rules run while they are read, in the
+functions that give jobs their inputs and parameters, and in what listens to Snakemake's events. The rest is Snakemake's
+(see `_dry_run.py`).
 
     python benchmarks/scale.py [--jobs N ...]
 
 An experiment with as many jobs is generated in a scratch folder. Its records are made up, 100 images each, and no job
 is run.
-Peak memory is that of the process and its children. The limit is 60 s and 2 GB at 10,000 jobs.
+Peak memory is that of the process and its children. The limit is 60 s and 2 GB at 10,000 jobs, and a tenth of the
+dry-run's time for our code.
 
 The last line is one JSON object {name: number}.
 """
@@ -37,8 +41,8 @@ from creditflow.workflow.outputs import path_of, record_paths
 ROOT = Path(__file__).resolve().parents[1]
 RULES, IMAGES, EPSILONS = ["bp", "usf", "frsf", "brsf", "fa"], 100, [0.01, 0.05, 0.1]
 #: Jobs of one seed: pretraining; for each rule fine-tuning, evaluation, two attacks through two gradients each, and one
-#: attack that uses none.
-PER_SEED = 1 + len(RULES) * (1 + 1 + 2 * 2 + 1)
+#: attack that uses none. Backpropagation has one gradient, as its feedback is exact.
+PER_SEED = 1 + len(RULES) * (1 + 1 + 2 * 2 + 1) - 2
 
 
 def experiment(n_jobs: int) -> dict[str, object]:
@@ -68,15 +72,15 @@ def experiment(n_jobs: int) -> dict[str, object]:
     }
 
 
-def measured(command: list[str], folder: Path, log: Path) -> tuple[float, float, str]:
-    """Returns seconds, peak gigabytes and the output of a command."""
+def measured(command: list[str], folder: Path, log: Path) -> tuple[float, float, float]:
+    """Returns seconds, peak gigabytes and seconds of processor time of a command, whose output goes to a file."""
     start = time.perf_counter()
     with log.open("wb") as file:
         process = subprocess.Popen(command, cwd=folder, stdout=file, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(process.pid, 0)
     if status != 0:
         sys.exit(f"error: {' '.join(command)}: {log.read_text(encoding='utf-8')[-2000:]}")
-    return time.perf_counter() - start, usage.ru_maxrss / 2**20, log.read_text(encoding="utf-8")
+    return time.perf_counter() - start, usage.ru_maxrss / 2**20, usage.ru_utime + usage.ru_stime
 
 
 def make_up_records(made_up: Experiment, results: Path) -> list[Path]:
@@ -101,8 +105,18 @@ def make_up(path: Path, keys: Keys, epsilons: Sequence[float | None], rng: np.ra
     write_record(path.with_suffix(".json"), keys, metrics, outcomes, **facts)
 
 
-def at(n_jobs: int, folder: Path) -> dict[str, tuple[float, float]]:
-    """Returns seconds and peak gigabytes of each step at a number of jobs."""
+def dry_run(folder: Path, log: Path) -> tuple[float, float, float]:
+    """Returns seconds, peak gigabytes and our share of the processor time of a dry-run."""
+    command = [str(ROOT / "benchmarks/_dry_run.py"), "ours.json", "-n", "--cores", "1", "--quiet", "rules", "--"]
+    seconds, memory, processor = measured([sys.executable, *command, "scale"], folder, log)
+    ours: dict[str, float] = json.loads((folder / "ours.json").read_text(encoding="utf-8"))
+    parts = ", ".join(f"{part} {value:.2f}" for part, value in ours.items())
+    print(f"of {processor:.1f} s of processor time in a dry-run, {sum(ours.values()):.2f} s are ours: {parts}")
+    return seconds, memory, sum(ours.values()) / processor
+
+
+def at(n_jobs: int, folder: Path) -> tuple[dict[str, tuple[float, float]], float]:
+    """Returns seconds and peak gigabytes of each step at a number of jobs, and our share of a dry-run."""
     for name in ("Snakefile", "rules", "src", "config", "profiles", "envs", "containers"):
         source = ROOT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
@@ -110,9 +124,10 @@ def at(n_jobs: int, folder: Path) -> dict[str, tuple[float, float]]:
     log, snakemake = folder / "log", [sys.executable, "-m", "snakemake", "--cores", "1"]
     steps: dict[str, tuple[float, float]] = {}
     steps["parsing"] = measured([*snakemake, "--list-rules"], folder, log)[:2]
-    seconds, memory, said = measured([*snakemake, "-n", "--quiet", "rules", "--", "scale"], folder, log)
+    seconds, memory, ours = dry_run(folder, log)
     steps["dry-run"] = seconds, memory
-    total = next(int(line.split()[1]) for line in said.splitlines() if line.startswith("total"))
+    said = log.read_text(encoding="utf-8").splitlines()
+    total = next(int(line.split()[1]) for line in said if line.startswith("total"))
     scale = load_experiment(folder / "config/experiments", "scale")
     records, listing = make_up_records(scale, folder / "results"), folder / "records.txt"
     listing.write_text("\n".join(map(str, records)), encoding="utf-8")
@@ -124,7 +139,7 @@ def at(n_jobs: int, folder: Path) -> dict[str, tuple[float, float]]:
     print(f"{total} jobs, {len(records)} records, records.parquet of {size:.2f} MiB", flush=True)
     for name, (seconds, memory) in steps.items():
         print(f"  {name}: {seconds:.1f} s, {memory:.2f} GB", flush=True)
-    return steps
+    return steps, ours
 
 
 def main() -> None:
@@ -135,8 +150,10 @@ def main() -> None:
     numbers: dict[str, float] = {}
     for n_jobs in args.jobs:
         with tempfile.TemporaryDirectory() as name:
-            for what, (seconds, memory) in at(n_jobs, Path(name)).items():
-                numbers |= {f"{what}_{n_jobs}_s": round(seconds, 2), f"{what}_{n_jobs}_gb": round(memory, 3)}
+            steps, ours = at(n_jobs, Path(name))
+        for what, (seconds, memory) in steps.items():
+            numbers |= {f"{what}_{n_jobs}_s": round(seconds, 2), f"{what}_{n_jobs}_gb": round(memory, 3)}
+        numbers[f"ours_of_dry-run_{n_jobs}"] = round(ours, 4)
     print(json.dumps(numbers))
 
 

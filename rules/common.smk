@@ -3,15 +3,19 @@
 from creditflow.core import files, plugins
 from creditflow.core.merging import compact_json
 from creditflow.data.image_folders import plugin_of, source_id, state_of
-from creditflow.workflow import given_models, outputs
+from creditflow.workflow import outputs
 from creditflow.workflow.dependence import library_hash
 from creditflow.workflow.layout import RESULTS
 from creditflow.workflow.loading import load_experiments
+from creditflow.workflow.once import once_for_all, once_per
 from creditflow.workflow.requests import check_workflow
 from creditflow.workflow.session import explained
 
 EXPERIMENTS = explained(load_experiments, layout.here_or_in_clone("config/experiments"))
 explained(check_workflow, config, EXPERIMENTS)
+#: The wildcards of a model.
+MODEL = ("experiment", "dataset", "backbone", "rule", "seed")
+
 config["data"]["search_paths"] = [str(files.as_path(path)) for path in config["data"]["search_paths"]]
 
 
@@ -60,9 +64,15 @@ def view_keys(view, wildcards):
     return keys(wildcards)["datasets"][view(wildcards) if callable(view) else wildcards[view]]
 
 
+def once_per_view(view):
+    """Has a function of wildcards called once for each view of each experiment; `view` is as in `view_keys`."""
+    return once_per("experiment", *([] if callable(view) else [view]))
+
+
 def prepared(view):
     """The prepared dataset behind a view of it, as an input function."""
-    return lambda given: layout.PREPARE.file(".safetensors").format(source=source_id(view_keys(view, given)))
+    path = layout.PREPARE.file(".safetensors")
+    return once_per_view(view)(lambda wildcards: path.format(source=source_id(view_keys(view, wildcards))))
 
 
 def folder_of(wildcards):
@@ -85,32 +95,21 @@ def folder_state(wildcards):
     return state_of(folder["path"]) if folder else ""
 
 
+@once_per("experiment", "backbone")
 def inputs(wildcards):
     """What networks see of the images, as compact JSON."""
     return compact(experiment(wildcards).input(wildcards.backbone))
 
 
-def factory_file(wildcards):
-    """The file of a given model's factory; nothing for one that Python finds by itself."""
-    path = given_models.factory_file(keys(wildcards), wildcards.rule)
-    return [] if path is None else [str(path)]
-
-
-def weights_of_model(wildcards):
-    """The file of a given model's weights; nothing for one whose factory brings them."""
-    path = given_models.weights_file(keys(wildcards), wildcards.rule, int(wildcards.seed))
-    return [] if path is None else [str(path)]
-
-
-def sha256_of_model(wildcards):
-    """The option that says which SHA-256 a given model's file must have; nothing where none is stated."""
-    digits = given_models.digest(keys(wildcards), wildcards.rule, int(wildcards.seed))
-    return [] if digits is None else [f"--sha256={digits}"]
+@once_per(*MODEL)
+def model_path(wildcards):
+    """The model that is measured, without suffix."""
+    return str(outputs.model(experiment(wildcards), RESULTS, model_of(wildcards)))
 
 
 def trained(suffix):
     """A file of the model that is measured, as an input function."""
-    return lambda wildcards: f"{outputs.model(experiment(wildcards), RESULTS, model_of(wildcards))}{suffix}"
+    return lambda wildcards: f"{model_path(wildcards)}{suffix}"
 
 
 def population_settings(wildcards):
@@ -129,11 +128,13 @@ def population_seeds(wildcards):
     return experiment(wildcards).seeds_of(wildcards.backbone, wildcards.rule)
 
 
+@once_per("experiment", "dataset")
 def finetune_settings(wildcards):
     """Settings of fine-tuning on the wildcards' dataset, as compact JSON."""
     return compact(experiment(wildcards).training(wildcards.dataset))
 
 
+@once_per("experiment", "dataset")
 def retrieval(wildcards):
     """The option that says what retrieval is; nothing for classification."""
     values = experiment(wildcards).retrieval(wildcards.dataset)
@@ -148,6 +149,7 @@ def pretrain_view(wildcards):
 def classes(view):
     """The option that chooses a view's classes, as a params function."""
 
+    @once_per_view(view)
     def option(wildcards):
         chosen = view_keys(view, wildcards).get("classes")
         return ["--classes", *map(str, chosen)] if chosen else []
@@ -175,6 +177,7 @@ def library(stage, **uses):
     dataset whose file reads a source.
     """
 
+    @once_for_all("seed")
     def hashed(wildcards):
         given = {**wildcards, "feedback_rule": feedback_rule(wildcards), "training_rule": training_rule(wildcards)}
         given["dataset_file"] = plugin_of(wildcards.get("source", ""))

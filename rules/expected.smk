@@ -3,9 +3,10 @@
 
 def expected(view):
     """The option that says which dataset a job reads; `view` is as in `view_keys`."""
-    return lambda wildcards: ["--expect-data", source_id(view_keys(view, wildcards))]
+    return once_per_view(view)(lambda wildcards: ["--expect-data", source_id(view_keys(view, wildcards))])
 
 
+@once_per(*MODEL)
 def expected_model(wildcards):
     """The option that says what the measured model is."""
     return ["--expect-model", compact(outputs.identity(experiment(wildcards), model_of(wildcards)))]

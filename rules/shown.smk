@@ -4,6 +4,7 @@ from creditflow.reporting.entries import entry_part, entry_title
 from creditflow.workflow.sources import source_files
 
 
+@once_per("experiment")
 def records(wildcards):
     """All records of an experiment."""
     return list(map(str, outputs.record_paths(experiment(wildcards), RESULTS)))

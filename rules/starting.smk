@@ -1,4 +1,6 @@
-"""What a fine-tuning starts from, and the weights that are taken over for it."""
+"""What a fine-tuning starts from, the weights that are taken over for it, and the files of given models."""
+
+from creditflow.workflow import given_models
 
 
 def start(wildcards):
@@ -31,3 +33,21 @@ def import_options(wildcards):
     options += [f"--{key}={local[key]}" for key in ("sha256", "factory") if key in local]
     channels = experiment(wildcards).input(wildcards.backbone).get("channels", 3)
     return options + ([f"--channels={channels}"] if "factory" in local else [])
+
+
+def factory_file(wildcards):
+    """The file of a given model's factory; nothing for one that Python finds by itself."""
+    path = given_models.factory_file(keys(wildcards), wildcards.rule)
+    return [] if path is None else [str(path)]
+
+
+def weights_of_model(wildcards):
+    """The file of a given model's weights; nothing for one whose factory brings them."""
+    path = given_models.weights_file(keys(wildcards), wildcards.rule, int(wildcards.seed))
+    return [] if path is None else [str(path)]
+
+
+def sha256_of_model(wildcards):
+    """The option that says which SHA-256 a given model's file must have; nothing where none is stated."""
+    digits = given_models.digest(keys(wildcards), wildcards.rule, int(wildcards.seed))
+    return [] if digits is None else [f"--sha256={digits}"]

@@ -15,12 +15,20 @@ from helpers import TINY_TRAINING, stage
 torch.set_num_threads(1)
 
 
-@pytest.fixture(autouse=True)
-def _no_variables_of_the_compiler() -> Iterator[None]:
+def _without_variables_of_the_compiler() -> None:
     """Takes away what `torch.compile` exports: a stage that inherits it would start once more to be rid of it."""
-    yield
     for name in [name for name in os.environ if name.startswith("TORCHINDUCTOR_")]:
         del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def _no_variables_of_the_compiler() -> Iterator[None]:
+    yield
+    _without_variables_of_the_compiler()
+
+
+def pytest_collection_finish() -> None:
+    _without_variables_of_the_compiler()  # of modules of tests that export networks
 
 
 # A shell makes what it starts in the background deaf to Ctrl-C, and so would be what the tests start.

@@ -22,6 +22,10 @@ ROOT = Path(__file__).resolve().parents[1]
 #: An environment variable: the number of jobs from which on a run of a `project` has its stages forked (1 if unset).
 FORKED_FROM = "CREDITFLOW_TEST_FORKED_FROM"
 
+#: What PyTorch imports when an optimizer is made, for a second: longer than most tests train. In the workflow, stages
+#: that train are no forks, and its own server does without.
+OF_OPTIMIZERS = "torch._dynamo"
+
 TINY_TRAINING = '{"epochs": 3, "batch_size": 32, "learning_rate": 0.002, "head_learning_rate": 0.02}'
 
 
@@ -98,7 +102,9 @@ def _fork_every_stage(source: Path, own_server: bool) -> None:
     path = source / "creditflow/workflow/forkserver/__init__.py"
     stages = tuple(sorted(script.stem for script in source.glob("*.py")))
     changes = {r"^STAGES = \(.*?^\)": f"STAGES = {stages}"}
-    if not own_server:  # each would load PyTorch for seconds; with one that is there, a single job is worth a fork
+    if own_server:
+        changes |= {r"^LIBRARIES = \(": f"LIBRARIES = (\n    {OF_OPTIMIZERS!r},"}
+    else:  # each would load PyTorch for seconds; with one that is there, a single job is worth a fork
         server = f"server, client = None, {_stages()[0]}"
         least = f"MIN_JOBS = int(os.environ.get({FORKED_FROM!r}, 1))"
         changes |= {r"server, client = launch\(LIBRARIES\)": server, r"^MIN_JOBS = \d+": least}
@@ -155,10 +161,9 @@ def _snakemakes() -> tuple[list[str], "subprocess.Popen[bytes]"]:
 def _stages() -> tuple[list[str], "subprocess.Popen[bytes]"]:
     """Returns the command that runs a stage in a fork of a process that has loaded its libraries, and that process.
 
-    Both processes end when the tests do. In the workflow, stages that train are no forks, so that its own server does
-    not load what optimizers import when they are made: a second, where a test trains for less.
+    Both processes end when the tests do.
     """
-    server, command = forkserver.launch((*forkserver.LIBRARIES, "torch._dynamo"))
+    server, command = forkserver.launch((*forkserver.LIBRARIES, OF_OPTIMIZERS))
     return command, server
 
 

@@ -223,14 +223,8 @@ def test_kill_9_in_the_middle_then_the_same_command(digits: Path, tmp_path: Path
     )
     long = {"epochs": 40, "dropout": 0.2, "optimizer": {"momentum": 0.9}}
     assert stage("train_population", *arguments(digits, whole, **long), *given).returncode == 0
-    command = [
-        sys.executable,
-        str(ROOT / "src/train_population.py"),
-        *arguments(digits, killed, **long),
-        *given,
-        "--checkpoint",
-        str(checkpoint),
-    ]
+    disturbed = [*arguments(digits, killed, **long), *given, "--checkpoint", str(checkpoint)]
+    command = [sys.executable, str(ROOT / "src/train_population.py"), *disturbed]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while not checkpoint.exists() and time.monotonic() < deadline:
@@ -238,7 +232,8 @@ def test_kill_9_in_the_middle_then_the_same_command(digits: Path, tmp_path: Path
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=600)
     assert checkpoint.exists() and not killed.exists()
-    resumed = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=900, check=True)
+    resumed = stage("train_population", *disturbed)
+    assert resumed.returncode == 0, resumed.stderr
     assert "epoch 1:" not in resumed.stdout and "epoch 40:" in resumed.stdout
     assert killed.read_bytes() == whole.read_bytes()
     assert not checkpoint.exists()

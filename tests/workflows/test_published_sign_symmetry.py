@@ -101,10 +101,6 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
         own_server=True,
         cells=yaml.safe_dump(CELLS | {"pretrain": {"files": local}}),
     )
-    server = folder / "src/creditflow/workflow/forkserver/__init__.py"  # torchvision loads this for a second
-    text = server.read_text(encoding="utf-8")
-    assert text.count("LIBRARIES = (\n") == 1
-    server.write_text(text.replace("LIBRARIES = (\n", 'LIBRARIES = (\n    "torch._dynamo",\n'), encoding="utf-8")
     dataset = folder / "src/creditflow/data/datasets/cifar10.py"
     dataset.write_text(
         re.sub(r"md5:[0-9a-f]{32}", f"md5:{cifar(raw)}", dataset.read_text(encoding="utf-8")), encoding="utf-8"

@@ -88,11 +88,23 @@ def with_sidecar(model: Path | None) -> list[Path]:
 
 def surrogates(experiment: Experiment, chain: Chain, attack: str, gradient: str) -> dict[str, Chain]:
     """Returns the models that an attack through a gradient makes its images on, by their names; nothing for most."""
-    name = parse_gradient(gradient).surrogate
-    if not name and not needs_surrogate(attack, experiment.attack(attack, gradient).get("settings", {})):
+    if not transfers(experiment, attack, gradient):
         return {}
+    return surrogates_of_transfer(experiment, chain, attack, gradient)
+
+
+def surrogates_of_transfer(experiment: Experiment, chain: Chain, attack: str, gradient: str) -> dict[str, Chain]:
+    """Returns the models that an attack makes its images on, by their names, if it is known that it `transfers`."""
+    name = parse_gradient(gradient).surrogate
     chains = experiment.surrogates(chain, attack)
     return {name: chains[name]} if name else chains
+
+
+def transfers(experiment: Experiment, attack: str, gradient: str) -> bool:
+    """Returns whether an attack through a gradient makes its images on other models than the one that it attacks."""
+    if parse_gradient(gradient).surrogate:
+        return True
+    return needs_surrogate(attack, experiment.attack(attack, gradient).get("settings", {}))
 
 
 def checks_convergence(experiment: Experiment, attack: str, gradient: str) -> bool:
