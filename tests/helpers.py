@@ -22,6 +22,9 @@ ROOT = Path(__file__).resolve().parents[1]
 #: An environment variable: the number of jobs from which on a run of a `project` has its stages forked (1 if unset).
 FORKED_FROM = "CREDITFLOW_TEST_FORKED_FROM"
 
+#: An environment variable: Bash that comes before each job of a `project` in the function that has stages forked.
+BEFORE_JOBS = "CREDITFLOW_TEST_BEFORE_JOBS"
+
 #: What PyTorch imports when an optimizer is made, for a second: longer than most tests train. In the workflow, stages
 #: that train are no forks, and its own server does without.
 OF_OPTIMIZERS = "torch._dynamo"
@@ -108,6 +111,7 @@ def _fork_every_stage(source: Path, own_server: bool) -> None:
         server = f"server, client = None, {_stages()[0]}"
         least = f"MIN_JOBS = int(os.environ.get({FORKED_FROM!r}, 1))"
         changes |= {r"server, client = launch\(LIBRARIES\)": server, r"^MIN_JOBS = \d+": least}
+        changes |= {r"(?<=return f'python\(\) {{ )": f'{{os.environ.get("{BEFORE_JOBS}", "")}} '}
     text = path.read_text(encoding="utf-8")
     for old, new in changes.items():
         text, n = re.subn(old, lambda _, new=new: new, text, flags=re.MULTILINE | re.DOTALL)  # type: ignore[misc]

@@ -80,7 +80,7 @@ def test_a_failed_job_has_one_line_however_quiet_snakemake_is(broken: Path, opti
 
 
 def test_make_is_among_the_modes() -> None:
-    assert ["--quiet", "rules", "host"] in OF_MAKE and ["--quiet", "all"] in OF_MAKE
+    assert ["--quiet", "host"] in OF_MAKE and ["--quiet", "all"] in OF_MAKE
 
 
 @pytest.mark.parametrize("quiet", [[], ["--quiet", "all"]], ids=" ".join)

@@ -18,7 +18,7 @@ import pytest
 from creditflow.core.files import read_json
 from creditflow.records.record import read_record
 from creditflow.workflow.layout import record_keys
-from helpers import FORKED_FROM, ROOT, project, snakemake
+from helpers import BEFORE_JOBS, FORKED_FROM, ROOT, project, snakemake
 
 pytestmark = pytest.mark.slow
 
@@ -158,17 +158,9 @@ ALONE = (
 )
 
 
-def run_alone(folder: Path, patterns: tuple[str, ...], log: str) -> None:
-    """Lets jobs whose commands have these patterns be no forks, and write the name of their script to a log."""
-    path = folder / "src/creditflow/workflow/forkserver/__init__.py"
-    text, start = path.read_text(encoding="utf-8"), "return f'python() {{ "
-    assert text.count(start) == 1
-    cases = "|".join(pattern.replace(" ", "\\\\ ") for pattern in patterns)
-    alone = f'case "$*" in {cases}) echo "$1" >> {log}; command python "$@"; return ;; esac; '
-    path.write_text(text.replace(start, start + alone), encoding="utf-8")
-
-
-def test_two_runs_write_the_same_bytes_but_for_time_and_host(finished: Path, copy: Path) -> None:
+def test_two_runs_write_the_same_bytes_but_for_time_and_host(
+    finished: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A model, its records and all that is made of records, made again; each stage once as its own interpreter."""
     patterns = ("*/high/small_cnn/brsf/**/seed0.*", "*.parquet", "tables/*", "figures/*")
     again = [
@@ -176,7 +168,9 @@ def test_two_runs_write_the_same_bytes_but_for_time_and_host(finished: Path, cop
     ]
     for path in again:
         (copy / path.relative_to(finished)).unlink()
-    run_alone(copy, ALONE, "alone.txt")
+    cases = "|".join(pattern.replace(" ", "\\ ") for pattern in ALONE)
+    unforked = f'case "$*" in {cases}) echo "$1" >> alone.txt; command python "$@"; return ;; esac;'
+    monkeypatch.setenv(BEFORE_JOBS, unforked)
     done = snakemake(copy, "tiny")
     assert done.returncode == 0, done.stdout
     assert sorted((copy / "alone.txt").read_text(encoding="utf-8").split()) == sorted(one.split()[0] for one in ALONE)

@@ -76,11 +76,14 @@ def fingerprint(weight: Tensor) -> Tensor:
     they are is about 2^-32 or less.
     """
     flat = _in_memory(weight.detach()).reshape(-1)
-    if flat.nbytes > _SMALL:
-        return _sums(flat.view(torch.uint8))
+    octets = flat.view(torch.uint8)
+    if octets.numel() > _SMALL:
+        return _sums(octets)
+    if torch.compiler.is_compiling():  # a tensor without an address
+        return octets
     # To compare eight bytes takes as long as to compare one.
-    aligned = not any(n % 8 for n in (int(flat.nbytes), flat.data_ptr(), flat.storage_offset() * flat.itemsize))
-    return flat.view(torch.int64 if aligned else torch.uint8)
+    aligned = not any(n % 8 for n in (octets.numel(), flat.data_ptr(), flat.storage_offset() * flat.itemsize))
+    return flat.view(torch.int64) if aligned else octets
 
 
 def remembered(present: Tensor, before: Tensor | None = None) -> Tensor:
@@ -92,6 +95,8 @@ def remembered(present: Tensor, before: Tensor | None = None) -> Tensor:
 
 def is_same(present: Tensor, before: Tensor) -> bool:
     """Says whether two fingerprints are the same. For a small weight this takes until the first difference only."""
+    if present.dtype is not before.dtype:  # the same memory as words and as octets
+        present, before = present.view(torch.uint8), before.view(torch.uint8)
     return _are_alike(present, before) and torch.equal(present, before)
 
 
