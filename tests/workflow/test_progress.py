@@ -101,6 +101,13 @@ def test_errors_take_the_place_of_the_line_and_nothing_else_is_printed(
     assert terminal.screen().splitlines() == ["Error in rule attack: all of it", "a warning"]
 
 
+def test_it_is_said_that_there_is_nothing_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(stream := io.StringIO(), tmp_path, monkeypatch)
+    run.say(None, msg="Building DAG of jobs...")
+    run.say(None, msg="Nothing to be done (all requested files are present and up to date).")
+    assert stream.getvalue() == "Nothing to be done (all requested files are present and up to date).\n"
+
+
 def test_the_last_sentence_adds_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(io.StringIO(), tmp_path, monkeypatch)
     run.say(LogEvent.RUN_INFO, stats={"finetune": 1, "attack": 8, "total": 9})

@@ -19,6 +19,9 @@ TIMES = Path(".snakemake/creditflow/times.txt")
 #: Share of the jobs after which a time is named, and the number of kinds that the last sentence names.
 _KNOWN_FROM, _NAMED = 0.05, 6
 
+#: What Snakemake says where all files are there: the only line of such a run.
+_NOTHING = "Nothing to be done"
+
 #: How a person calls what the rules do; an attack is called by its own name.
 _NAMES = {
     "fetch": "fetching",
@@ -57,11 +60,15 @@ class Progress(logging.Handler):
         times.unlink(missing_ok=True)
 
     def quieten(self, handler: logging.Handler) -> None:
-        """Has another handler of the same stream show warnings and errors only, each in place of the line."""
+        """Has another handler of the same stream show warnings and errors only, each in place of the line.
+
+        It also says that there is nothing to do.
+        """
         handler.addFilter(self._lets_through)
 
     def _lets_through(self, record: logging.LogRecord) -> bool:
-        if record.levelno < logging.WARNING and _event(record) not in ("JOB_ERROR", "GROUP_ERROR"):
+        matters = _event(record) in ("JOB_ERROR", "GROUP_ERROR") or record.getMessage().startswith(_NOTHING)
+        if record.levelno < logging.WARNING and not matters:
             return False
         self._erase()
         return True
