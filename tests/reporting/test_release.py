@@ -80,7 +80,7 @@ def test_the_card_says_what_the_records_say(experiment: Experiment, tmp_path: Pa
     for text in (
         ", frSF, seed 0\n",
         "One network of the experiment `tiny`: two rules, made up.",
-        "| PGD, gradient through the feedback weights | " + interval(18) + " |",
+        "| PGD, own backward pass | " + interval(18) + " |",
         "| worst case | " + interval(4) + " |",
         "batch_size 8, epochs 1, learning_rate 0.1",
         "| Start | random weights |",
@@ -91,8 +91,12 @@ def test_the_card_says_what_the_records_say(experiment: Experiment, tmp_path: Pa
     ):
         assert text in card
     assert "| 0.1 | masked | unresolved | yes | " in card
-    assert "BP is the reference" in reference and "feedback weights |" not in reference
+    assert "BP is the reference" in reference and "own backward pass |" not in reference
     assert len(cards) == 5 and cards["m/README.md"].count("| `tiny` |") == 4
+
+
+def listed(path: Path) -> None:
+    path.write_text("[1]", encoding="utf-8")
 
 
 def damaged(path: Path) -> None:
@@ -123,6 +127,7 @@ def unsealed(path: Path) -> None:
         ("finetune/digits/small_cnn/bp/seed0.json", Path.unlink, r"seed0\.json is missing; run"),
         ("finetune/digits/small_cnn/bp/seed0.json", unsealed, "is damaged or was edited"),
         ("finetune/digits/small_cnn/bp/seed0.safetensors", Path.unlink, r"seed0\.safetensors is missing; copy it"),
+        ("finetune/digits/small_cnn/bp/seed0.json", listed, "seed0.json"),
         ("finetune/digits/small_cnn/bp/seed0.safetensors", damaged, "is damaged or not the file that its sidecar"),
         ("finetune/digits/small_cnn/bp/seed0.feedback.safetensors", damaged, "is damaged or not the file"),
         ("finetune/digits/small_cnn/bp/seed0.safetensors", retrained, "is not the model that the records of .* were"),

@@ -13,7 +13,7 @@ from creditflow.records.record import Record
 from creditflow.reporting.export import provenance
 from creditflow.reporting.finished import Finished
 from creditflow.reporting.measures import measure_of
-from creditflow.reporting.names import display
+from creditflow.reporting.names import condition_title, display
 from creditflow.verdict.cells import Cell
 from creditflow.verdict.outcomes import Condition, worst_case
 from creditflow.verdict.statistics import accuracy
@@ -144,11 +144,7 @@ def _measured(outcomes: NDArray[Any]) -> str:
 
 
 def _in_words(condition: Condition) -> str:
-    attack, gradient = condition
-    if gradient == "none":
-        return display(attack)
-    spelled = {"exact": "exact gradient", "feedback": "gradient through the feedback weights"}
-    return f"{display(attack)}, {spelled.get(gradient, display(gradient))}"
+    return condition_title(" ".join(condition))
 
 
 def _verdicts(network: Network) -> str:

@@ -143,23 +143,25 @@ def _refuse_mixed(experiment: Finished, what: str, sources: Sequence[str]) -> No
 def _sidecars(released: Released) -> dict[Path, dict[str, Any]]:
     """Returns the descriptions of the networks that are released, by the paths of their weights."""
     experiment = released.experiment
-    found: dict[Path, dict[str, Any]] = {}
+    sidecars: dict[Path, dict[str, Any]] = {}
     for place in experiment.sidecars:
         path = place.with_suffix(".safetensors")
         if not place.exists():
             raise UserError(f"{place} is missing; {experiment.again} first")
-        described_as = files.read_json(place, "the description of a trained model").get("identity", {})
-        if described_as.get("stage") == "finetune":  # what fine-tuning starts from is not measured
-            found[path] = read_sidecar(path)
-    seeds = sorted({sidecar["identity"]["seed"] for sidecar in found.values()})
+        content = files.read_json(place, "the description of a trained model")
+        identity = content.get("identity") if isinstance(content, dict) else None
+        # What fine-tuning starts from is not measured. What says nothing of itself is refused by its reader.
+        if not isinstance(identity, dict) or identity.get("stage") == "finetune":
+            sidecars[path] = read_sidecar(path)
+    seeds = sorted({sidecar["identity"]["seed"] for sidecar in sidecars.values()})
     for seed in released.seeds or ():
         if seed not in seeds:
             known = ", ".join(map(str, seeds)) or "none"
             raise UserError(f"{experiment.name} has no fine-tuned network of seed {seed}; it has {known}")
-    if not found:
+    if not sidecars:
         raise UserError(f"{experiment.name} has no fine-tuned network; name an experiment that fine-tunes")
     chosen = seeds if released.seeds is None else released.seeds
-    return {path: sidecar for path, sidecar in found.items() if sidecar["identity"]["seed"] in chosen}
+    return {path: sidecar for path, sidecar in sidecars.items() if sidecar["identity"]["seed"] in chosen}
 
 
 #: What names a network within an experiment.

@@ -110,21 +110,17 @@ def epsilon_axis(axes: Axes, epsilons: Sequence[float], norm: str = "L-infinity"
 def chance_line(axes: Axes, chance: float) -> None:
     """Draws the accuracy (a share) of the best constant answer, with its label; nothing where it is not known."""
     if isfinite(chance):
-        axes.axhline(100 * chance, color=GREY, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1, label="_chance")
-        axes.annotate(
-            f"chance: {100 * chance:.0f}%",
-            (0.01, 100 * chance),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 1.5),
-            textcoords="offset points",
-            fontsize=NOTE,
-            color=GREY,
-        )
+        text = f"chance: {100 * chance:.0f}%"
+        _named_line(axes, 100 * chance, text, linestyle=(0, (1, 2)), zorder=1, label="_chance")
 
 
 def reference_line(axes: Axes, height: float, text: str) -> None:
     """Draws a horizontal line at a height with a meaning, and says above it, at the left, what it means."""
-    axes.axhline(height, color=GREY, linewidth=0.9, linestyle="--", zorder=0, label="_reference")
+    _named_line(axes, height, text, linestyle="--", zorder=0, label="_reference")
+
+
+def _named_line(axes: Axes, height: float, text: str, **line: Any) -> None:
+    axes.axhline(height, color=GREY, linewidth=0.9, **line)
     axes.annotate(
         text,
         (0.01, height),

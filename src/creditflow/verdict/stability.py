@@ -139,12 +139,12 @@ def _halves(records: Sequence[Record], plan: Plan, ordered: Any) -> Iterator[lis
 
     Clean outcomes stay whole: the audit takes from them the images that attacks met.
     """
-    images = {place: found[ordered(found)] for place, found in _images(records, plan).items()}
+    images = {place: common[ordered(common)] for place, common in _images(records, plan).items()}
     for first in (True, False):
         kept = {}
-        for place, found in images.items():
-            middle = len(found) // 2
-            kept[place] = np.sort(found[:middle] if first else found[middle:])
+        for place, shuffled in images.items():
+            middle = len(shuffled) // 2
+            kept[place] = np.sort(shuffled[:middle] if first else shuffled[middle:])
         yield [
             _on(record, kept[record.keys.dataset, record.keys.backbone], plan.outcome) if plan.uses(record) else record
             for record in records

@@ -15,7 +15,7 @@ from creditflow.reporting.figures._band import draw_band
 from creditflow.reporting.figures.settings.figure1 import Settings
 from creditflow.reporting.names import display
 from creditflow.reporting.rules import rule_order, rule_style, transported_bits, without_matched
-from creditflow.reporting.style import GREY, legend_above, note
+from creditflow.reporting.style import GREY, apart, legend_above, note
 
 _METRICS = ("update_angle", "feedback_cosine")
 
@@ -60,8 +60,9 @@ def _spread(rows: pd.DataFrame, rule: str, metric: str) -> pd.DataFrame:
 
 
 def _points(axes: Axes, cosines: "dict[str, pd.Series[float]]", angles: "dict[str, pd.Series[float]]") -> None:
-    places, rules = _apart({rule: last["mean"] for rule, last in angles.items()}), list(angles)
-    for rule in rules:
+    rules = list(angles)
+    places = apart([last["mean"] for last in angles.values()], _LABEL_STEP, _LABEL_TOP)
+    for rule, place in zip(rules, places, strict=True):
         (x, *x_bar), (y, *y_bar) = (_bar(last[rule]) for last in (cosines, angles))
         style = rule_style(rule, rules)
         axes.errorbar(
@@ -79,7 +80,7 @@ def _points(axes: Axes, cosines: "dict[str, pd.Series[float]]", angles: "dict[st
         axes.annotate(
             _label(rule),
             (x, y),
-            xytext=(1.1, places[rule]),
+            xytext=(1.1, place),
             textcoords="data",
             va="center",
             fontsize=8,
@@ -92,20 +93,6 @@ def _bar(last: "pd.Series[float]") -> tuple[float, float, float]:
     """Returns the mean, and how far the least and the greatest are from it; rounding must not make that negative."""
     mean = last["mean"]
     return mean, max(0.0, mean - last["min"]), max(0.0, last["max"] - mean)
-
-
-def _apart(heights: dict[str, float]) -> dict[str, float]:
-    """Returns heights in the same order, at least a step from each other, pushed up, but not beyond the top."""
-    order = sorted(heights, key=heights.__getitem__)
-    placed, lowest = dict(heights), float("-inf")
-    for rule in order:
-        placed[rule] = max(placed[rule], lowest)
-        lowest = placed[rule] + _LABEL_STEP
-    highest = _LABEL_TOP
-    for rule in reversed(order):
-        placed[rule] = min(placed[rule], highest)
-        highest = placed[rule] - _LABEL_STEP
-    return placed
 
 
 def _label(rule: str) -> str:
