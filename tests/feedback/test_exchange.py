@@ -1,9 +1,12 @@
 """The short way through a layer gives the numbers of the functions, bit by bit, and is left where it must not be."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from creditflow import apply_rule, exact_gradients
 from creditflow.feedback import layers
@@ -49,6 +52,35 @@ def test_both_ways_give_the_same_bits(rule: str, ways: list[bool], monkeypatch: 
     monkeypatch.setattr(layers, "is_usual", lambda weight, x: False)
     assert all(torch.equal(a, b) for a, b in zip(short, gradients(view()), strict=True))
     assert not torch.equal(short[0], gradients(model)[0])
+
+
+class Kernels(TorchDispatchMode):
+    """Notes the strides of the weights that the backward passes of convolutions get."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strides: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.convolution_backward.default:
+            self.strides.append(args[2].stride())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("is_short", [True, False])
+@pytest.mark.parametrize("rule", RULES)
+def test_the_backward_gets_v_in_the_layout_of_w(rule: str, is_short: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not is_short:
+        monkeypatch.setattr(layers, "is_usual", lambda weight, x: False)
+    model = nn.Sequential(nn.Conv2d(1, 6, 5), nn.Flatten(), nn.Linear(96, 3))
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    view = apply_rule(model, rule, generator=torch.Generator().manual_seed(2))
+    images = torch.rand(4, 1, 8, 8).requires_grad_()
+    loss = view(images).square().sum()
+    with Kernels() as kernels:
+        loss.backward()
+    # This layout of one channel is where arithmetic gives other strides.
+    assert kernels.strides == [(25, 1, 5, 1)]
 
 
 @pytest.mark.parametrize("rule", RULES)

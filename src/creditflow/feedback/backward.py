@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
 from creditflow.feedback.error import PassError, first_order, refuse_tangents
-from creditflow.feedback.rule import Rule, State
+from creditflow.feedback.rule import Rule, State, laid_out_as
 
 #: Bytes of V that a backward pass makes at a time: as many as fit in a cache, or as keep a GPU busy.
 _BLOCK = {"cpu": 2**21, "cuda": 2**26}
@@ -43,8 +43,8 @@ class Feedback:
         ctx.save_for_backward(x, weight, *self.state.values())
 
     def weight(self, weight: Tensor) -> Tensor:
-        """Returns V as a whole."""
-        return self.rule.feedback_weight(weight, self.state)
+        """Returns V as a whole, in the memory layout of W."""
+        return laid_out_as(weight, self.rule.feedback_weight(weight, self.state))
 
     def rows(self, weight: Tensor, rows: slice, out: Tensor) -> Tensor:
         """Returns rows of V for an elementwise rule, put into the first rows of `out`."""

@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 
 from creditflow.derivatives.scope import open_scopes
 from creditflow.feedback.error import check_first_order
-from creditflow.feedback.rule import Rule, State
+from creditflow.feedback.rule import Rule, State, laid_out_as
 
 #: At most this number of bytes of W: the functions make V of a larger layer in parts, and its gradients one by one.
 SMALL = 2**20
@@ -109,4 +109,5 @@ class Exchange:
         feedback = self.rule.feedback_weight(weight, state) if self.wanted else weight
         if feedback.dtype is not weight.dtype:
             feedback = feedback.to(weight.dtype)
+        feedback = laid_out_as(weight, feedback)
         return feedback.t() if self.turned else feedback
