@@ -1,4 +1,4 @@
-"""Time and memory of FGSM and PGD at many epsilons, as ratios to plain foolbox; time with and without channels last.
+"""Time and memory of FGSM and PGD, as ratios to plain foolbox; time without channels last, and through feedback.
 
     python benchmarks/attacks.py
 
@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from _common import peak_memory
 
+from creditflow import apply_rule
 from creditflow.attacks.judge import get_attack, run_attack
 from creditflow.core import plugins
 from creditflow.data.inputs import to_unit_interval
@@ -96,6 +97,18 @@ def layout_ratio(name: str) -> dict[str, float]:
     return {f"{name}_contiguous_over_channels_last": round(statistics.median(each), 3)}
 
 
+def feedback_ratio(name: str, rule: str) -> dict[str, float]:
+    """Compares the attack through a rule's feedback weights with the attack by the exact gradient, channels last."""
+    exact, data = task()
+    exact = placed(exact, torch.device("cpu"))
+    through = placed(apply_rule(exact, rule, generator=torch.Generator().manual_seed(0)), torch.device("cpu"))
+    for model in (exact, through):
+        ours(name, model, data)  # warm up
+    each = [seconds(ours, name, through, data) / seconds(ours, name, exact, data) for _ in range(ROUNDS)]
+    print(f"{name} through {rule}: {statistics.median(each):.2f} of exact (min {min(each):.2f}, max {max(each):.2f})")
+    return {f"{name}_{rule}_over_exact": round(statistics.median(each), 3)}
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     if len(sys.argv) == 3:
@@ -104,4 +117,4 @@ if __name__ == "__main__":
             {"ours": ours, "theirs": theirs}[which](name, *task())
         print(peak_memory())
     else:
-        print(json.dumps(ratios("fgsm") | ratios("pgd") | layout_ratio("pgd")))
+        print(json.dumps(ratios("fgsm") | ratios("pgd") | layout_ratio("pgd") | feedback_ratio("pgd", "frsf")))

@@ -1,4 +1,4 @@
-"""`pgd_mse_code` in float64: what float32 hides from it, the same steps by hand, and models that cannot."""
+"""PGD on the squared error in float64: what float32 hides from it, the same steps by hand, and models that cannot."""
 
 import numpy as np
 import pytest
@@ -18,11 +18,17 @@ from creditflow.data.labels import cross_entropies, squared_error
 from creditflow.data.prepared import Subset
 from helpers import small_model, subset
 
+#: Attack -> the lowest value of a pixel that it allows.
+LOWEST = {"pgd_mse_code": -1.0, "pgd_mse": 0.0}
 
-def run(model: nn.Module, data: Subset, epsilons: list[float], **settings: object) -> AttackResult:
-    chosen = parse(plugins.settings_class("attack", "pgd_mse_code"), settings, "pgd_mse_code")
+
+def run(
+    model: nn.Module, data: Subset, epsilons: list[float], name: str = "pgd_mse_code", **settings: object
+) -> AttackResult:
+    settings = {"steps": 40, "relative_step": 0.1} | settings
+    chosen = parse(plugins.settings_class("attack", name), settings, name)
     images = torch.arange(len(data.labels))
-    attack = get_attack("pgd_mse_code")
+    attack = get_attack(name)
     return run_attack(attack, chosen, model, data, images, epsilons, batch_size=100, seed=3, keep=len(images))
 
 
@@ -40,14 +46,17 @@ def confident(gap: float) -> tuple[nn.Module, Subset]:
     return model, Subset(pixels, labels, ("a", "b"), (0.0,), (1.0,))
 
 
+@pytest.mark.parametrize("name", LOWEST)
 @pytest.mark.parametrize(
     ("gap", "hidden32", "hidden64"), [(30.0, False, False), (100.0, True, False), (900.0, True, True)]
 )
-def test_a_gradient_that_float32_hides_is_a_number_in_float64(gap: float, hidden32: bool, hidden64: bool) -> None:
+def test_a_gradient_that_float32_hides_is_a_number_in_float64(
+    gap: float, hidden32: bool, hidden64: bool, name: str
+) -> None:
     model, data = confident(gap)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     for precision, hidden in (("float32", hidden32), ("float64", hidden64)):
-        result = run(model, data, [0.25], precision=precision)
+        result = run(model, data, [0.25], name, precision=precision)
         assert result.checks["zero_gradients"] == float(hidden)
         # From the start 100 / 255 lie between the halves' means; a step back and forth of 0.25 closes it.
         assert result.correct.tolist() == [[hidden] * 4]
@@ -57,17 +66,18 @@ def test_a_gradient_that_float32_hides_is_a_number_in_float64(gap: float, hidden
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_the_steps_are_those_of_a_loop_in_numpy() -> None:
+@pytest.mark.parametrize("name", LOWEST)
+def test_the_steps_are_those_of_a_loop_in_numpy(name: str) -> None:
     """A linear model: the gradient of sum_c (p_c - y_c)^2 by hand, in float64, from the attack's own random start."""
     model, data = confident(3.0)
     epsilon, steps = 0.2, 7
-    result = run(model, data, [epsilon], precision="float64", steps=steps, relative_step=0.15)
+    result = run(model, data, [epsilon], name, precision="float64", steps=steps, relative_step=0.15)
     weight = model[1].weight.double().numpy()
     clean = to_unit_interval(data.images).double().flatten(1).numpy()
     y = np.eye(2)[data.labels.numpy()]
     with randomness.global_seed("attack", 3):
         noise = torch.rand((4, 1, 4, 4), dtype=torch.float64).flatten(1).numpy()
-    low, high = np.maximum(clean - epsilon, -1), np.minimum(clean + epsilon, 1)
+    low, high = np.maximum(clean - epsilon, LOWEST[name]), np.minimum(clean + epsilon, 1)
     x = np.clip(clean + (2 * noise - 1) * epsilon, low, high)
     for _ in range(steps):
         z = x @ weight.T
@@ -80,11 +90,12 @@ def test_the_steps_are_those_of_a_loop_in_numpy() -> None:
     np.testing.assert_allclose(result.kept.images[0].flatten(1).numpy(), x, atol=1e-7)
 
 
-def test_without_the_setting_nothing_is_converted() -> None:
+@pytest.mark.parametrize("name", LOWEST)
+def test_without_the_setting_nothing_is_converted(name: str) -> None:
     """The default is float32's own start and steps: to be told of it changes not a bit."""
     model, data = small_model(), subset(20, seed=1)
-    first, second = run(model, data, [0.1]), run(model, data, [0.1], precision="float32")
-    exact = run(model, data, [0.1], precision="float64")
+    first, second = run(model, data, [0.1], name), run(model, data, [0.1], name, precision="float32")
+    exact = run(model, data, [0.1], name, precision="float64")
     assert first.kept is not None and second.kept is not None and exact.kept is not None
     assert torch.equal(first.kept.images, second.kept.images)
     assert not torch.equal(first.kept.images, exact.kept.images)

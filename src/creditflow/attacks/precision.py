@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,11 @@ _ADVICE = "leave precision: float64 out"
 
 #: How torch says that numbers of two types meet.
 _OTHER_TYPE = re.compile(r"dtype|scalar type|double|float64|same type", re.IGNORECASE)
+
+
+def in_precision(problem: Problem, settings: Any) -> AbstractContextManager[Problem]:
+    """Returns a context with the problem in the precision that the settings of the attack name."""
+    return in_float64(problem) if settings.precision == "float64" else nullcontext(problem)
 
 
 @contextmanager

@@ -6,25 +6,19 @@ becomes exactly zero at a larger gap between the logits than in float32: at 373 
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 from torch import Tensor
 
 from creditflow.attacks.attack import Attack, Candidates, Problem
 from creditflow.attacks.methods._ascent import ascend
 from creditflow.attacks.methods.settings.pgd_mse_code import Settings
-from creditflow.attacks.precision import in_float64
+from creditflow.attacks.precision import in_precision
 from creditflow.data.labels import squared_error
-
-
-def differentiated(problem: Problem, settings: Settings) -> AbstractContextManager[Problem]:
-    """Returns a context with the problem in the attack's precision."""
-    return in_float64(problem) if settings.precision == "float64" else nullcontext(problem)
 
 
 def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> Candidates:
     """Ascends sum_c (p_c - y_c)^2 from a random start."""
-    with differentiated(problem, settings) as seen:
+    with in_precision(problem, settings) as seen:
 
         def proposal(epsilon: float) -> Tensor:
             return ascend(
@@ -39,4 +33,4 @@ def propose(problem: Problem, epsilons: Sequence[float], settings: Settings) -> 
         return Candidates([proposal(epsilon) for epsilon in epsilons], lowest=-1.0)
 
 
-ATTACK = Attack(norm="linf", uses_gradient=True, propose=propose, loss=squared_error, differentiated=differentiated)
+ATTACK = Attack(norm="linf", uses_gradient=True, propose=propose, loss=squared_error, differentiated=in_precision)

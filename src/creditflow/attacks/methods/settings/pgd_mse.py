@@ -1,5 +1,7 @@
 """Settings of PGD on the squared error."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from creditflow.attacks.methods.settings import pgd
@@ -12,3 +14,5 @@ class Settings(pgd.Settings):
     """Number of gradient steps."""
     random_start: bool = True
     """Whether the attack begins at a uniformly random point of the epsilon ball instead of the image."""
+    precision: Literal["float32", "float64"] = "float32"
+    """Type of the attack's computations. The paper's code has float64; images that are judged are always float32."""
