@@ -40,7 +40,8 @@ help: ## this list
 
 demo: install ## run the `quick` experiment (or EXPERIMENT=name) and its report, print the overview
 	@rm -f .snakemake/creditflow/times.txt
-	CREDITFLOW_PROGRESS=1 $(SNAKEMAKE) --cores $(CORES) --quiet host -- $(EXPERIMENT)
+	@# By `env`, as a shell in between would keep a signal that ends make from Snakemake, which would then run on.
+	env CREDITFLOW_PROGRESS=1 $(SNAKEMAKE) --cores $(CORES) --quiet host -- $(EXPERIMENT)
 	@$(MAKE) --no-print-directory results/$(EXPERIMENT)/report.html
 	@echo; for table in overview audit; do cat results/$(EXPERIMENT)/tables/$$table.md 2> /dev/null; done
 	@echo "report: results/$(EXPERIMENT)/report.html"

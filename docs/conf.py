@@ -13,7 +13,6 @@ from typing import Any
 
 import yaml
 from docutils import nodes
-from pygments.lexers.special import TextLexer
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
@@ -143,7 +142,6 @@ def setup(app: Sphinx) -> None:
     """Registers the functions above. All pages are read again when this file or the navigation has changed."""
     made_with = Path(__file__).read_text(encoding="utf-8") + _NAVIGATION.read_text(encoding="utf-8")
     app.add_config_value("made_with", made_with, "env")
-    app.add_lexer("mermaid", TextLexer)  # diagrams are shown as their text
     app.connect("source-read", add_pages_below)
     app.connect("doctree-read", leave_out_remote_images)
     app.connect("doctree-read", move_links_below_titles, priority=400)  # before the table of contents is made

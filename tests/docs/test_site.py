@@ -12,6 +12,7 @@ from sphinx.errors import ExtensionError
 
 import creditflow
 from creditflow.core import plugins
+from creditflow.workflow import layout
 from helpers import ROOT
 
 PAGES = {
@@ -19,10 +20,7 @@ PAGES = {
 [![badge](https://example.org/badge.svg)](https://example.org) [page](docs/page.md#a-heading) [file](docs/data.csv)
 [no page](docs/nowhere.md) [no heading](docs/page.md#no-heading) [nothing here](#nothing)
 
-```mermaid
-flowchart LR
-  one --> two
-```
+![a diagram](docs/diagram.svg)
 """,
     "docs/page.md": """# Page
 
@@ -37,6 +35,7 @@ flowchart LR
 """,
     "docs/lost.md": "# Not in the navigation\n",
     "docs/data.csv": "1\n",
+    "docs/diagram.svg": '<svg xmlns="http://www.w3.org/2000/svg"/>',
     "docs/nav.yaml": "README: {Group: {A title: docs/page}}\n",
     "src/creditflow_sample.py": '''"""A module."""
 
@@ -77,8 +76,8 @@ def test_each_fault_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for fault in faults:
         assert fault in warnings
     home, page = ((tmp_path / "site" / name).read_text(encoding="utf-8") for name in ("README.html", "docs/page.html"))
-    # The badge would come from the network. All else is there: links, the diagram's text, the docstring as it is.
-    assert "badge" not in home and "one --&gt; two" in home and 'href="docs/page.html#a-heading"' in home
+    # The badge would come from the network. All else is there: links, the diagram, the docstring as it is.
+    assert "badge" not in home and 'src="_images/diagram.svg"' in home and 'href="docs/page.html#a-heading"' in home
     assert "x*y and a_ | b." in page and "explained(*x)" in page
     (copy,) = re.findall(r'href="\.\./(_downloads/[^"]+)"[^>]*>.*?data\.csv', page)
     assert (tmp_path / "site" / copy).read_text(encoding="utf-8") == "1\n"
@@ -95,6 +94,12 @@ def test_the_reference_has_every_public_name() -> None:
     page = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
     names = set(re.findall(r"^\.\. auto(?:function|class):: creditflow\.(\w+)$", page, re.MULTILINE))
     assert names == set(creditflow.__all__) - {"__version__"}
+
+
+def test_the_diagram_has_every_rule() -> None:
+    boxes = re.findall(r"<text [^>]*>(\w+)</text>", (ROOT / "docs/pictures/workflow.svg").read_text(encoding="utf-8"))
+    rules = {place.rule for place in vars(layout).values() if isinstance(place, layout.Place)}
+    assert {"report", *rules} <= set(boxes)
 
 
 def test_every_experiment_has_a_command() -> None:

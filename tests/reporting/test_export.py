@@ -131,8 +131,8 @@ def test_the_folder_holds_what_is_declared_and_explains_itself(experiment: Exper
         assert (folder / name).read_bytes() == (tmp_path / "results/tiny" / name).read_bytes()
     page = (folder / "README.md").read_text(encoding="utf-8")
     for text in (
-        "# tiny",
-        "two rules, made up.",
+        "# two rules, made up\n",
+        "This is the experiment `tiny`.",
         "make demo results EXPERIMENT=tiny",
         "![figure2](figures/figure2.png)",
         "`-dirty`",

@@ -87,18 +87,51 @@ def test_time_left_is_that_of_the_kinds_that_remain(tmp_path: Path, monkeypatch:
     assert terminal.screen().endswith("about 1 min 10 s left")  # 60 s, and eight of 1 s
 
 
-def test_errors_take_the_place_of_the_line_and_nothing_else_is_printed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_warnings_and_errors_take_the_place_of_the_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(terminal := Terminal(), tmp_path, monkeypatch)
     attacks(run, 4, 1.0)
     run.say(None, msg="Select jobs to execute...")
-    run.start(7, "attack", attack="pgd")
-    run.say(LogEvent.JOB_ERROR, logging.ERROR, "Error in rule attack: all of it", jobid=7)
-    assert terminal.screen() == "Error in rule attack: all of it\n"
+    run.say(LogEvent.ERROR, logging.ERROR, "MissingInputException: all of it")
+    assert terminal.screen() == "MissingInputException: all of it\n"
     run.say(None, logging.WARNING, "a warning")
+    run.say(None, msg="Will exit after finishing currently running jobs (scheduler).")
+    run.say(None, logging.ERROR, "WorkflowError:\nAt least one job did not complete successfully.")
     run.shown.close()
-    assert terminal.screen().splitlines() == ["Error in rule attack: all of it", "a warning"]
+    assert terminal.screen().splitlines()[1:] == [
+        "a warning",
+        "Will exit after finishing currently running jobs (scheduler).",
+        "WorkflowError:",
+        "At least one job did not complete successfully.",
+    ]
+
+
+def fail(run: Run, job: int) -> None:
+    """What Snakemake says of a job that failed, in its order."""
+    run.start(job, "attack", attack="pgd")
+    run.say(LogEvent.ERROR, logging.ERROR, "RuleException:\nCalledProcessError in file x, line 1:\nCommand python")
+    run.say(LogEvent.JOB_ERROR, logging.ERROR, "Error in rule attack: all of it", jobid=job)
+
+
+def test_failed_jobs_are_counted_and_not_told_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(terminal := Terminal(), tmp_path, monkeypatch)
+    attacks(run, 4, 1.0)
+    fail(run, 7)
+    assert terminal.screen() == "2 of 4 jobs (50%), 1 failed"
+    run.start(7, "attack", attack="pgd")  # a second attempt
+    run.finish(7, 4)
+    assert "failed" not in terminal.screen()
+    fail(run, 8)
+    for said in ("Exiting because a job execution failed.", "WorkflowError:\nAt least one job did not complete succ"):
+        run.say(None, logging.ERROR, said.replace("succ", "successfully."))
+    run.shown.close()
+    assert terminal.screen() == "3 of 4 jobs (75%), 1 failed\n"  # and then the reasons, as failures.py tells them
+
+
+def test_failures_that_nobody_else_tells_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(terminal := Terminal(), tmp_path, monkeypatch)
+    run.shown._tells_failures = False
+    fail(run, 1)
+    assert "Command python" in terminal.screen() and "Error in rule attack: all of it" in terminal.screen()
 
 
 def test_it_is_said_that_there_is_nothing_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ class PopulationSettings(SettingsModel):
     batch_size: int = Field(ge=1, le=10_000_000)
     """Images per update. The last batch of an epoch may be smaller, and counts too."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of hidden units that each step leaves out; the others are scaled up."""
+    """Share of hidden units that each step drops; the others are scaled up."""
     precision: Literal["float32", "float64"] = "float32"
     """Type of all parameters and computations."""
     optimizer: OptimizerSettings = OptimizerSettings()
@@ -76,9 +76,9 @@ class PopulationSettings(SettingsModel):
     curve_images: Images = 0
     """Test images on which accuracies are measured after each epoch; they influence nothing."""
     stability_images: Images = 0
-    """Test images on which each epoch measures how far the softmax saturates: the median gap between the two largest
-    logits, and the share of gradients of the adversary's loss that are exactly zero. Rules with a feedback loop then
-    measure its growth, too. They influence nothing."""
+    """Test images on which each epoch measures how far the softmax saturates. Two numbers tell it: the median gap
+    between the two largest logits, and the share of gradients of the adversary's loss that are exactly zero. Rules with
+    a feedback loop then measure its growth, too. They influence nothing."""
     pixel_mean: float = Field(0.0, ge=0, le=1)
     """What is subtracted from pixels, which are in [0, 1], before networks see them."""
     pixel_deviation: float = Field(1.0, gt=0, le=100)

@@ -133,9 +133,8 @@ def _different(values: Iterable[Any]) -> list[Any]:
 def readme(experiment: Finished, facts: dict[str, Any], folder: Path) -> str:
     """Returns the page that shows what lies in an exported folder."""
     parts = [
-        f"# {experiment.name}",
-        f"{experiment.description.strip().rstrip('.')}.",
-        "To make all of this again, in a clone of the project:",
+        f"# {' '.join(experiment.description.split()).rstrip('.')}",
+        f"This is the experiment `{experiment.name}`. In a clone of the project, this command makes all of it again:",
         f"```\nmake demo results EXPERIMENT={experiment.name}\n```",
         "## Tables",
     ]
@@ -162,8 +161,8 @@ def _provenance_lines(facts: dict[str, Any]) -> str:
     commits, sources, training = facts["git_commits"], facts["source_hashes"], facts["trained"]
     took = timedelta(seconds=round(facts["wall_time_s"]))
     lines = [
-        f"{facts['records']} records, seeds {listed(facts['seeds'])}; the first was begun {facts['earliest_start']},"
-        f" the last {facts['latest_start']}, and all took {took} of measuring (training not counted)",
+        f"{facts['records']} records, seeds {listed(facts['seeds'])}. The first was begun {facts['earliest_start']},"
+        f" the last {facts['latest_start']}. Measuring took {took}; training is not counted",
         f"commit {listed(commits)}, sources {listed(sources)}",
         f"{training['trainings']} trainings before that: commit {listed(training['git_commits'])},"
         f" sources {listed(training['source_hashes'])}"
@@ -172,15 +171,13 @@ def _provenance_lines(facts: dict[str, Any]) -> str:
         f"Python {python}, torch {torch}; device {listed(facts['devices'])} ({listed(facts['processors'])}),"
         f" instruction set {listed(facts['instruction_sets'])}, threads {listed(facts['threads'])};"
         f" container {listed(facts['containers'])}",
-        "all of it in [provenance.json](provenance.json)",
+        "[provenance.json](provenance.json) has all of it",
     ]
     if any(str(commit).endswith("-dirty") for commit in commits):
-        lines.insert(
-            2, "a commit that is `-dirty` had changes beside it: the hash of the sources is what identifies the code"
-        )
+        lines.insert(2, "a commit that is `-dirty` had changes beside it. The hash of the sources identifies its code")
     if len(sources) > 1:
         versions = f"**the records were made by {len(sources)} versions of the sources**"
-        lines.insert(2, f"{versions}; which one made which is in each record")
+        lines.insert(2, f"{versions}; each record names its own")
     return "\n".join(f"- {line}" for line in lines)
 
 

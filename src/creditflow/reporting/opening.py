@@ -19,17 +19,13 @@ from creditflow.reporting.rules import by_rule_order
 #: Letters of a line: docutils refuses lines of more than 10,000.
 _LINE = 5_000
 
-#: Snakemake's page centres its text, cuts off the top of a long one, and puts the graph of rules beside it. Here the
-#: text begins at the top, the graph stands below it, and on a narrow screen the menu stands above it.
+#: What the page needs wherever it is shown: Snakemake centres its text, cuts off the top of a long one, and puts the
+#: graph of rules beside it. Here the text begins at the top, and the graph stands below it. The profiles name the style
+#: of the whole report, rules/captions/report.css.
 _STYLE = (
     ".h-screen.overflow-auto:has(.prose){align-items:flex-start}"
     ".items-start:has(>div>.prose){flex-direction:column;min-width:0}.prose{max-width:58rem}"
     ".prose h1{font-size:1.3em;margin:1.2em 0 .4em}.prose h1.title{font-size:1.9em}"
-    "@media(max-width:640px){.w-screen:has(.prose){flex-direction:column;width:100%;overflow:auto}"
-    ".w-screen:has(.prose) nav{width:100%;height:auto;flex:none;overflow:hidden}"
-    ".h-screen.overflow-auto:has(.prose){height:auto;overflow:visible}}"
-    "@media(prefers-color-scheme:dark){.h-screen.overflow-auto:has(.prose){background:#181818}"
-    ".prose,.prose :is(h1,h2,p,li,strong,em){color:#ddd}.vega-embed{background:#fff}}"
 )
 
 #: What becomes of a claim, in a sentence about several rules.

@@ -23,6 +23,7 @@ _STYLE = (
     "th,td{padding:.3em .6em;border-bottom:1px solid #ccc;text-align:left;vertical-align:top;max-width:24em}"
     "th{vertical-align:bottom}thead{border-bottom:2px solid currentColor}td{min-width:2.5em}"
     "small{color:#595959;white-space:nowrap}"
+    "@media(max-width:640px){table{width:max-content}td{max-width:14em}th{max-width:8em}}"
     "@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}td,th{border-color:#555}small{color:#aaa}}"
 )
 

@@ -119,19 +119,15 @@ def table_reader(folder: Path) -> Read:
 
 _INTRODUCTION = """# Results
 
-What the papers claim, and what was measured here. Every number is taken from a table of the experiment that it links \
-to, which is made
-from records with provenance; `make page` writes this page from `claims.yaml` and those tables. Published numbers are \
-quoted from the papers.
-Verdicts are ours: "held", "not held", "masked" (an advantage that a stronger attack takes away), or what the audit \
-says.
+This page shows what the papers claim, and what was measured here. Every number comes from a table of the experiment
+that stands beside it, and these tables are made from records with provenance. `make page` writes this page from
+`claims.yaml` and the tables. Published numbers are quoted from the papers. The verdicts are ours: "held", "not held",
+"masked" (an advantage that a stronger attack takes away), or what the audit says.
 
-Each experiment's folder has its tables (`*.md`, and `*.csv` with all digits), figures, `provenance.json` and a README \
-that shows them.
-`make results EXPERIMENT=name` writes it from a finished experiment's records and refuses results that are missing, \
-older than what they
-are made from, or made by several versions of the sources (`OPTIONS=--mixed` lets the last pass, and its page says \
-so)."""
+Each experiment's folder has its tables (`*.md`, and `*.csv` with all digits), figures, `provenance.json` and a README
+that shows them. `make results EXPERIMENT=name` writes the folder from a finished experiment's records. It refuses
+results that are missing or older than what they are made from. It also refuses results that were made by several
+versions of the sources. With `OPTIONS=--mixed` it takes these, and the experiment's page says so."""
 
 
 def _claims(read: Read, claims: list[dict[str, Any]], place: str) -> str:

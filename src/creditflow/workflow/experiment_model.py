@@ -212,9 +212,9 @@ class ExperimentKeys(Section):
     threads: int = Field(ge=1, le=4096)
     """CPU threads of a job. The last bits of results depend on it."""
     gradients: Gradients
-    """What the attacker differentiates: `exact`, the network itself; `own`, whatever the backward pass of one of the
-    `models` gives; `feedback`, through the feedback weights of its training; `through:<rule>`, through fresh feedback
-    weights of a rule, and `through:<rule>:2` and so on, through further draws of them."""
+    """What the attacker differentiates. `exact` is the network itself. `own` is whatever the backward pass of one of
+    the `models` gives. `feedback` goes through the feedback weights of the network's training. `through:<rule>` goes
+    through fresh feedback weights of a rule; `through:<rule>:2` and so on go through further draws of them."""
     attacks: dict[Name, AttackKeys]
     """Attacks, by the id of a file in src/creditflow/attacks/methods, or in src/creditflow/attacks/hashing for
     retrieval."""

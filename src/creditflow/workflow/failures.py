@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from creditflow.workflow import interruption
+
 #: What SLURM writes into its job log or answers to Snakemake, and what to do about it. The first that matches counts.
 _ADVICE = (
     (
@@ -61,7 +63,8 @@ class Failures(logging.Handler):
 
     `--quiet` and `--verbose` only decide what Snakemake's own handlers print. When Snakemake closes its handlers, this
     one prints a line for each job that failed and was not made by a later attempt. So the lines are the last ones, and
-    they appear without the workflow's `onerror`, too.
+    they appear without the workflow's `onerror`, too. After Ctrl-C, one sentence says so: the jobs that it ended have
+    no line.
 
     Args:
         concerns: shell command of a failed job -> whether to explain it.
@@ -81,6 +84,8 @@ class Failures(logging.Handler):
         """Notes what an event says of a job. A job's new attempt makes its earlier failure forgotten."""
         event = getattr(getattr(record, "event", None), "name", None)
         said: dict[str, Any] = record.__dict__
+        if interruption.came():
+            return
         if event == "JOB_ERROR":
             self._note(said)
         elif event == "GROUP_ERROR":
@@ -103,8 +108,12 @@ class Failures(logging.Handler):
         """Returns one line for each failed job, or else for what stopped Snakemake itself.
 
         The first are jobs that ended with an error, and jobs whose outputs Snakemake refused. The others are errors of
-        the disk, which Snakemake tells by a traceback, and with `is_silent` all errors.
+        the disk, which Snakemake tells by a traceback, and with `is_silent` all errors. After Ctrl-C, the last line
+        says what becomes of the run.
         """
+        return [*self._failures(), *([interruption.SENTENCE] if interruption.came() else [])]
+
+    def _failures(self) -> list[str]:
         refused = list(dict.fromkeys(filter(None, map(_of_outputs, self._errors))))
         if self._failed or refused:
             return [*(failure.line() for failure in self._failed.values()), *(f"error: {line}" for line in refused)]
@@ -176,6 +185,8 @@ def _reason(message: str, logs: Iterable[Path]) -> str:
             return advice.format(*match.groups())
     if any(line.startswith("stopped by SIGTERM") or line == "Terminated" for line in lines):  # the stage, or Bash
         return "stopped by SIGTERM; run the same command again to go on"
+    if lines and re.match(r"interrupted;|KeyboardInterrupt$", lines[-1]):  # the stage, or Python while it loads
+        return "stopped by Ctrl-C; run the same command again to go on"
     if syntax := _NOT_PYTHON.search("\n".join(lines)):
         return f"{syntax[1]}, line {syntax[2]}: not valid Python ({syntax[3]}); mend it, or move it away"
     if any(line.startswith("Traceback") for line in lines):

@@ -18,7 +18,7 @@ from creditflow.core import environment
 from creditflow.core.errors import UserError
 from creditflow.core.files import warn
 from creditflow.core.merging import merged
-from creditflow.workflow import container, failures, forkserver, layout, locks, preflight, progress
+from creditflow.workflow import container, failures, forkserver, interruption, layout, locks, preflight, progress
 from creditflow.workflow.experiments import Experiments
 from creditflow.workflow.image_plugins import check_plugins
 from creditflow.workflow.outputs import user_files
@@ -77,8 +77,11 @@ class Session:
         keep_caches_here(Path.cwd())
         look_at_memory_rarely()
         if workflow.is_main_process:
+            if not self.is_dry:
+                interruption.note()
             if os.environ.get(progress.VARIABLE) and not self.is_dry:
-                progress.show(sys.stderr)  # before the failures, which are told after its line has ended
+                # before the failures, which are told after its line has ended
+                progress.show(sys.stderr, tells_failures=not self.is_module)
             explain_failures(self.is_module, is_silent="all" in map(str, self.options.quiet or ()))
             explained(locks.release_dead_locks, Path.cwd())
 

@@ -1,8 +1,9 @@
 """How precisely a rule's update reduces the error, and how much its feedback path knows of the weights: the
-sign-symmetry paper's Figure 1, measured. Left, the angle between the rule's update and the loss gradient, over all
-parameters below the head, after each epoch; at 90 degrees the two have nothing to do with each other. Right, the last
-epoch's angle against the cosine between feedback weights and weights: 1 for BP; layers whose error comes by another
-way, as in DFA, count as 0."""
+sign-symmetry paper's Figure 1, measured. The left panel shows the angle between the rule's update and the loss gradient
+after each epoch, over all parameters below the head. At 90 degrees the two have nothing to do with each other. The
+right panel shows the last epoch's angle against the cosine between feedback weights and weights. The cosine is 1 for
+BP. Layers whose error comes by another way, as in DFA, count as 0.
+"""
 
 import pandas as pd
 from matplotlib.axes import Axes

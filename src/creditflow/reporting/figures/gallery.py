@@ -1,7 +1,8 @@
-"""Adversarial images of one network, a row for each image: the image without an attack, then, for each gradient that
-the attacker uses on these images, the perturbation and the attacked image. Perturbations are amplified by the factor
-that their heading says; grey is no change. Below each image stands the class that the network takes it for. A green
-frame means that this is right, an orange frame that it is wrong."""
+"""Adversarial images of one network, with a row for each image. The row begins with the image without an attack. Then
+it shows the perturbation and the attacked image for each gradient that the attacker uses on these images. Perturbations
+are amplified by the factor that their heading says; grey is no change. Below each image stands the class that the
+network takes it for. A green frame means that this is right, an orange frame that it is wrong.
+"""
 
 from collections.abc import Sequence
 from typing import Any

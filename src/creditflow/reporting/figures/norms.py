@@ -1,8 +1,10 @@
-"""How large the smallest perturbation is that fools a network, for networks trained with different rules: the share of
-images that the network classifies correctly and that no perturbation up to this size fools, as far as the attacks that
-look for small perturbations found one. Where several of them attacked the same networks, each image counts with the
-smallest of their perturbations. The curves begin at the accuracy without an attack; where one crosses the line at 50%,
-half of all images are wrong. All attacks use the exact gradient. Bands are intervals of single sizes."""
+"""How large the smallest perturbation is that fools a network, for networks trained with different rules. A curve shows
+the share of images that the network classifies correctly and that no perturbation up to this size fools. This counts
+the perturbations that were found by attacks that look for small ones. Where several of them attacked the same networks,
+each image counts with the smallest of their perturbations. The curves begin at the accuracy without an attack; where
+one crosses the line at 50%, half of all images are wrong. All attacks use the exact gradient. Bands are intervals of
+single sizes.
+"""
 
 import numpy as np
 import pandas as pd

@@ -1,8 +1,8 @@
 """Accuracy on natural images against accuracy under attack, a point for each way to train a network (the PEPITA paper's
-Figure 2A). On the line y = x nothing is lost to the attack. The same networks stand on the left, under the attack on
-which a claim of robustness rests, and on the right, in the worst case over the attacks of the audit at the same
-epsilon. Where the settings choose the variants, each panel says by how many points accuracy falls on average over
-them."""
+Figure 2A). On the line y = x nothing is lost to the attack. Both panels show the same networks. The left one has the
+attack on which a claim of robustness rests. The right one has the worst case over the attacks of the audit at the same
+epsilon. Where the settings choose the variants, each panel says by how many points accuracy falls on average over them.
+"""
 
 from collections.abc import Mapping
 from textwrap import fill

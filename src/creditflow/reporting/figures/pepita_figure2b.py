@@ -1,7 +1,8 @@
-"""Accuracy on test images after each epoch of training: on natural images (full lines), and on the same images under
-the attack that the training itself uses to make adversarial images (dashed lines). It has the form of the PEPITA
-paper's Figure 2B. Where the two lines of a rule lie on each other, this attack fools no network of it, which does not
-say that no attack does: see the audit."""
+"""Accuracy on test images after each epoch of training. Full lines are for natural images. Dashed lines are for the
+same images under the attack that the training itself uses to make adversarial images. The figure has the form of the
+PEPITA paper's Figure 2B. Where the two lines of a rule lie on each other, this attack fools no network of the rule.
+Other attacks may still fool them: see the audit.
+"""
 
 import pandas as pd
 from matplotlib.figure import Figure as Canvas

@@ -1,8 +1,10 @@
-"""How PEPITA's feedback drives itself, by epoch: the norm of W_1 F over its start, the median gap between the two
-largest logits, and the share of test images at which the gradient of the adversary's loss is exactly zero (full lines:
-computed in float32; dashed: in float64). A line for each seed, a colour for each learning rate; a line ends where its
-network diverged. Dotted lines mark the norm at the start, and the gaps of 52 and 373, from which the gradient of the
-squared error of probabilities is exactly zero in float32 and in float64."""
+"""How PEPITA's feedback drives itself, by epoch. The panels show the norm of W_1 F divided by its first value, and the
+median gap between the two largest logits. They also show the share of test images at which the gradient of the
+adversary's loss is exactly zero (full lines: computed in float32; dashed: in float64). There is a line for each seed
+and a colour for each learning rate; a line ends where its network diverged. Dotted lines mark the norm at the start,
+and gaps of 52 and 373. From a gap of 52 on, the gradient of the squared error of probabilities is exactly zero in
+float32, and from 373 on in float64.
+"""
 
 from collections.abc import Mapping
 

@@ -1,6 +1,8 @@
-"""Some queries and the first ten images found for each: by the query without an attack, and by the query attacked
-through the exact gradient and through the rule's own backward pass. A green frame means that the image shares a class
-with the query, an orange frame that it does not. At the right stands how many of the ten share a class with it."""
+"""Some queries and the first ten images found for each. Each query is used without an attack, attacked through the
+exact gradient, and attacked through the rule's own backward pass. A green frame means that the image shares a class
+with the query, an orange frame that it does not. The number at the right says how many of the ten share a class with
+it.
+"""
 
 from textwrap import fill
 from typing import Any

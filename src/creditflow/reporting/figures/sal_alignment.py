@@ -1,7 +1,8 @@
-"""How SAL assembles itself, by epoch, in four panels: the angle between each rule's update and the gradient, over all
-layers below the output; the cosine of V and Vb^T, which Lemma 1 of the SAL paper drives to 1; the effective rank of H =
-Vb Vb^T; and H's largest and mean eigenvalue, by which it multiplies the learning rate. Lines are means over seeds, and
-bands go from the least to the greatest."""
+"""How SAL assembles itself, by epoch, in four panels. The first is the angle between each rule's update and the
+gradient, over all layers below the output. The second is the cosine of V and Vb^T, which goes to 1 by Lemma 1 of the
+SAL paper. The third is the effective rank of H = Vb Vb^T. The fourth is H's largest and mean eigenvalue, by which H
+multiplies the learning rate. Lines are means over seeds, and bands go from the least to the greatest.
+"""
 
 import pandas as pd
 from matplotlib.axes import Axes

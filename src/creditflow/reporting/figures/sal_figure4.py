@@ -1,7 +1,7 @@
-"""Accuracy after the last epoch of training, with only some of SAL's matrices learning: W leads up, V and Wb connect
-the two streams, and Vb leads down (the SAL paper's Figure 4, at its end). Large dots are means over seeds, bars go from
-the least to the greatest seed, and small dots are the seeds. "Linear" is a linear network trained with
-backpropagation."""
+"""Accuracy after the last epoch of training, where only some of SAL's matrices learn (the SAL paper's Figure 4, at its
+end). W leads up, V and Wb connect the two streams, and Vb leads down. Large dots are means over seeds, bars go from the
+least to the greatest seed, and small dots are the seeds. "Linear" is a linear network trained with backpropagation.
+"""
 
 import numpy as np
 import pandas as pd

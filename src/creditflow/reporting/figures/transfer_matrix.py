@@ -1,8 +1,9 @@
 """Accuracy in percent under images that were made on another network, the surrogate (columns), for networks trained
-with different rules (rows); dark is accurate. A network's twin has the same pretraining and the same seed, and was
-fine-tuned with another rule: with BP, or, for BP's own network, with the rule that the experiment names. The other
+with different rules (rows); dark is accurate. A network's twin has the same pretraining and the same seed, but was
+fine-tuned with another rule. This rule is BP, or, for BP's own network, the rule that the experiment names. The other
 surrogate was trained with BP from another seed. Accuracies are to be compared within a column. The table
-transfer_matrix has the intervals."""
+transfer_matrix has the intervals.
+"""
 
 import pandas as pd
 from matplotlib.figure import Figure as Canvas

@@ -1,10 +1,11 @@
 """The robustness audit: each rule against its reference, mostly BP. All numbers are percentages of images, or mean
 average precisions of a retrieval. "Clean" is accuracy without an attack, with that of the reference in brackets. "Worst
 case" counts an image as fooled if any attack fools it. "Claim" is the difference to the reference under the attack on
-which a claim of robustness rests, and "Lost" is the share of it that is gone in the worst case. "Net" is the difference
-to the reference in the worst case. Differences are in points. Numbers have 95% intervals; the verdicts hold for all
-comparisons together. The table audit_guards says why a verdict is unresolved. docs/audit.md says how verdicts come
-about."""
+which a claim of robustness rests. "Lost" is the share of this difference that is gone in the worst case. "Net" is the
+difference to the reference in the worst case. Differences are in points. Numbers have 95% intervals; the verdicts hold
+for all comparisons together. The table audit_guards says why a verdict is unresolved. docs/audit.md says how verdicts
+come about.
+"""
 
 from typing import Any
 

@@ -1,6 +1,7 @@
-"""The numbers behind the figures of accuracy against epsilon (figures 2, 4 and 5): accuracy under attack in percent at
-each epsilon, where the attacker uses the exact gradient, and where it uses the rule's own backward pass. For BP the two
-are equal."""
+"""The numbers behind the figures of accuracy against epsilon (figures 2, 4 and 5). They are accuracies under attack in
+percent at each epsilon. The attacker uses the exact gradient, or the rule's own backward pass. For BP the two are
+equal.
+"""
 
 from creditflow.reporting.table import Table, white_box
 

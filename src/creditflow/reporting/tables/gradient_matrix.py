@@ -2,9 +2,10 @@
 different gradients that the attacker uses (columns). The exact gradient is the derivative of what the network computes.
 The other attackers replace W^T in the backward pass: by the network's own feedback weights, or by fresh ones of a rule
 that the network never trained with. If a network trained by plain backpropagation has a high accuracy in a column, then
-that column's attacker is weak, and a high accuracy of another network there says nothing of this network. An image that
-a network gets wrong without an attack counts as wrong in all columns. For BP its own backward pass is the exact
-gradient."""
+that column's attacker is weak. A high accuracy of another network in that column then does not show that this network
+is robust. An image that a network gets wrong without an attack counts as wrong in all columns. For BP its own backward
+pass is the exact gradient.
+"""
 
 import pandas as pd
 

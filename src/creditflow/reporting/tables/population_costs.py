@@ -1,5 +1,7 @@
-"""What each rule's training costs a network: floating-point operations for each training image and epoch, passes of
-feedback alone included, in all and over backpropagation's, and the time an epoch took."""
+"""What each rule's training costs a network. Floating-point operations are counted for each training image and epoch,
+and include passes that train feedback alone. The table shows their number, their ratio to backpropagation's, and the
+time that an epoch took.
+"""
 
 from typing import Any
 

@@ -1,6 +1,8 @@
-"""What is published, in percent. Where it is stated on how many images a number rests, or betrayed because all values
-of its table are multiples of 1/n, the 95% interval of a binomial of that size stands beside it, and a star marks a rule
-that differs from BP beyond it (Fisher's exact test, p < 0.05, not adjusted for the number of comparisons)."""
+"""What is published, in percent. Some papers state how many images a number rests on. Others show it, because all
+values of a table are multiples of 1/n. Then the 95% interval of a binomial of that size stands beside the number. A
+star marks a rule that differs significantly from BP (Fisher's exact test, p < 0.05, not adjusted for the number of
+comparisons).
+"""
 
 from typing import Any
 

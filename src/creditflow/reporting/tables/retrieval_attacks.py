@@ -1,6 +1,7 @@
-"""The numbers behind the figures of retrieval under attack (figures 3 and 6): mean average precision in percent at each
-epsilon, where the attacker uses the exact gradient, and where it uses the rule's own backward pass. For BP the two are
-equal."""
+"""The numbers behind the figures of retrieval under attack (figures 3 and 6). They are mean average precisions in
+percent at each epsilon. The attacker uses the exact gradient, or the rule's own backward pass. For BP the two are
+equal.
+"""
 
 from creditflow.reporting.table import Table, hash_attacks
 

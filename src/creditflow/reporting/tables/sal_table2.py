@@ -1,6 +1,7 @@
-"""Which pathways a rule connects, and which of them learn (the SAL paper's Table 2): from lower to higher layers of the
-ascending stream (u to u), down the descending stream (d to d), and between the two (u to d, d to u). What each rule's
-file declares."""
+"""Which pathways a rule connects, and which of them learn (the SAL paper's Table 2). Pathways run from lower to higher
+layers of the ascending stream (u to u), or down the descending stream (d to d). Others connect the two streams (u to d,
+d to u). The table shows what each rule's file declares.
+"""
 
 import pandas as pd
 

@@ -1,5 +1,7 @@
-"""Mean average precision in percent for each backbone and dataset (the form of the sign-symmetry paper's Table 2):
-items at the same Hamming distance in the database's own, drawn order, and expected over all their orders."""
+"""Mean average precision in percent for each backbone and dataset (the form of the sign-symmetry paper's Table 2).
+Items at the same Hamming distance can be ordered in two ways. One value takes the random order that the database has;
+the other is the expected value over all orders of these items.
+"""
 
 from creditflow.reporting.table import Table
 

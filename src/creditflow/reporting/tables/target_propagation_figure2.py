@@ -1,5 +1,7 @@
-"""The numbers behind the target-propagation paper's Figure 2: share of a hidden layer's update that leaves the output
-as it is, to first order, on a toy regression with two outputs; 0 for exact Gauss-Newton targets."""
+"""The numbers behind the target-propagation paper's Figure 2. They are the share of a hidden layer's update that does
+not change the output, to first order, on a toy regression with two outputs. The share is 0 for exact Gauss-Newton
+targets.
+"""
 
 import pandas as pd
 

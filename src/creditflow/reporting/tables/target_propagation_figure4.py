@@ -1,6 +1,7 @@
-"""The numbers behind the target-propagation paper's Figure 4: angle in degrees between each rule's update of a hidden
-layer and the gradient, and what Gauss-Newton targets teach, whose damping is chosen for each rule and layer by the
-smallest mean angle."""
+"""The numbers behind the target-propagation paper's Figure 4. One is the angle in degrees between each rule's update of
+a hidden layer and the gradient. The other is the angle to the update that Gauss-Newton targets teach. Their damping is
+the one with the smallest mean angle, for each rule and layer.
+"""
 
 from typing import Any
 

@@ -1,9 +1,10 @@
 """Accuracy in percent under images that were made on another network, the surrogate (columns), for networks trained
-with different rules (rows). All networks are attacked from the same two kinds of surrogates. A network's twin has
-the same pretraining and the same seed, and was fine-tuned with another rule: with BP, or, for BP's own network, with
-the rule that the experiment names. The other surrogate was trained with BP from another seed. A network and its twin
-share their start, so accuracies are to be compared within a column. An image that a network gets wrong without an
-attack counts as wrong in all columns."""
+with different rules (rows). All networks are attacked from the same two kinds of surrogates. A network's twin has the
+same pretraining and the same seed, but was fine-tuned with another rule. This rule is BP, or, for BP's own network, the
+rule that the experiment names. The other surrogate was trained with BP from another seed. A network and its twin share
+their start, so accuracies are to be compared within a column. An image that a network gets wrong without an attack
+counts as wrong in all columns.
+"""
 
 import pandas as pd
 

@@ -14,9 +14,9 @@ class Settings(SettingsModel):
     iterations: int = Field(5, ge=1, le=1_000_000)
     """Number of steps."""
     step: Literal["gradient", "sign", "l2"] = "gradient"
-    """Form of a step. `gradient` is the gradient times `rate`, with momentum (SAAT, for a batch of one image); `sign`
-    is the gradient's sign times `relative_step` epsilon; `l2` is the gradient divided by its length, times `rate`,
-    which then is a length (1 in DHTA)."""
+    """Form of a step. `gradient` is the gradient times `rate`, with momentum (SAAT, for a batch of one image). `sign`
+    is the gradient's sign times `relative_step` epsilon. `l2` is the gradient divided by its length, times `rate`.
+    There `rate` is a length (1 in DHTA)."""
     rate: float = Field(100.0, gt=0, le=1_000_000_000)
     """Size of the steps `gradient` and `l2`."""
     momentum: float = Field(0.9, ge=0, lt=1)

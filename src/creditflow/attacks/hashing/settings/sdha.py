@@ -13,7 +13,7 @@ class Settings(SettingsModel):
     rate: float = Field(0.01, gt=0, le=100)
     """Step size of Adam, in pixel values of [0, 1]."""
     slope: float = Field(5.0, gt=0, le=1_000_000)
-    """Slope of the gate s, which leaves bits alone that have flipped."""
+    """Slope of the gate s, which stops changing bits that have flipped."""
     power: float = Field(0.5, ge=-100, le=100)
     """Power p of the weight (Hamming distance)^-p of a training image's code: near codes weigh more where p is
     positive."""
