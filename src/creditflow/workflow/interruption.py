@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+import time
 from types import TracebackType
 from typing import Any
 
@@ -11,6 +12,9 @@ SENTENCE = (
     "stopped by Ctrl-C; nothing is lost: finished jobs stay, and trainings go on from their last epoch."
     " Run the same command again to go on"
 )
+
+#: Seconds after the first Ctrl-C in which others are ignored, as they would interrupt Snakemake's tidying up.
+_TIDYING_S = 3.0
 
 _came = threading.Event()
 
@@ -22,7 +26,13 @@ def note() -> None:
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
         return  # Snakemake is used as a library, or something has this process ignore Ctrl-C, such as nohup
 
+    first = float("-inf")
+
     def remember(number: int, frame: Any) -> None:
+        nonlocal first
+        if time.monotonic() - first < _TIDYING_S:
+            return
+        first = time.monotonic()
         _came.set()
         handler(number, frame)
 

@@ -42,6 +42,10 @@ def directions(errors: list[Tensor], activity: Pass) -> Parameters:
 
 
 def init_like_weights(network: Network, settings: Any, generator: torch.Generator) -> Parameters:
-    """Draws a matrix (n_out, n_in) for each layer above the first, U(+-sqrt(6 / n_in)) like forward weights."""
+    """Draws a matrix (n_out, n_in) for each layer above the first from U(+-sqrt(6 / n_in)).
+
+    The setting `he_uniform` draws forward weights from the same distribution. Feedback matrices have it whatever that
+    setting is.
+    """
     shapes = {layer: (network.widths[layer], network.widths[layer - 1]) for layer in range(2, network.n_layers + 1)}
     return {f"feedback{layer}": uniform(shape, math.sqrt(6 / shape[1]), generator) for layer, shape in shapes.items()}
