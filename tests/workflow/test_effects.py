@@ -239,7 +239,7 @@ WITHOUT_EFFECT: list[tuple[str, dict[str, Any], str]] = [
     ("population", {f"{PGD}.epsilons": [0.1, 8]}, f"{PGD}.epsilons: pixels lie in [0, 1], so that 8 bounds nothing"),
     (
         "retrieval",
-        {HAG: ATTACK | {"epsilons": [0.01, 0.05, 8]}},
+        {HAG: ATTACK | {"epsilons": [0.01, 0.05, 0.3, 8]}},
         f"{HAG}.epsilons: pixels lie in [0, 1], so that 8 bounds nothing",
     ),
     ("population", {"attacks.few_pixel.epsilons": [0.5]}, "attacks.few_pixel.epsilons: an L0 attack counts pixels"),

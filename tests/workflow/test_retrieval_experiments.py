@@ -41,11 +41,11 @@ LACKS = "audit.attacks: the worst case lacks an attack that leads away from"
         (ATTACKS, "attacks: [mainstay_pgd]\n  margin: 3", "audit.claim: 'hag' is not under `audit.attacks`"),
         (ATTACKS, "attacks: [hag, mainstay]", "audit.attacks: 'mainstay' is not under `attacks`; did you mean 'main"),
         (
-            "epsilons: [0.01, 0.05]\n  attacks",
+            "epsilons: [0.01, 0.05, 0.3]\n  attacks",
             "epsilons: [0.2]\n  attacks",
             "audit.attacks: hag has no epsilon 0.2; it",
         ),
-        ("seeds: [0, 1, 2]", "seeds: [0]", "audit: one seed says nothing about another training; give at least two"),
+        ("seeds: [0, 1, 2, 3, 4]", "seeds: [0]", "audit: one seed says nothing about another training; give at least two"),
         ("  claim: hag", "  claim: hag\n  margin: 51", "audit.margin must be at most 50, not 51"),
         (
             "  claim: hag",
