@@ -71,8 +71,8 @@ _REMOTE = re.compile(
 def add_pages_below(app: Sphinx, page: str, source: list[str]) -> None:
     """Gives a page the table of contents that nav.yaml names below it."""
     for caption, pages in yaml.safe_load(_NAVIGATION.read_text(encoding="utf-8")).get(page, {}).items():
-        options = [":hidden:", ":glob:", *([f":caption: {caption}"] if caption else [])]
-        entries = [f"/{path}" if title == "*" else f"{title} </{path}>" for title, path in pages.items()]
+        options = [":hidden:", *([f":caption: {caption}"] if caption else [])]
+        entries = [f"{title} </{path}>" for title, path in pages.items()]
         source[0] += "\n".join(["", "", "```{toctree}", *options, "", *entries, "```", ""])
 
 
