@@ -45,7 +45,11 @@ LACKS = "audit.attacks: the worst case lacks an attack that leads away from"
             "epsilons: [0.2]\n  attacks",
             "audit.attacks: hag has no epsilon 0.2; it",
         ),
-        ("seeds: [0, 1, 2, 3, 4]", "seeds: [0]", "audit: one seed says nothing about another training; give at least two"),
+        (
+            "seeds: [0, 1, 2, 3, 4]",
+            "seeds: [0]",
+            "audit: one seed says nothing about another training; give at least two",
+        ),
         ("  claim: hag", "  claim: hag\n  margin: 51", "audit.margin must be at most 50, not 51"),
         (
             "  claim: hag",
