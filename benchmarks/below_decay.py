@@ -24,9 +24,10 @@ from _page import put_tables
 from sklearn.datasets import load_sample_images
 
 from creditflow.compute.torchvision_import import torchvision
+from creditflow.core.backbones import has_published
 from creditflow.core.errors import UserError, one_line
 from creditflow.models.build import ModelSpec, build_model, replace_head
-from creditflow.models.published import fetch_weights, has_published, import_state
+from creditflow.models.published import fetch_weights, import_state
 from creditflow.training.decay import below_decay
 
 RULES = {"bp": "BP", "usf": "uSF", "frsf": "frSF", "fa": "FA"}

@@ -19,9 +19,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 import yaml
-from _page import put_tables
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from _page import put_tables
 
 from creditflow.compute.provenance import cpu_model
 from creditflow.core.files import write_atomically
