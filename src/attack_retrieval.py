@@ -40,7 +40,8 @@ def main() -> None:
     result = run_hash_attack(attack, parameters, view, queries, args.epsilons, **options)
     searched = hash_metrics.search(result, codes["query"].labels[chosen], codes["database"], retrieval.top)
     facts = {"stage": "attack_retrieval", "top": searched.inverted.k, "codes": file_sha256(args.codes)}
-    settings = source | attacking.attack_facts(args, attack.norm, parameters, sidecar) | facts
+    names = {"class_names": list(parts["query"].class_names)}
+    settings = source | attacking.attack_facts(args, attack.norm, parameters, sidecar) | facts | names
     write_record(
         args.record,
         record_keys(args, sidecar, attack=args.attack, gradient=args.gradient, task="retrieval"),
@@ -51,8 +52,7 @@ def main() -> None:
         provenance=provenance_of(settings, device),
         run=watch.run_facts(),
     )
-    for line in hash_metrics.summary_lines(searched):
-        print(line)
+    print(*hash_metrics.summary_lines(searched), sep="\n")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from creditflow.core import plugins
 from creditflow.core.settings import NoSettings, parse
 from creditflow.reporting.collection import summarize
 from creditflow.reporting.entries import PARTS, entry_part, entry_title
+from creditflow.reporting.figures.settings.retrieved import Settings as RetrievedSettings
 from creditflow.reporting.names import condition_title, display
 from creditflow.reporting.style import End, apart, epsilon_axis, label_ends, label_points
 from creditflow.verdict.verdicts import audit
@@ -196,3 +197,23 @@ def test_a_page_has_intervals_below_their_numbers_and_fits_a_narrow_window(tmp_p
 def test_records_without_chance_are_summarised_all_the_same() -> None:
     records = [replace(each, content={"settings": {"norm": ""}}) for each in (clean("bp", 0), clean("bp", 1))]
     assert summarize(records).chance.isna().all()
+
+
+@pytest.mark.parametrize(
+    ("query", "found", "below"),
+    [
+        (np.array([1]), np.array([[0, 2]]), ["b", "a", "a long name o…"]),
+        (np.array([[1, 1, 0]]), np.array([[[0, 0, 1], [0, 0, 0]]]), ["a + 1", "a long name o…", "no class"]),
+    ],
+)
+def test_below_what_a_query_retrieves_stands_its_class(query: Any, found: Any, below: list[str]) -> None:
+    keys = {"backbone": "lenet5", "rule": "frsf", "dataset": "digits", "seed": 0, "attack": "hag", "gradient": "exact"}
+    row: dict[str, Any] = keys | {"epsilon": 0.1, "class_names": ["a", "b", "a long name of a class"]}
+    row |= {"query_labels": query, "clean_found_labels": found, "attacked_found_labels": found}
+    for kind in ("clean", "attacked"):
+        row |= {f"{kind}_query": np.zeros((1, 1, 4, 4), np.uint8), f"{kind}_relevant": np.array([[True, False]])}
+        row[f"{kind}_found"] = np.zeros((1, 2, 1, 4, 4), np.uint8)
+    canvas = plugins.load("figure", "retrieved").FIGURE.draw(
+        pd.DataFrame([row]), parse(RetrievedSettings, {}, "retrieved")
+    )
+    assert [axes.get_xlabel() for axes in canvas.axes] == below * 2

@@ -125,6 +125,9 @@ def test_pictures_are_of_what_is_found(several: bool) -> None:
     assert made["clean_found"][0, :, 0, 0, 0].tolist() == [20 * index for index in range(10)]
     assert made["attacked_found"][0, :, 0, 0, 0].tolist() == [20 * index for index in range(11, 1, -1)]
     assert made["clean_query"].unique().tolist() == [0] and made["attacked_query"].unique().tolist() == [128]
+    assert made["query_labels"].tolist() == label.tolist()
+    assert made["clean_found_labels"][0].tolist() == labels[:10].tolist()
+    assert made["attacked_found_labels"][0].tolist() == labels.flip(0)[:10].tolist()
     shared = [bool((labels[0] * labels[i]).sum()) if several else bool(labels[0] == labels[i]) for i in range(12)]
     assert made["clean_relevant"][0].tolist() == shared[:10]
     assert made["attacked_relevant"][0].tolist() == shared[:1:-1]

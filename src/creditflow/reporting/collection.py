@@ -163,13 +163,15 @@ def _read_outcomes(paths: Sequence[Path], named: Mapping[str, object], keys_of: 
 
 
 def _read_gallery(paths: Sequence[Path], named: Mapping[str, object], keys_of: KeysOf) -> pd.DataFrame:
-    """Returns a row per record of an attack on retrieval: its keys, the epsilon that is shown, and its pictures."""
+    """Returns a row per record of an attack on retrieval: its keys, epsilon, class names, pictures and labels."""
     rows = []
     for record in read_records(paths, lambda path: {**named, **(keys_of(path) or {})}):
-        pictures = {name: array for name, array in record.outcomes.items() if name.startswith(("clean_", "attacked_"))}
-        if not pictures:
-            raise UserError(f"{record.path} has no pictures; move it away and run the same command again")
-        rows.append(asdict(record.keys) | {"epsilon": record.content["checks"]["shown_epsilon"]} | pictures)
+        kinds = ("clean_", "attacked_", "query_")
+        shown = {name: array for name, array in record.outcomes.items() if name.startswith(kinds)}
+        if "query_labels" not in shown:
+            raise UserError(f"{record.path} has no pictures with labels; move it away and run the same command again")
+        epsilon, names = record.content["checks"]["shown_epsilon"], record.content["settings"]["class_names"]
+        rows.append(asdict(record.keys) | {"epsilon": epsilon, "class_names": names} | shown)
     return pd.DataFrame(rows)
 
 

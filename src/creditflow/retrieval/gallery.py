@@ -21,10 +21,11 @@ def gallery(
     attacked_codes: Encoded,
     database: Encoded,
 ) -> dict[str, Tensor]:
-    """Returns pictures of queries and of the items found for them, and whether an item shares a label with its query.
+    """Returns pictures of queries and of the items found for them, their labels, and whether the two share a label.
 
     The pictures are uint8: `clean_query` and `attacked_query` (n, C, h, w), `clean_found` and `attacked_found`
-    (n, 10, C, h, w). `clean_relevant` and `attacked_relevant` are bool (n, 10).
+    (n, 10, C, h, w). `clean_relevant` and `attacked_relevant` are bool (n, 10). The labels are `query_labels` (n,),
+    `clean_found_labels` and `attacked_found_labels` (n, 10), with one more dimension where an image may have several.
 
     Args:
         queries, items: images of the queries and of the database.
@@ -34,11 +35,13 @@ def gallery(
         database: codes and labels of `items`.
     """
     shown = {"clean_query": _small(queries.batch(chosen)[0]), "attacked_query": _small(attacked)}
+    shown["query_labels"] = clean_codes.labels
     for name, codes in (("clean", clean_codes), ("attacked", attacked_codes)):
         places = nearest(codes.codes, database.codes, N_FOUND)
         pictures = _small(items.batch(places.flatten())[0])
         shown[f"{name}_found"] = pictures.view(*places.shape, *pictures.shape[1:])
         labels = database.labels[places]
+        shown[f"{name}_found_labels"] = labels
         same = labels == codes.labels[:, None] if labels.dim() == 2 else (labels * codes.labels[:, None]).sum(2) > 0
         shown[f"{name}_relevant"] = same
     return shown
