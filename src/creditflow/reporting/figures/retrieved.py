@@ -1,7 +1,8 @@
 """Some queries and the first ten images found for each. Each query is used without an attack, attacked through the
-exact gradient, and attacked through the rule's own backward pass. Below each image stands its class. A green frame
-means that the image shares a class with the query, an orange frame that it does not. The number at the right says how
-many of the ten share a class with it.
+exact gradient, and attacked through the rule's own backward pass. Below each image stands its class. If an image has
+several classes, the first one stands there, and how many more it has. A green frame means that the image shares a class
+with the query, an orange frame that it does not. The number at the right says how many of the ten share a class with
+it.
 """
 
 from collections.abc import Sequence
@@ -27,14 +28,13 @@ def draw(gallery: pd.DataFrame, settings: Settings) -> Canvas:
     """Returns the figure; rows are clean and attacked queries, columns the query and what is found."""
     first = gallery.iloc[0]
     n = min(settings.queries, len(first.clean_query))
-    n_retrieved = first.clean_found.shape[1]
+    n_retrieved, names = first.clean_found.shape[1], first.class_names
     lines = 1 + len(gallery)
     canvas = Canvas(figsize=(2.2 + 0.62 * (n_retrieved + 1), 0.7 + 0.85 * n * lines), layout="constrained")
     grid = canvas.subplots(n * lines, n_retrieved + 1, squeeze=False)
     for query in range(n):
         parts = [("clean", first)] + [("attacked", row) for _, row in gallery.iterrows()]
         for (kind, row), axes in zip(parts, grid[query * lines :], strict=False):
-            names = first.class_names
             _picture(axes[0], row[f"{kind}_query"][query], _classes(first.query_labels[query], names), BLACK, 2)
             gradient = GRADIENT_WORDS.get(row.gradient, display(row.gradient))
             label = "no attack" if kind == "clean" else fill(gradient, 12)
