@@ -84,7 +84,7 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     module = loaded("gpu")
     monkeypatch.setattr(module, "HOMES", {"checks": ("part_of_the_test", "run", "checked")})
-    monkeypatch.setattr(module, "LIMITS", {"machine": 60, "checks": 3})
+    monkeypatch.setattr(module, "LIMITS", {"machine": 60, "checks": 60})
     before = signal.getsignal(signal.SIGTERM)
     yield module
     signal.signal(signal.SIGTERM, before)
@@ -142,13 +142,14 @@ def test_rows_that_never_come_have_failed(
             os.kill(os.getpid(), signal.SIGKILL)
         raise RuntimeError("no driver")
 
-    monkeypatch.setitem(program.LIMITS, "checks", 3.0)  # a busy machine has sent the first row by then
+    if way == "hangs":
+        monkeypatch.setitem(program.LIMITS, "checks", 5.0)  # a busy machine has sent the first row by then
     start = time.monotonic()
     ended, rows = run(program, part, tmp_path, monkeypatch)
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 50
     assert [row["status"] for row in rows] == ["measured", "failed", "failed"] and ended
     reason = {
-        "hangs": "it was stopped after ",  # what is left of the 3 s
+        "hangs": "it was stopped after ",  # what is left of the 5 s
         "is killed": "the process ended with status -9",
         "breaks": "RuntimeError: no driver",
     }[way]
