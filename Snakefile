@@ -78,6 +78,7 @@ include: "rules/report.smk"
 
 SESSION.check_targets(EXPERIMENTS, config["default_experiment"])
 SESSION.check_report(EXPERIMENTS, config["default_experiment"])
+SESSION.note_rules()
 
 
 # What a report opens on: the experiment's verdicts and its first figure.

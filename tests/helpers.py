@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 import snakemake as snakemake_package
 import torch
@@ -24,10 +25,6 @@ FORKED_FROM = "CREDITFLOW_TEST_FORKED_FROM"
 
 #: An environment variable: Bash that comes before each job of a `project` in the function that has stages forked.
 BEFORE_JOBS = "CREDITFLOW_TEST_BEFORE_JOBS"
-
-#: What PyTorch imports when an optimizer is made, for a second: longer than most tests train. In the workflow, stages
-#: that train are no forks, and its own server does without.
-OF_OPTIMIZERS = "torch._dynamo"
 
 TINY_TRAINING = '{"epochs": 3, "batch_size": 32, "learning_rate": 0.002, "head_learning_rate": 0.02}'
 
@@ -105,12 +102,10 @@ def _fork_every_stage(source: Path, own_server: bool) -> None:
     path = source / "creditflow/workflow/forkserver/__init__.py"
     stages = tuple(sorted(script.stem for script in source.glob("*.py")))
     changes = {r"^STAGES = \(.*?^\)": f"STAGES = {stages}"}
-    if own_server:
-        changes |= {r"^LIBRARIES = \(": f"LIBRARIES = (\n    {OF_OPTIMIZERS!r},"}
-    else:  # each would load PyTorch for seconds; with one that is there, a single job is worth a fork
+    if not own_server:  # each would load PyTorch for seconds; with one that is there, a single job is worth a fork
         server = f"server, client = None, {_stages()[0]}"
         least = f"MIN_JOBS = int(os.environ.get({FORKED_FROM!r}, 1))"
-        changes |= {r"server, client = launch\(LIBRARIES\)": server, r"^MIN_JOBS = \d+": least}
+        changes |= {r"server, client = launch\(.*?\)$": server, r"^MIN_JOBS = \d+": least}
         changes |= {r"(?<=return f'python\(\) {{ )": f'{{os.environ.get("{BEFORE_JOBS}", "")}} '}
     text = path.read_text(encoding="utf-8")
     for old, new in changes.items():
@@ -133,15 +128,17 @@ def _bases(*names: str) -> set[str]:
 
 
 def snakemake(
-    folder: Path, *arguments: str, timeout: float = 1800, forked: bool = True
+    folder: Path, *arguments: str, timeout: float = 1800, forked: bool = True, runner: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Runs Snakemake with a user's arguments; stdout and stderr come back as one text.
 
     It is a fork of a process that has imported Snakemake, which is half of a dry-run. `forked=False` starts Snakemake
-    as users do; so do tests of interruptions and `.ci/run`.
+    as users do; so do tests of interruptions and `.ci/run`. A fork can be that of a runner: a script that gets
+    Snakemake's script and arguments, and runs it.
     """
     script = str(Path(snakemake_package.__file__).with_name("__main__.py"))
-    command = [*_snakemakes()[0], script] if forked else [sys.executable, "-m", "snakemake"]
+    scripts = [script] if runner is None else [str(runner), script]
+    command = [*_snakemakes()[0], *scripts] if forked else [sys.executable, "-m", "snakemake"]
     return subprocess.run(
         [*command, "--cores", "2", *arguments],
         cwd=folder,
@@ -157,7 +154,8 @@ def snakemake(
 def _snakemakes() -> tuple[list[str], "subprocess.Popen[bytes]"]:
     """Returns the command that runs a script in a fork of a process that has imported Snakemake, and that process."""
     libraries = ("snakemake.cli", "snakemake.api", "snakemake.report", "smart_open", "yte", "jinja2", "pandas")
-    server, command = forkserver.launch((*libraries, "snakemake_executor_plugin_slurm"))
+    with patch.dict(os.environ, {"PYTHONPATH": str(Path(__file__).parent)}):  # for the last of these
+        server, command = forkserver.launch((*libraries, "snakemake_executor_plugin_slurm", "warm_snakemake"))
     return command, server
 
 
@@ -167,7 +165,7 @@ def _stages() -> tuple[list[str], "subprocess.Popen[bytes]"]:
 
     Both processes end when the tests do.
     """
-    server, command = forkserver.launch((*forkserver.LIBRARIES, OF_OPTIMIZERS))
+    server, command = forkserver.launch((*forkserver.LIBRARIES, *forkserver.LIBRARIES_OF_TRAINING))
     return command, server
 
 

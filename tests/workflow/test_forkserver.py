@@ -251,19 +251,19 @@ def test_without_a_place_for_a_socket_there_is_no_server(tmp_path: Path, monkeyp
     assert not list(deep.iterdir())
 
 
-def test_short_stages_are_rules_of_the_workflow() -> None:
+def test_forked_stages_are_rules_of_the_workflow() -> None:
     rules = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.smk"))
     for name in forkserver.STAGES:
         assert f"\nrule {name}:\n" in f"\n{rules}" and f'script=layout.script("{name}")' in rules
 
 
-def test_only_short_stages_are_sent_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_those_stages_are_sent_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forkserver, "LIBRARIES", ())
     monkeypatch.chdir(ROOT)
     prefix = forkserver.start(layout.script)
     with forkserver._servers.pop() as server:  # which closes its standard input, and so ends it
         assert server.stdin
-    script = f'{prefix} set -x; python src/attack.py "a  b"; python src/finetune.py; python -c "pass"'
+    script = f'{prefix} set -x; python src/attack.py "a  b"; python src/fetch.py; python -c "pass"'
     (tmp_path / "python").write_text("#!/bin/sh\n", encoding="utf-8")
     (tmp_path / "python").chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
@@ -272,4 +272,4 @@ def test_only_short_stages_are_sent_there(tmp_path: Path, monkeypatch: pytest.Mo
     )
     commands = [line for line in done.stderr.splitlines() if line.startswith("+ command")]
     assert "client.py" in commands[0] and commands[0].endswith("src/attack.py 'a  b'")
-    assert commands[1:] == ["+ command python src/finetune.py", "+ command python -c pass"]
+    assert commands[1:] == ["+ command python src/fetch.py", "+ command python -c pass"]

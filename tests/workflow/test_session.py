@@ -153,12 +153,13 @@ def test_slurm_is_looked_for_before_jobs_are_sent_there(
     ("jobs", "options", "methods", "starts"),
     [
         (["attack"] * forkserver.MIN_JOBS, [], (), True),
-        (["attack"] * (forkserver.MIN_JOBS - 1) + ["finetune"] * 9, [], (), False),
+        (["attack", "finetune"] * (forkserver.MIN_JOBS // 2), [], (), True),
+        (["attack"] * (forkserver.MIN_JOBS - 1) + ["fetch"] * 9, [], (), False),
         (["attack"] * forkserver.MIN_JOBS, ["--executor", "slurm"], (), False),
         (["attack"] * forkserver.MIN_JOBS, [], ("APPTAINER",), False),
     ],
 )
-def test_a_server_of_forks_starts_for_many_short_jobs_on_this_machine(
+def test_a_server_of_forks_starts_for_many_jobs_on_this_machine(
     begun: Any,
     jobs: list[str],
     options: list[str],
@@ -173,10 +174,11 @@ def test_a_server_of_forks_starts_for_many_short_jobs_on_this_machine(
     prefixes: list[str] = []
     monkeypatch.setattr(shell, "prefix", prefixes.append)
     monkeypatch.setattr(shell, "get_executable", lambda: "/bin/bash")
-    monkeypatch.setattr(forkserver, "start", lambda script: f"python() {{ {script('attack')}; }}")
+    monkeypatch.setattr(forkserver, "start", lambda script, trains: f"python() {{ {script('attack')} {trains}; }}")
     found = begun("--cores", "1", *options, "quick", methods=methods)
     found.share_start_up([SimpleNamespace(rule=SimpleNamespace(name=name)) for name in jobs])
-    expected = [f"set -euo pipefail; python() {{{{ {layout.CLONE}/src/attack.py; }}}}"]
+    trains = "finetune" in jobs
+    expected = [f"set -euo pipefail; python() {{{{ {layout.CLONE}/src/attack.py {trains}; }}}}"]
     assert prefixes == (expected if starts else [])
 
 

@@ -1,7 +1,7 @@
 """One run of Snakemake: its command line and environment, and what the workflow does around its jobs.
 
-All that reaches into Snakemake's inside is here. It was checked with Snakemake 9.27; `check_version` refuses another
-major version.
+All that reaches into Snakemake's inside is here and in `cheaper.py`. It was checked with Snakemake 9.27;
+`check_version` refuses another major version.
 """
 
 import argparse
@@ -18,7 +18,17 @@ from creditflow.core import environment
 from creditflow.core.errors import UserError
 from creditflow.core.files import warn
 from creditflow.core.merging import merged
-from creditflow.workflow import container, failures, forkserver, interruption, layout, locks, preflight, progress
+from creditflow.workflow import (
+    cheaper,
+    container,
+    failures,
+    forkserver,
+    interruption,
+    layout,
+    locks,
+    preflight,
+    progress,
+)
 from creditflow.workflow.experiments import Experiments
 from creditflow.workflow.image_plugins import check_plugins
 from creditflow.workflow.outputs import user_files
@@ -30,9 +40,6 @@ Result = TypeVar("Result")
 
 #: The first major version of Snakemake that this workflow does not know.
 _UNKNOWN_MAJOR_VERSION = 10
-
-#: Seconds between two looks at a young job's memory.
-_BENCHMARK_INTERVAL = 2
 
 
 def check_version(version: str = snakemake.__version__) -> None:
@@ -75,7 +82,8 @@ class Session:
         environment.clean(os.environ)
         use_this_python()
         keep_caches_here(Path.cwd())
-        look_at_memory_rarely()
+        cheaper.look_at_memory_rarely()
+        cheaper.schedule_by_one_timer()
         if workflow.is_main_process:
             if not self.is_dry:
                 interruption.note()
@@ -190,8 +198,12 @@ class Session:
         for name in sorted({job.wildcards_dict.get("experiment") for job in jobs} & experiments.keys()):
             explained(check_plugins, experiments[name].keys, name, layout.in_clone("envs"))
 
+    def note_rules(self) -> None:
+        """Has Snakemake keep what it would find out again about the rules for each job."""
+        cheaper.note_signatures(self.workflow.rules)
+
     def share_start_up(self, jobs: Iterable[Any]) -> None:
-        """Has short stages forked from one process that has loaded their libraries.
+        """Has stages forked from one process that has loaded their libraries.
 
         This needs jobs on this machine, outside containers.
         """
@@ -201,9 +213,10 @@ class Session:
         bash = Path(shell.get_executable() or "").name == "bash"
         if elsewhere or self.workflow.touch or sys.platform != "linux" or not bash:
             return
-        if sum(job.rule.name in forkserver.STAGES for job in jobs) < forkserver.MIN_JOBS:
+        names = [job.rule.name for job in jobs]
+        if sum(name in forkserver.STAGES for name in names) < forkserver.MIN_JOBS:
             return
-        if function := forkserver.start(layout.script):
+        if function := forkserver.start(layout.script, trains=not {*forkserver.TRAINING}.isdisjoint(names)):
             shell.prefix(f"set -euo pipefail; {function}".replace("{", "{{").replace("}", "}}"))
 
     def _uses(self, method: str) -> bool:
@@ -272,10 +285,3 @@ def keep_caches_here(folder: Path) -> None:
     """Has whatever a library wants to cache stay in the working directory, in containers and outside."""
     for variable in ("XDG_CACHE_HOME", "TORCH_HOME", "MPLCONFIGDIR"):
         os.environ[variable] = str(folder / ".snakemake/cache" / variable.lower())
-
-
-def look_at_memory_rarely() -> None:
-    """Has Snakemake look less often at a young job's memory, which slows short jobs; records tell their memory."""
-    import snakemake.benchmark
-
-    snakemake.benchmark.BENCHMARK_INTERVAL_SHORT = _BENCHMARK_INTERVAL

@@ -1,4 +1,4 @@
-"""Short stages without their start-up: they are forked from a process that has loaded their libraries (`server.py`)."""
+"""Stages without their start-up: they are forked from a process that has loaded their libraries (`server.py`)."""
 
 import os
 import shlex
@@ -10,7 +10,10 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-#: Stages that take seconds; loading PyTorch again for each would take as long as the science.
+#: Stages that train. PyTorch loads a compiler for each, which takes a second.
+TRAINING = ("finetune", "pretrain", "train_population")
+
+#: Stages that load PyTorch or pandas. Most take seconds, and would need as long again to load their libraries.
 STAGES = (
     "attack",
     "attack_retrieval",
@@ -19,11 +22,14 @@ STAGES = (
     "encode",
     "evaluate",
     "import_model",
+    "import_weights",
     "make_table",
     "measure_gradients",
+    "measure_nullspace",
     "plot_figure",
     "retrieve",
     "select_member",
+    *TRAINING,
 )
 
 #: Libraries of those stages; never creditflow itself, whose files may change between two jobs.
@@ -50,7 +56,10 @@ LIBRARIES = (
     "pydantic.types",
 )
 
-#: The number of short jobs from which on a server saves time.
+#: What PyTorch imports when an optimizer is made.
+LIBRARIES_OF_TRAINING = ("torch._dynamo",)
+
+#: The number of jobs from which on a server saves time.
 MIN_JOBS = 8
 
 #: A forked process has one thread, so the server must have no other. Stages set the number that PyTorch is to use.
@@ -67,19 +76,20 @@ _HERE = Path(__file__).parent
 _servers: list["subprocess.Popen[bytes]"] = []
 
 
-def start(script: Callable[[str], str]) -> str:
+def start(script: Callable[[str], str], *, trains: bool = False) -> str:
     """Starts a server. It ends after this process and its last fork have ended.
 
     Args:
         script: stage -> the path of its script, as jobs call it.
+        trains: whether stages that train are among the jobs.
 
     Returns:
-        A Bash function `python`, which has the server run the short stages. All other calls of `python` stay as they
+        A Bash function `python`, which has the server run `STAGES`. All other calls of `python` stay as they
         are, and so do those of stages that the server cannot serve. The text is empty where no socket can be made in
         the folder for temporary files.
     """
     try:
-        server, client = launch(LIBRARIES)
+        server, client = launch((*LIBRARIES, *(LIBRARIES_OF_TRAINING if trains else ())))
     except OSError:  # the folder is full or read-only, or its path has a hundred characters
         return ""
     _servers.append(server)

@@ -1,4 +1,4 @@
-"""The process that short stages are forked from: it has loaded their libraries, which is most of a short job's time.
+"""The process that stages are forked from: it has loaded their libraries, which is most of a short job's time.
 
 usage: python server.py LISTENING_DESCRIPTOR LIBRARY...
 
