@@ -10,8 +10,7 @@ import resource
 import signal
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,9 @@ from creditflow.core.files import check_plain
 #: Bytes that the reading process may take beside those that it has at its start, its seconds of computing, and those
 #: by the clock. The largest variable of a published file has 225 MB.
 _MAX_MEMORY, _MAX_SECONDS, _PATIENCE_S = 2 << 30, 600, 3600
+#: What any file may take, and what each of its bytes may: zlib makes at most 1,032 bytes of one. A small file that is
+#: damaged would else have the system clear two gigabytes before it is refused.
+_MEMORY_OF_ANY, _MEMORY_OF_A_BYTE = 64 << 20, 4096
 
 
 def read_mat(path: Path, names: Sequence[str]) -> list[Any]:
@@ -34,22 +36,53 @@ def read_mat(path: Path, names: Sequence[str]) -> list[Any]:
     """
     try:
         check_plain(path)
-        with ProcessPoolExecutor(1, multiprocessing.get_context("fork"), _confine) as pool:
-            values = pool.submit(_load, path, names).result()
-    except BrokenProcessPool as error:
+        values, why = _apart(path, names)
+    except EOFError as error:
         raise _damaged(path, "the reader crashes, or takes too long") from error
-    except Exception as error:  # SciPy fails in many ways on damaged files
+    except OSError as error:
         raise _damaged(path, f"{type(error).__name__}: {one_line(error)}") from error
+    if why:
+        raise _damaged(path, why)
     if missing := [name for name in names if name not in values]:
         raise UserError(f"{path} has no {', '.join(missing)}; get it again")
     return [values[name] for name in names]
+
+
+def _apart(path: Path, names: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """Returns what a process of its own reads, and why it does not; raises EOFError if that process ends without."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(sender, path, names, _memory(path)))
+    process.start()
+    sender.close()
+    try:
+        answer: tuple[dict[str, Any], str] = receiver.recv()
+    finally:
+        process.kill()
+        process.join()
+        receiver.close()
+    return answer
+
+
+def _answer(sender: Connection, path: Path, names: Sequence[str], memory: int) -> None:
+    """Runs in the process that reads."""
+    _confine(memory)
+    try:
+        sender.send((_load(path, names), ""))
+    except Exception as error:  # SciPy fails in many ways on damaged files
+        sender.send(({}, f"{type(error).__name__}: {one_line(error)}"))
 
 
 def _damaged(path: Path, why: str) -> UserError:
     return UserError(f"{path} is truncated or corrupt ({why}); get it again")
 
 
-def _confine() -> None:
+def _memory(path: Path) -> int:
+    """Returns the bytes that the reading process may take for a file."""
+    return min(_MAX_MEMORY, _MEMORY_OF_ANY + _MEMORY_OF_A_BYTE * path.stat().st_size)
+
+
+def _confine(memory: int) -> None:
     """Bounds what a damaged file can do to the process that reads it, and keeps that process silent."""
     faulthandler.disable()
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -57,7 +90,7 @@ def _confine() -> None:
     warnings.simplefilter("ignore")
     limits = {
         resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_DATA: _data_size() + _MAX_MEMORY,
+        resource.RLIMIT_DATA: _data_size() + memory,
         resource.RLIMIT_CPU: _MAX_SECONDS,
     }
     for kind, limit in limits.items():
