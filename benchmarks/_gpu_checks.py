@@ -16,6 +16,9 @@ from _gpu_run import Options, Row, Send
 
 from creditflow.core.errors import one_line
 
+if find_spec("pytest") is not None:
+    import pytest  # here, so that the processes of the pieces, which are forks, need not import it
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "tests/gpu"
 PIECES = tuple(sorted(path.name for path in FOLDER.glob("test_*.py")))
@@ -94,8 +97,6 @@ def checks(options: Options, send: Send) -> None:
     if find_spec("pytest") is None:
         send("row", {"name": "tests marked gpu", "status": "skipped", "reason": "pytest is not installed"})
         return
-    import pytest
-
     os.environ |= {"CREDITFLOW_TEST_DEVICE": options.device, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     if options.small:
         os.environ["CREDITFLOW_TEST_CASES"] = "1"

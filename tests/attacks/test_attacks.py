@@ -365,9 +365,9 @@ def five_classes() -> tuple[nn.Module, Subset]:
 @pytest.mark.parametrize(
     ("name", "theirs", "parameters"),
     [
-        ("apgd_ce", "apgd-ce", {}),
-        ("apgd_dlr", "apgd-dlr", {}),
-        ("apgd_targeted", "apgd-t", {"targets": 4}),
+        ("apgd_ce", "apgd-ce", {"steps": 30}),
+        ("apgd_dlr", "apgd-dlr", {"steps": 30}),
+        ("apgd_targeted", "apgd-t", {"steps": 30, "targets": 4}),
         ("fab", "fab", {"steps": 20}),
         ("fab", "fab-t", {"steps": 20, "targets": 4}),
         ("square", "square", {"queries": 200}),
@@ -385,6 +385,9 @@ def test_autoattacks_parts_equal_its_own_evaluation_image_by_image(
     for part in (evaluation.apgd, evaluation.apgd_targeted, evaluation.fab, evaluation.square):
         part.n_restarts = 1
     evaluation.apgd_targeted.n_target_classes = evaluation.fab.n_target_classes = 4
+    if name.startswith("apgd"):
+        assert plugins.settings_class("attack", name)().steps == evaluation.apgd.n_iter == 100
+    evaluation.apgd.n_iter = evaluation.apgd_targeted.n_iter = 30
     evaluation.fab.n_iter, evaluation.square.n_queries = 20, 200
     evaluation.square.rescale_schedule = True  # to the budget; theirs is made for one of 10,000 queries
     images = to_unit_interval(data.images)

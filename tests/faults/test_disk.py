@@ -3,28 +3,16 @@
 There is one line, nothing half-written, and the same files once there is room.
 """
 
-import ctypes
-import os
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from faults.conftest import STAGES, Job, Whole
+from faults.conftest import CRASH, STAGES, Job, Whole
+from helpers import snakemake
 
 pytestmark = pytest.mark.slow
-
-#: linux/prctl.h and linux/capability.h
-_PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE = 24, 1
-
-
-def without_roots_privilege() -> None:
-    """For `preexec_fn`: permissions hold for root, too."""
-    if os.geteuid() == 0:
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE, 0, 0, 0)
 
 
 def on_screen(job: Job) -> Job:
@@ -75,17 +63,11 @@ def test_a_results_folder_that_is_read_only(whole: Whole, read_only: Path, stage
     assert whole.snapshot() == whole.files
 
 
-def test_a_workflow_in_a_read_only_results_folder_ends_and_changes_nothing(whole: Whole, read_only: Path) -> None:
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--force", "results/cells/tables/table1.csv"]
-    done = subprocess.run(
-        command,
-        cwd=whole.folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        check=False,
-        preexec_fn=without_roots_privilege,
-    )
+def test_a_workflow_in_a_read_only_results_folder_ends_and_changes_nothing(
+    whole: Whole, read_only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WITHOUT_PRIVILEGE", "1")
+    done = snakemake(whole.folder, "--force", "results/cells/tables/table1.csv", runner=CRASH / "run.py")
     assert done.returncode != 0
     assert "Permission denied" in done.stdout
     assert whole.snapshot() == whole.files

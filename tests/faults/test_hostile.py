@@ -9,7 +9,7 @@ import yaml
 from sklearn.datasets import load_digits
 
 from creditflow.core.errors import UserError
-from creditflow.workflow.loading import load_experiment, load_experiments
+from creditflow.workflow.loading import Experiments, load_experiment, load_experiments
 from creditflow.workflow.requests import check_workflow
 from faults.conftest import CELLS
 from helpers import ROOT, project, snakemake
@@ -79,13 +79,18 @@ def test_what_becomes_part_of_a_command_is_checked(word: str, tmp_path: Path) ->
             load(word, yaml.safe_load(CELLS))
 
 
+@pytest.fixture(scope="module")
+def shipped() -> Experiments:
+    return load_experiments(ROOT / "config/experiments")
+
+
 @pytest.mark.parametrize("word", HOSTILE)
 @pytest.mark.parametrize("place", ["device", "default_experiment", "container.flavour"])
-def test_the_workflows_own_configuration_is_checked(place: str, word: str) -> None:
+def test_the_workflows_own_configuration_is_checked(place: str, word: str, shipped: Experiments) -> None:
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
     put(config, place, word)
     with pytest.raises(UserError, match="configuration"):
-        check_workflow(config, load_experiments(ROOT / "config/experiments"))
+        check_workflow(config, shipped)
 
 
 @pytest.mark.slow

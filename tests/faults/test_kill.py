@@ -56,7 +56,7 @@ def test_killed_jobs_end_like_undisturbed_ones(whole: Whole, seed: int) -> None:
 def test_a_schedulers_sigterm_is_answered_in_one_line_and_training_goes_on_later(whole: Whole, stage: str) -> None:
     job = choose(whole, random.Random(1), stage)
     whole.forget(job)
-    process = whole.start(job)
+    process = whole.start(job, forked=stage == "train_population")
     deadline = time.monotonic() + 300
     checkpoint = whole.folder / job.command.partition(" --checkpoint ")[2].split()[0]
     while not checkpoint.exists():

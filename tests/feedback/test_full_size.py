@@ -18,19 +18,20 @@ from creditflow.training.task import TrainingData
 pytestmark = pytest.mark.slow
 
 
-def pictures(n: int) -> Subset:
-    """Noise of 32x32 pixels whose brightness tells the class; networks see it at 224x224."""
+def pictures(n: int, size: int = 224) -> Subset:
+    """Noise of 32x32 pixels whose brightness tells the class; networks see it at 224x224, or at another size."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(n) % 2
     images = torch.randint(0, 128, (n, 3, 32, 32), generator=generator) + 127 * labels[:, None, None, None]
-    return Subset(images.to(torch.uint8), labels, ("dark", "bright"), (0.5,) * 3, (0.25,) * 3, InputSettings(size=224))
+    return Subset(images.to(torch.uint8), labels, ("dark", "bright"), (0.5,) * 3, (0.25,) * 3, InputSettings(size=size))
 
 
-@pytest.mark.parametrize(("backbone", "n"), [("resnet18", 2), ("alexnet", 2), ("vgg16", 1)])
-def test_four_steps_and_an_attack(backbone: str, n: int) -> None:
-    """Four steps on the same pictures lower the loss, and both gradients reach epsilon in one step of PGD.
+@pytest.mark.parametrize(("backbone", "n", "steps"), [("resnet18", 2, 4), ("alexnet", 2, 4), ("vgg16", 1, 2)])
+def test_few_steps_and_an_attack(backbone: str, n: int, steps: int) -> None:
+    """A few steps on the same pictures lower the loss, and both gradients reach epsilon in one step of PGD.
 
-    Nothing is dropped out, so that few steps are enough to see it. VGG16 computes for seconds with each picture.
+    Nothing is dropped out, so that few steps are enough to see it. VGG16 computes for seconds with each picture. How
+    good a network is at its test picture does not matter here, so that picture is small.
     """
     data = pictures(n)
     assert data.image_shape == (3, 224, 224)
@@ -38,10 +39,10 @@ def test_four_steps_and_an_attack(backbone: str, n: int) -> None:
     for layer in model.modules():
         if isinstance(layer, nn.Dropout):
             layer.p = 0.0
-    settings = TrainingSettings(epochs=4, batch_size=n, learning_rate=1e-4)
-    state, history = train(model, "frsf", TrainingData(data, pictures(1)), settings, Streams("test", 0))
+    settings = TrainingSettings(epochs=steps, batch_size=n, learning_rate=1e-4)
+    state, history = train(model, "frsf", TrainingData(data, pictures(1, size=64)), settings, Streams("test", 0))
     losses = [row["loss"] for row in history]
-    assert sum(losses[-2:]) < 0.85 * sum(losses[:2]), losses
+    assert sum(losses[steps // 2 :]) < 0.85 * sum(losses[: steps // 2]), losses
     attack = get_attack("pgd")
     parameters = plugins.settings_class("attack", "pgd")(steps=1, relative_step=1.0)
     for view in (model, apply_rule(model, "frsf", state=state)):

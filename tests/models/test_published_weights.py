@@ -18,10 +18,29 @@ from helpers import stage
 BACKBONES = ("resnet18", "alexnet", "vgg16")
 
 
+def with_random_weights(backbone: str) -> torch.nn.Module:
+    """torchvision's network. Large tensors repeat what is drawn, as to draw VGG's alone would take a second."""
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        network: torch.nn.Module = getattr(torchvision.models, backbone)(weights=None)
+    network.to_empty(device="cpu")
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.reset_parameters()
+            elif isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+                if module.bias is not None:
+                    module.bias.normal_(std=0.1)
+                n_weights, drawn = module.weight.numel(), torch.randn(100_003)
+                scale = (2 / module.weight[0].numel()) ** 0.5
+                repeated = drawn.mul_(scale).repeat(-(-n_weights // len(drawn)))[:n_weights]
+                module.weight.copy_(repeated.view_as(module.weight))
+    return network
+
+
 def published(backbone: str, folder: Path, name: str | None = None) -> tuple[torch.nn.Module, Path]:
     """torchvision's network with random weights, and its file as torchvision would publish it."""
-    torch.manual_seed(0)
-    network = getattr(torchvision.models, backbone)(weights=None).eval()
+    network = with_random_weights(backbone).eval()
     path = folder / "weights.pth"
     torch.save(network.state_dict(), path)
     return network, path.rename(folder / (name or f"{backbone}-{files.file_sha256(path)[:8]}.pth"))
@@ -45,7 +64,7 @@ def test_every_backbone_is_torchvisions_and_its_weights_have_an_address_and_a_ha
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_an_imported_model_computes_what_torchvisions_network_computes(backbone: str, tmp_path: Path) -> None:
-    network, path = published(backbone, tmp_path)
+    network, path = published(backbone, tmp_path, "any_name.pth")
     model = import_state(backbone, path, "IMAGENET1K_V1", 64)
     images = torch.rand(2, 3, 64, 64)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))

@@ -226,8 +226,8 @@ def test_backpropagation_in_a_population_is_a_plain_torch_loop(optimizer: dict[s
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_population_of_eight_is_eight_populations_of_one(rule: str) -> None:
-    members = [Member(seed, rate) for rate in (0.1, 0.01) for seed in (0, 1, 2, 3)]
+def test_a_population_of_four_is_four_populations_of_one(rule: str) -> None:
+    members = [Member(seed, rate) for rate in (0.1, 0.01) for seed in (0, 1)]
     changes = {
         "dropout": 0.2 * get_update_rule(rule).dropout,
         "optimizer": {"momentum": 0.9},

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +45,36 @@ TINY: dict[str, Any] = {
 }
 
 
-def made(folder: Path, experiment: Experiment, source_hash: Callable[[str], str] = lambda rule: "aaaa") -> None:
+#: (folder, experiment, source of each rule) -> None
+Made = Callable[..., None]
+
+
+def same_source(rule: str) -> str:
+    return "aaaa"
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what `made` makes of records whose sources are the same."""
+    folder = tmp_path_factory.mktemp("template")
+    make(folder, tiny(folder), same_source)
+    return folder
+
+
+@pytest.fixture
+def made(template: Path) -> Made:
+    """Returns (folder, experiment, source_hash) -> None, which writes records and what stages make of them."""
+
+    def write(folder: Path, experiment: Experiment, source_hash: Callable[[str], str] = same_source) -> None:
+        if source_hash is same_source:
+            shutil.copytree(template / "results", folder / "results")
+        else:
+            make(folder, experiment, source_hash)
+
+    return write
+
+
+def make(folder: Path, experiment: Experiment, source_hash: Callable[[str], str]) -> None:
     """Writes made-up records, and what the reporting stages make of them."""
     results = folder / "results"
     for path in record_paths(experiment, results):
@@ -109,16 +139,22 @@ def seal_figure(results: Path) -> None:
 
 @pytest.fixture
 def experiment(tmp_path: Path) -> Experiment:
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments/tiny.yaml").write_text(yaml.safe_dump(TINY), encoding="utf-8")
-    return load_experiments(tmp_path / "experiments")["tiny"]
+    return tiny(tmp_path)
+
+
+def tiny(folder: Path) -> Experiment:
+    (folder / "experiments").mkdir()
+    (folder / "experiments/tiny.yaml").write_text(yaml.safe_dump(TINY), encoding="utf-8")
+    return load_experiments(folder / "experiments")["tiny"]
 
 
 def export(experiment: Experiment, results: Path, output: Path, *, mixed: bool = False) -> Path:
     return export_finished(finished(experiment, results), output, mixed=mixed)
 
 
-def test_the_folder_holds_what_is_declared_and_explains_itself(experiment: Experiment, tmp_path: Path) -> None:
+def test_the_folder_holds_what_is_declared_and_explains_itself(
+    made: Made, experiment: Experiment, tmp_path: Path
+) -> None:
     made(tmp_path, experiment)
     (tmp_path / "results/tiny/tables/leftover.md").write_text("of a table that is no longer declared", encoding="utf-8")
     (tmp_path / "kept/tiny").mkdir(parents=True)
@@ -147,7 +183,9 @@ def test_the_folder_holds_what_is_declared_and_explains_itself(experiment: Exper
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["tiny"]
 
 
-def test_the_provenance_is_that_of_the_records_without_hosts(experiment: Experiment, tmp_path: Path) -> None:
+def test_the_provenance_is_that_of_the_records_without_hosts(
+    made: Made, experiment: Experiment, tmp_path: Path
+) -> None:
     made(tmp_path, experiment)
     text = (export(experiment, tmp_path / "results", tmp_path) / "provenance.json").read_text(encoding="utf-8")
     assert "secret" not in text
@@ -165,7 +203,9 @@ def test_the_provenance_is_that_of_the_records_without_hosts(experiment: Experim
     assert facts["wall_time_s"] == pytest.approx(8 * 1800.5)
 
 
-def test_the_code_of_training_is_told_apart_from_that_of_measuring(experiment: Experiment, tmp_path: Path) -> None:
+def test_the_code_of_training_is_told_apart_from_that_of_measuring(
+    made: Made, experiment: Experiment, tmp_path: Path
+) -> None:
     made(tmp_path, experiment)
     for rule, commit in (("bp", "older"), ("frsf", "newer")):
         path = tmp_path / f"results/tiny/finetune/digits/small_cnn/{rule}/seed0.json"
@@ -183,7 +223,7 @@ def test_the_code_of_training_is_told_apart_from_that_of_measuring(experiment: E
         export(experiment, tmp_path / "results", tmp_path)
 
 
-def test_a_large_drawing_is_left_out(experiment: Experiment, tmp_path: Path) -> None:
+def test_a_large_drawing_is_left_out(made: Made, experiment: Experiment, tmp_path: Path) -> None:
     made(tmp_path, experiment)
     with (tmp_path / "results/tiny/figures/figure2.svg").open("a", encoding="utf-8") as file:
         file.write(" " * 300_000)
@@ -192,8 +232,10 @@ def test_a_large_drawing_is_left_out(experiment: Experiment, tmp_path: Path) -> 
     assert [path.name for path in (folder / "figures").iterdir()] == ["figure2.png"]
 
 
-def test_records_of_several_sources_are_exported_only_if_one_says_so(experiment: Experiment, tmp_path: Path) -> None:
-    made(tmp_path, experiment, source_hash={"bp": "aaaa", "frsf": "bbbb"}.__getitem__)
+def test_records_of_several_sources_are_exported_only_if_one_says_so(
+    made: Made, experiment: Experiment, tmp_path: Path
+) -> None:
+    made(tmp_path, experiment, {"bp": "aaaa", "frsf": "bbbb"}.__getitem__)
     with pytest.raises(
         UserError, match="records of tiny were made by 2 versions of the sources; make them again, or say --mixed"
     ):
@@ -213,7 +255,7 @@ def test_records_of_several_sources_are_exported_only_if_one_says_so(experiment:
 
 
 def test_what_is_missing_or_stale_ends_in_one_line_and_leaves_the_folder_alone(
-    experiment: Experiment, tmp_path: Path
+    made: Made, experiment: Experiment, tmp_path: Path
 ) -> None:
     made(tmp_path, experiment)
     results = tmp_path / "results"

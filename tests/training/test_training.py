@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -48,14 +49,21 @@ def test_the_loop_is_adam_on_shuffled_batches() -> None:
         assert torch.equal(trained, expected)
 
 
+@cache
+def undisturbed(rule: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], list[dict[str, float]]]:
+    """Returns the weights, the feedback state and the history of a run that nobody interrupts."""
+    model, data = small_model(), subset()
+    state, history = train(model, rule, TrainingData(data, data), SETTINGS, Streams("test", 1))
+    return model.state_dict(), state, history
+
+
 @pytest.mark.parametrize("rule", plugins.names("rule"))
 @pytest.mark.parametrize("stop_after", [1, 3])
 def test_an_interrupted_run_ends_bit_for_bit_like_an_undisturbed_one(
     rule: str, stop_after: int, tmp_path: Path
 ) -> None:
     data = subset()
-    whole = small_model()
-    expected = train(whole, rule, TrainingData(data, data), SETTINGS, Streams("test", 1))
+    weights, state, history = undisturbed(rule)
 
     def stop(row: dict[str, float]) -> None:
         if row["epoch"] == stop_after:
@@ -76,11 +84,11 @@ def test_an_interrupted_run_ends_bit_for_bit_like_an_undisturbed_one(
         on_epoch=lambda row: epochs.append(row["epoch"]),
     )
     assert epochs == list(range(stop_after + 1, 5))
-    assert found[1] == expected[1]
-    for name, tensor in whole.state_dict().items():
+    assert found[1] == history
+    for name, tensor in weights.items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
-    assert found[0].keys() == expected[0].keys()
-    assert all(torch.equal(found[0][name], expected[0][name]) for name in expected[0])
+    assert found[0].keys() == state.keys()
+    assert all(torch.equal(found[0][name], state[name]) for name in state)
 
 
 def test_a_loss_that_is_no_number_ends_training() -> None:
@@ -106,26 +114,29 @@ def test_weights_that_decay_end_at_zero_and_not_among_denormal_numbers() -> None
     assert float(torch.tensor(1e-40) * 1) > 0  # attacks count gradients that are exactly zero
 
 
+@cache
+def accuracy_and_loss(rule: str, one_block: bool, **change: object) -> tuple[float, float]:
+    """Returns test accuracy and loss after training with changed settings."""
+    data, test, model = subset(240), subset(400, seed=1), small_model()
+    if one_block:  # the compiler takes seconds for each; and it gets no processes of its own
+        import_module("torch._inductor.config").compile_threads = 1
+        model.backbone = torch.nn.Sequential(
+            *list(model.backbone)[:3], torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten()
+        )
+    settings = TrainingSettings(**{"epochs": 4, "batch_size": 16, "learning_rate": 2e-3} | change)
+    _, history = train(model, rule, TrainingData(data, test), settings, Streams("test", 0))
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    return history[-1]["test_accuracy"], history[-1]["loss"]
+
+
 @pytest.mark.parametrize(
     "change",
     [{"precision": "bfloat16"}, {"channels_last": True}, pytest.param({"compile": True}, marks=pytest.mark.slow)],
 )
 @pytest.mark.parametrize("rule", ["bp", "brsf"])
 def test_keys_for_speed_leave_accuracy_within_noise(rule: str, change: dict[str, object]) -> None:
-    data, test = subset(240), subset(400, seed=1)
-    base = {"epochs": 4, "batch_size": 16, "learning_rate": 2e-3}
-    found = []
-    for settings in (base, base | change):
-        model = small_model()
-        if "compile" in change:  # one block, as the compiler takes seconds for each, and no processes of its own
-            import_module("torch._inductor.config").compile_threads = 1
-            model.backbone = torch.nn.Sequential(
-                *list(model.backbone)[:3], torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten()
-            )
-        _, history = train(model, rule, TrainingData(data, test), TrainingSettings(**settings), Streams("test", 0))
-        found.append((history[-1]["test_accuracy"], history[-1]["loss"]))
-        assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
-    (plain, loss), (fast, fast_loss) = found
+    one_block = "compile" in change
+    (plain, loss), (fast, fast_loss) = accuracy_and_loss(rule, one_block), accuracy_and_loss(rule, one_block, **change)
     assert plain > 0.6
     # Three standard errors of the difference of two proportions.
     assert abs(plain - fast) <= 3 * math.sqrt(2 * plain * (1 - plain) / 400) + 1 / 400

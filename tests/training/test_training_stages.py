@@ -1,6 +1,7 @@
 """The stage finetune: it is killed, interrupted, started twice, and given what does not fit."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -12,12 +13,28 @@ import pytest
 
 from creditflow.core import files
 from creditflow.models.storage import load_model
-from helpers import ROOT, TINY_TRAINING, stage
+from helpers import ROOT, TINY_TRAINING, as_forks, stage
 
 
 def finetune(digits: Path, pretrained: Path, rule: str, output: Path, *more: str | Path) -> list[str]:
     arguments = ["--data", digits, "--classes", "5", "6", "7", "8", "9", "--pretrained", pretrained, "--rule", rule]
     return [*map(str, arguments), "--output", str(output), *map(str, more)]
+
+
+def started(source: Path, arguments: list[str], **streams: int) -> "subprocess.Popen[str]":
+    """Starts the stage as a fork, whose end closes its output."""
+    command = ["bash", "-c", f'{as_forks()}python "$@"', "bash", str(source / "finetune.py"), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8", start_new_session=True, **streams)
+
+
+def kill_once_there_is(checkpoint: Path, process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 600
+    while not checkpoint.exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("rule", ["bp", "brsf"])
@@ -30,12 +47,7 @@ def test_kill_9_in_the_middle_then_the_same_command(digits: Path, pretrained: Pa
 
     checkpoint = tmp_path / "resume" / "checkpoint"
     arguments = finetune(digits, pretrained, rule, killed, *options, "--checkpoint", checkpoint)
-    process = subprocess.Popen([sys.executable, ROOT / "src/finetune.py", *arguments], stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 600
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    kill_once_there_is(checkpoint, started(ROOT / "src", arguments))
     assert not killed.exists()
     done = stage("finetune", *arguments)
     assert done.returncode == 0, done.stderr
@@ -96,22 +108,16 @@ def test_other_code_does_not_go_on_from_a_checkpoint(digits: Path, pretrained: P
     arguments = finetune(
         digits, pretrained, "usf", tmp_path / "model.safetensors", "--settings", longer, "--checkpoint", checkpoint
     )
-    process = subprocess.Popen([sys.executable, source / "finetune.py", *arguments], stdout=subprocess.DEVNULL)
-    while not checkpoint.exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    kill_once_there_is(checkpoint, started(source, arguments))
     rule = source / "creditflow/feedback/rules/usf.py"
     rule.write_text(
         rule.read_text(encoding="utf-8").replace("sigma * weight", "2 * sigma * weight"),
         encoding="utf-8",
     )
-    done = subprocess.run(
-        [sys.executable, source / "finetune.py", *arguments], capture_output=True, encoding="utf-8", check=True
-    )
-    assert "belongs to other settings or inputs" in done.stderr
-    assert "epoch 1:" in done.stdout
+    again = started(source, arguments, stderr=subprocess.STDOUT)
+    said = again.communicate(timeout=600)[0]
+    assert again.returncode == 0 and "belongs to other settings or inputs" in said, said
+    assert "epoch 1:" in said
 
 
 def test_model_and_data_must_fit(digits: Path, pretrained: Path, tmp_path: Path) -> None:

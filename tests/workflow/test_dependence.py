@@ -20,7 +20,7 @@ SOURCE = ROOT / "src"
 #: tells which files of creditflow are loaded before the plugins and after them.
 LOADER = """
 import gc, importlib, json, os, sys
-import foolbox, pandas, torch
+import foolbox, matplotlib.figure, pandas, PIL.Image, pydantic, safetensors.torch, scipy.optimize, scipy.stats, torch
 gc.freeze()
 
 def in_fork(stage, plugins):

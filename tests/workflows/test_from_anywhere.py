@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import ROOT, project
+from helpers import ROOT, project, snakemake
 
 TINY = """
 description: as few jobs as there can be
@@ -47,7 +47,7 @@ rule mine:
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return project(tmp_path_factory.mktemp("clone"), own_server=True)
+    return project(tmp_path_factory.mktemp("clone"), own_server=True, of_the_clone=TINY)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def snakemake(folder: Path, installed: Path, *arguments: str) -> str:
+def fresh_snakemake(folder: Path, installed: Path, *arguments: str) -> str:
+    """Runs Snakemake in a process of its own, which finds the other version of creditflow first."""
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--show-failed-logs", *arguments]
     environment = os.environ | {"PYTHONPATH": str(installed)}
     done = subprocess.run(
@@ -87,17 +88,18 @@ def snakemake(folder: Path, installed: Path, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_a_module_plans_the_experiments_of_the_folder(clone: Path, elsewhere: Path, installed: Path) -> None:
-    said = snakemake(elsewhere, installed, "-n", "--", "mine")
+def test_a_module_plans_the_experiments_of_the_folder(clone: Path, elsewhere: Path) -> None:
+    said = snakemake(elsewhere, "-n", "--", "mine").stdout
     assert "\nrule mine:\n" in said and "\nrule finetune:\n" in said
     assert f"input: {clone}/src/finetune.py, results/data/digits/prepared.safetensors" in said
-    assert "quick" not in snakemake(elsewhere, installed, "--list")
+    listed = snakemake(elsewhere, "--list").stdout
+    assert "\nmine" in listed and "quick" not in listed
 
 
 def test_without_experiments_of_its_own_a_folder_has_those_of_the_clone(
     clone: Path, tmp_path: Path, installed: Path
 ) -> None:
-    said = snakemake(
+    said = fresh_snakemake(
         clone, installed, "-s", str(clone / "Snakefile"), "--directory", str(tmp_path), "-n", "--quiet", "host"
     )
     assert f"input: {clone}/src/fetch.py" in said and "results/quick/tables/overview.csv" in said
@@ -106,9 +108,9 @@ def test_without_experiments_of_its_own_a_folder_has_those_of_the_clone(
 
 @pytest.mark.slow
 def test_a_module_makes_what_the_workflow_itself_takes_for_made(clone: Path, elsewhere: Path, installed: Path) -> None:
-    snakemake(elsewhere, installed, "--", "mine", "tiny")
+    fresh_snakemake(elsewhere, installed, "--", "mine", "tiny")
     assert (elsewhere / "mine.parquet").read_bytes() == (elsewhere / "results/tiny/summary.parquet").read_bytes()
     for name in ("tables/table1.csv", "tables/published.html", "figures/figure2.pdf", "logs/collect.log"):
         assert (elsewhere / "results/tiny" / name).exists()
     again = ("-s", str(clone / "Snakefile"), "--directory", str(elsewhere), "-n", "--", "tiny")
-    assert "Nothing to be done" in snakemake(clone, installed, *again)
+    assert "Nothing to be done" in snakemake(clone, *again).stdout

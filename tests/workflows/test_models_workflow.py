@@ -51,7 +51,7 @@ def finished(built_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
         for name, make in (("mine", module.make_mine), ("reference", module.make_reference)):
             for seed in range(2):
                 torch.manual_seed(seed)
-                torch.save(module.train(make(), 10).state_dict(), folder / f"weights/{name}_{seed}.pt")
+                torch.save(module.train(make(), 6).state_dict(), folder / f"weights/{name}_{seed}.pt")
         done = snakemake(folder, "small")
         assert done.returncode == 0, done.stdout
 

@@ -1,9 +1,10 @@
 """Populations as a user runs them: from nothing to tables, figures and exported results; what stops them."""
 
 import json
+import os
+import shlex
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from creditflow.populations.selection import chosen_rate, scores
 from creditflow.populations.storage import load_population
 from creditflow.records.record import read_record
 from creditflow.workflow.loading import load_experiment
-from helpers import ROOT, project, snakemake, stage
+from helpers import ROOT, as_forks, project, snakemake, stage
 
 TINY = """
 description: populations on digits, in seconds
@@ -53,9 +54,9 @@ population:
       learning_rates: {all_digits: {bp: [0.1], pepita: [0.05]}}
 gradients: [exact, "through:frsf"]
 attacks:
-  pgd_mse_code: {gradients: [exact], epsilons: [0.1], images: 60, batch_size: 60, settings: {steps: 5}}
-  pgd_mse: {gradients: [exact], epsilons: [0.1], images: 60, batch_size: 60, settings: {steps: 5}}
-  pgd: {gradients: [exact], epsilons: [0.1], images: 60, batch_size: 60}
+  pgd_mse_code: {gradients: [exact], seeds: [1], epsilons: [0.1], images: 60, batch_size: 60, settings: {steps: 5}}
+  pgd_mse: {gradients: [exact], seeds: [1], epsilons: [0.1], images: 60, batch_size: 60, settings: {steps: 5}}
+  pgd: {rules: [bp], gradients: [exact], epsilons: [0.1], images: 60, batch_size: 60}
   fgsm: {backbones: [natural], epsilons: [0.1], images: 60, batch_size: 60}
   cascade:
     backbones: [natural]
@@ -224,13 +225,15 @@ def test_kill_9_in_the_middle_then_the_same_command(digits: Path, tmp_path: Path
     long = {"epochs": 40, "dropout": 0.2, "optimizer": {"momentum": 0.9}}
     assert stage("train_population", *arguments(digits, whole, **long), *given).returncode == 0
     disturbed = [*arguments(digits, killed, **long), *given, "--checkpoint", str(checkpoint)]
-    command = [sys.executable, str(ROOT / "src/train_population.py"), *disturbed]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    command = as_forks() + shlex.join(["python", str(ROOT / "src/train_population.py"), *disturbed])
+    process = subprocess.Popen(
+        ["bash", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     deadline = time.monotonic() + 300
     while not checkpoint.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=600)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=600)  # the output is closed when the fork, too, has been killed
     assert checkpoint.exists() and not killed.exists()
     resumed = stage("train_population", *disturbed)
     assert resumed.returncode == 0, resumed.stderr

@@ -36,7 +36,7 @@ retrieval:
 gradients: [exact, feedback]
 attacks:
   hag: {epsilons: [0, 0.1], images: 40, batch_size: 20}
-  sdha: {epsilons: [0, 0.1], images: 40, batch_size: 40}
+  sdha: {rules: [frsf], epsilons: [0, 0.1], images: 40, batch_size: 40}
   hamming_pgd: {epsilons: [0, 0.1, 0.3], images: 40, batch_size: 40, settings: {iterations: 5}}
 tables: {table2: {}, retrieval_attacks: {}, published: {}}
 figures: {figure1: {}, figure3: {}, precision_recall: {}, retrieved: {queries: 2, attack: hamming_pgd, rule: bp}}

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -72,6 +73,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy(finished: Path, tmp_path: Path) -> Path:
     """The same, to be spoilt."""
     return Path(shutil.copytree(finished, tmp_path / "copy", symlinks=True, copy_function=shutil.copy2))
+
+
+@pytest.fixture(scope="module")
+def nothing_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that has no results; tests write its experiment."""
+    return project(tmp_path_factory.mktemp("nothing_run"), tiny=TINY)
 
 
 def planned(folder: Path, *arguments: str) -> set[str]:
@@ -361,9 +368,10 @@ def test_lint_is_clean() -> None:
     ],
 )
 def test_a_mistake_in_an_experiment_ends_before_any_job_in_one_line(
-    tmp_path: Path, old: str, new: str, message: str
+    nothing_run: Path, old: str, new: str, message: str
 ) -> None:
-    folder = project(tmp_path, tiny=TINY.replace(old, new))
+    folder = nothing_run
+    (folder / "config/experiments/tiny.yaml").write_text(TINY.replace(old, new), encoding="utf-8")
     done = snakemake(folder, "tiny")
     assert done.returncode == 2
     errors = [line for line in done.stdout.splitlines() if not line.startswith("Using workflow specific profile")]
@@ -433,30 +441,66 @@ def test_a_damaged_model_is_named_by_the_job_that_reads_it(copy: Path) -> None:
 
 
 LONG = "results/tiny/evaluate/high/small_cnn/brsf/seed0.json"
+MODEL = "results/tiny/finetune/high/small_cnn/brsf/seed0.safetensors"
+LOG = "results/tiny/logs/finetune/high/small_cnn/brsf/seed0.log"
+
+
+def trains_longer(finished: Path, folder: Path) -> Path:
+    """A copy whose fine-tuning takes eight epochs."""
+    shutil.copytree(finished, folder, symlinks=True, copy_function=shutil.copy2)
+    edit(folder, "weight_decay: 5.0e-4", "weight_decay: 4.0e-4")
+    edit(folder, "\n  settings: {epochs: 2,", "\n  settings: {epochs: 8,")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A longer fine-tuning that nothing interrupts, and what a second Snakemake says while it has not ended."""
+    folder = trains_longer(finished, tmp_path_factory.mktemp("longer") / "copy")
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor() as pool:
+        patch.setenv(BEFORE_JOBS, "touch begun; until [ -e go ]; do sleep 0.02; done;")
+        first = pool.submit(snakemake, folder, LONG)
+        try:
+            while not (folder / "begun").exists():
+                assert not first.done(), first.result().stdout
+                time.sleep(0.02)
+            patch.delenv(BEFORE_JOBS)
+            second = snakemake(folder, LONG)
+            assert second.returncode != 0 and not first.done()
+        finally:
+            (folder / "go").touch()
+    assert first.result().returncode == 0, first.result().stdout
+    assert "epoch 1:" in (folder / LOG).read_text(encoding="utf-8")
+    return folder, second.stdout
+
+
+def test_two_snakemakes_do_not_share_a_folder(undisturbed: tuple[Path, str]) -> None:
+    folder, second = undisturbed
+    assert "cannot be locked" in second
+    assert (folder / LONG).exists()
 
 
 @pytest.fixture
-def long_job(copy: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+def long_job(finished: Path, tmp_path: Path) -> Iterator[tuple[Path, "subprocess.Popen[bytes]"]]:
     """A Snakemake in the middle of fine-tuning: the first checkpoint is there."""
-    edit(copy, "weight_decay: 5.0e-4", "weight_decay: 4.0e-4")
-    edit(copy, "\n  settings: {epochs: 2,", "\n  settings: {epochs: 8,")
+    folder = trains_longer(finished, tmp_path / "copy")
     command = [sys.executable, "-m", "snakemake", "--cores", "1", LONG]
     unforked = os.environ | {FORKED_FROM: "1000"}  # so that signals to Snakemake's group reach the stage itself
-    with (copy / "first.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=copy, env=unforked, stdout=log, stderr=log, start_new_session=True)
+    with (folder / "first.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, env=unforked, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + 600
-        while not list(copy.glob("results/tiny/checkpoints/**/*.checkpoint")):
-            assert process.poll() is None, (copy / "first.log").read_text(encoding="utf-8")
+        while not list(folder.glob("results/tiny/checkpoints/**/*.checkpoint")):
+            assert process.poll() is None, (folder / "first.log").read_text(encoding="utf-8")
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        yield copy, process
+        yield folder, process
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("how", ["kill -9 of everything", "Ctrl-C"])
 def test_an_interrupted_workflow_goes_on_with_the_same_command(
-    long_job: tuple[Path, subprocess.Popen[bytes]], how: str
+    long_job: tuple[Path, "subprocess.Popen[bytes]"], how: str, undisturbed: tuple[Path, str]
 ) -> None:
     folder, process = long_job
     if how == "Ctrl-C":
@@ -465,26 +509,12 @@ def test_an_interrupted_workflow_goes_on_with_the_same_command(
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(timeout=600)
     (checkpoint,) = folder.glob("results/tiny/checkpoints/**/*.checkpoint")
-    results = folder / "results/tiny"
-    name = checkpoint.relative_to(results / "checkpoints")
-    log, model = (results / "logs" / name).with_suffix(".log"), (results / name).with_suffix(".safetensors")
-    assert not model.exists()
+    name = checkpoint.relative_to(folder / "results/tiny/checkpoints")
+    log, model = folder / LOG, folder / MODEL
+    assert log == (folder / "results/tiny/logs" / name).with_suffix(".log")
+    assert model == (folder / "results/tiny" / name).with_suffix(".safetensors") and not model.exists()
     done = snakemake(folder, LONG)  # no --unlock, no cleaning
     assert done.returncode == 0, done.stdout
     assert "epoch 8:" in log.read_text(encoding="utf-8")
     assert "epoch 1:" not in log.read_text(encoding="utf-8")
-    resumed = model.read_bytes()
-    whole = snakemake(folder, "--force", str(model.relative_to(folder)))
-    assert whole.returncode == 0, whole.stdout
-    assert "epoch 1:" in log.read_text(encoding="utf-8")
-    assert model.read_bytes() == resumed
-
-
-def test_two_snakemakes_do_not_share_a_folder(long_job: tuple[Path, subprocess.Popen[bytes]]) -> None:
-    folder, process = long_job
-    os.killpg(process.pid, signal.SIGSTOP)  # else it may go on to jobs that replace what the second is looking at
-    second = snakemake(folder, LONG)
-    os.killpg(process.pid, signal.SIGCONT)
-    assert second.returncode != 0
-    assert "cannot be locked" in second.stdout
-    assert process.wait(timeout=600) == 0
+    assert model.read_bytes() == (undisturbed[0] / MODEL).read_bytes()

@@ -20,6 +20,9 @@ from helpers import project, snakemake, stage
 
 pytestmark = pytest.mark.slow
 
+#: Of layers with a thousand units, most of the time goes into drawing and storing millions of weights.
+NARROW = [48, 40, 32]
+
 TINY = {
     "extends": "target_propagation",
     "description": "the small end of the target-propagation paper",
@@ -28,7 +31,7 @@ TINY = {
     "seeds": [0],
     "population": {
         "datasets": ["mnist", "cifar10"],
-        "settings": {"epochs": 2, "batch_size": 5, "validation_images": 4, "angle_images": 6, "dampings": [0.1]},
+        "settings": {"epochs": 2, "batch_size": 20, "validation_images": 4, "angle_images": 4, "dampings": [0.1]},
         "variants": {
             "mlp_256x5": None,
             "mlp_256x5_all_images": None,
@@ -38,7 +41,9 @@ TINY = {
                 ]
             },
             "frozen_mlp_256x5_all_images": None,
-            "cnn": {"settings": {"rules": {"dfa_targets": None}}},
+            "mlp_1024x3": {"settings": {"hidden": NARROW}},
+            "mlp_1024x3_all_images": {"settings": {"hidden": NARROW}},
+            "cnn": {"settings": {"hidden": [32], "rules": {"dfa_targets": None}}},
         },
     },
     "nullspace": {

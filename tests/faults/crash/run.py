@@ -13,8 +13,8 @@ import sys
 sys.path.insert(0, os.path.dirname(__file__))  # noqa: PTH120 - as `sitecustomize.py`, it imports little
 import sitecustomize  # noqa: F401 - its import sets the hook
 
-#: linux/capability.h
-_VERSION_3, _CAP_DAC_OVERRIDE = 0x20080522, 1
+#: linux/capability.h and linux/prctl.h
+_VERSION_3, _CAP_DAC_OVERRIDE, _PR_CAPBSET_DROP = 0x20080522, 1, 24
 
 
 def _drop_privilege() -> None:
@@ -27,6 +27,8 @@ def _drop_privilege() -> None:
     sets[1] &= ~(1 << _CAP_DAC_OVERRIDE)
     if library.capset(header, sets):
         raise OSError(ctypes.get_errno(), "capset")
+    if library.prctl(_PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE, 0, 0, 0) and os.geteuid() == 0:  # what it starts
+        raise OSError(ctypes.get_errno(), "prctl")
 
 
 if os.environ.get("WITHOUT_PRIVILEGE"):
