@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -50,6 +49,8 @@ def make_reference() -> nn.Module:
 
 def train(model: nn.Module, epochs: int = 15) -> nn.Module:
     """Trains a network on the first 1,297 digits; the others are the test images of the dataset `digits`."""
+    from sklearn.datasets import load_digits  # here, as every job of an audit imports this file for its networks
+
     digits = load_digits()
     images, labels = torch.tensor(digits.images[:1297] / 16).float()[:, None], torch.tensor(digits.target[:1297])
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)

@@ -81,8 +81,9 @@ def project(folder: Path, *, own_server: bool = False, **experiments: str) -> Pa
     for name in ("Snakefile", "rules", "src", "config", "profiles", "envs", "containers"):
         source = ROOT / name
         if source.is_dir():
+            # Byte code is copied, too: it fits sources of the same time and size, and all jobs would else compile anew.
             shutil.copytree(
-                source, folder / name, ignore=shutil.ignore_patterns("*.sif", "*.sha256", "*.part", "__pycache__")
+                source, folder / name, ignore=shutil.ignore_patterns("*.sif", "*.sha256", "*.part", "*.pyc.*")
             )
         else:
             shutil.copy(source, folder / name)
