@@ -20,7 +20,7 @@ pretrain: {start: random}
 finetune: {datasets: [digits], settings: {epochs: 1, batch_size: 32, learning_rate: 2.0e-3, head_learning_rate: 2.0e-2}}
 gradients: [exact]
 attacks: {fgsm: {epsilons: [0.1], images: 20, batch_size: 20}}
-tables: {table1: {}, published: {}}
+tables: {published: {}}
 figures: {figure2: {}}
 """
 
@@ -110,7 +110,7 @@ def test_without_experiments_of_its_own_a_folder_has_those_of_the_clone(
 def test_a_module_makes_what_the_workflow_itself_takes_for_made(clone: Path, elsewhere: Path, installed: Path) -> None:
     fresh_snakemake(elsewhere, installed, "--", "mine", "tiny")
     assert (elsewhere / "mine.parquet").read_bytes() == (elsewhere / "results/tiny/summary.parquet").read_bytes()
-    for name in ("tables/table1.csv", "tables/published.html", "figures/figure2.pdf", "logs/collect.log"):
+    for name in ("tables/published.html", "figures/figure2.pdf", "logs/collect.log"):
         assert (elsewhere / "results/tiny" / name).exists()
     again = ("-s", str(clone / "Snakefile"), "--directory", str(elsewhere), "-n", "--", "tiny")
     assert "Nothing to be done" in snakemake(clone, *again).stdout
