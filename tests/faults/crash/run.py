@@ -5,13 +5,17 @@ beyond FULL_BEYOND bytes. WITHOUT_PRIVILEGE: permissions hold for root, too.
 """
 
 import ctypes
+import importlib.util
 import os
 import resource
 import runpy
 import sys
 
-sys.path.insert(0, os.path.dirname(__file__))  # noqa: PTH120 - as `sitecustomize.py`, it imports little
-import sitecustomize  # noqa: F401 - its import sets the hook
+# By its path, which sets the hook: a fork may have the system's own module of that name, as on Debian.
+_path = os.path.join(os.path.dirname(__file__), "sitecustomize.py")  # noqa: PTH118, PTH120 - it imports little
+_spec = importlib.util.spec_from_file_location("crash", _path)
+assert _spec is not None and _spec.loader is not None
+_spec.loader.exec_module(importlib.util.module_from_spec(_spec))
 
 #: linux/capability.h and linux/prctl.h
 _VERSION_3, _CAP_DAC_OVERRIDE, _PR_CAPBSET_DROP = 0x20080522, 1, 24
