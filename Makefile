@@ -90,6 +90,7 @@ lint-python: $(TOOLS)
 	PYTHONPATH=src $(BIN)/lint-imports
 	$(BIN)/mypy
 
+# Eleven experiments for each Snakemake, half of them all: a start takes as long as a small plan.
 lint-workflow: $(TOOLS)
 	$(BIN)/snakefmt --check .
 	$(SNAKEMAKE) --lint

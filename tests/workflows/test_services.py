@@ -188,9 +188,9 @@ def test_a_job_that_the_cluster_stops_goes_on_from_its_checkpoint(long_training:
     log = folder / "results/tiny/logs/finetune/high/small_cnn/brsf/seed0.log"
     said = folder / "said.log"
 
-    def first_epoch(of: str) -> int:
+    def first_epoch(text: str) -> int:
         """The number of the first epoch that a log of training names."""
-        return int((re.findall(r"epoch (\d+):", of) or ["0"])[0])
+        return int((re.findall(r"epoch (\d+):", text) or ["0"])[0])
 
     def wait_for(leg: Callable[[str], bool]) -> str:
         deadline = time.monotonic() + 240

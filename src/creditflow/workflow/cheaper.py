@@ -1,7 +1,7 @@
-"""Makes Snakemake itself cheaper: what it does again and again, and nobody needs.
+"""Spares Snakemake work that it does again and again, and that nobody needs.
 
-Checked with Snakemake 9.27. Where another version has no such place, nothing is changed. docs/scaling.md has the
-measurements.
+All of this was checked with Snakemake 9.27; 9.20, the oldest version that the workflow takes, has the same names.
+docs/scaling.md has the measurements.
 """
 
 import inspect
@@ -24,7 +24,7 @@ def schedule_by_one_timer() -> None:
     """Has Snakemake's scheduler wait for one timer at a time.
 
     Each round of the scheduler starts a timer of a second, which begins another round. So each round that a job's end
-    begins is repeated every second until the workflow ends: after 200 jobs there are 200 rounds a second.
+    begins is repeated every second as long as jobs wait, and the rounds become more with each job that ends.
     """
     from snakemake.scheduling.job_scheduler import JobScheduler
 
@@ -44,15 +44,13 @@ def schedule_by_one_timer() -> None:
         timer.daemon = True  # nothing waits for it at the end
         timer.start()
 
-    name = "_schedule_reevalutation"  # as Snakemake spells it
-    if hasattr(JobScheduler, name):
-        setattr(JobScheduler, name, once)
+    JobScheduler._schedule_reevalutation = once  # as Snakemake spells it
 
 
 def note_signatures(rules: Iterable[Any]) -> None:
     """Has Snakemake know the parameters of the functions in rules, which it would find out again for each job.
 
-    It keeps them where its own helpers do that override them.
+    They are kept in the attribute by which Snakemake's own helpers replace the parameters of a function.
     """
     from snakemake.common import get_function_params, overwrite_function_params
 

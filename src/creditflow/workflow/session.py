@@ -216,7 +216,7 @@ class Session:
         names = [job.rule.name for job in jobs]
         if sum(name in forkserver.STAGES for name in names) < forkserver.MIN_JOBS:
             return
-        if function := forkserver.start(layout.script, trains=not {*forkserver.TRAINING}.isdisjoint(names)):
+        if function := forkserver.start(layout.script, trains=any(name in forkserver.TRAINING for name in names)):
             shell.prefix(f"set -euo pipefail; {function}".replace("{", "{{").replace("}", "}}"))
 
     def _uses(self, method: str) -> bool:

@@ -49,7 +49,7 @@ def read_mat(path: Path, names: Sequence[str]) -> list[Any]:
 
 
 def _apart(path: Path, names: Sequence[str]) -> tuple[dict[str, Any], str]:
-    """Returns what a process of its own reads, and why it does not; raises EOFError if that process ends without."""
+    """Returns what a process of its own reads, and why it fails if it does. Raises EOFError if it ends silently."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(sender, path, names, _memory(path)))
@@ -65,7 +65,7 @@ def _apart(path: Path, names: Sequence[str]) -> tuple[dict[str, Any], str]:
 
 
 def _answer(sender: Connection, path: Path, names: Sequence[str], memory: int) -> None:
-    """Runs in the process that reads."""
+    """Sends what is in the file, or why it cannot be read; runs in the process that reads."""
     _confine(memory)
     try:
         sender.send((_load(path, names), ""))

@@ -84,9 +84,9 @@ def start(script: Callable[[str], str], *, trains: bool = False) -> str:
         trains: whether stages that train are among the jobs.
 
     Returns:
-        A Bash function `python`, which has the server run `STAGES`. All other calls of `python` stay as they
-        are, and so do those of stages that the server cannot serve. The text is empty where no socket can be made in
-        the folder for temporary files.
+        A Bash function `python`, which has the server run `STAGES`. All other calls of `python` stay as they are, and
+        so do those of stages that the server cannot serve. The text is empty where no socket can be made in the folder
+        for temporary files.
     """
     try:
         server, client = launch((*LIBRARIES, *(LIBRARIES_OF_TRAINING if trains else ())))
