@@ -91,6 +91,7 @@ SESSION.check_machine(IMAGE, config)
 
 
 onstart:
-    SESSION.check_folders(workflow.dag.needrun_jobs())
-    SESSION.check_plugins(workflow.dag.needrun_jobs(), EXPERIMENTS)
-    SESSION.share_start_up(workflow.dag.needrun_jobs())
+    SESSION.begin(EXPERIMENTS)
+
+
+SESSION.begin_in_modules(EXPERIMENTS)

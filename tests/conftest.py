@@ -10,7 +10,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from helpers import TINY_TRAINING, stage
+from helpers import TINY_TRAINING, share_servers, stage
 
 torch.set_num_threads(1)
 
@@ -25,6 +25,11 @@ def _without_variables_of_the_compiler() -> None:
 def _no_variables_of_the_compiler() -> Iterator[None]:
     yield
     _without_variables_of_the_compiler()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        share_servers()
 
 
 def pytest_collection_finish() -> None:

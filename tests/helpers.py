@@ -26,6 +26,9 @@ FORKED_FROM = "CREDITFLOW_TEST_FORKED_FROM"
 #: An environment variable: Bash that comes before each job of a `project` in the function that has stages forked.
 BEFORE_JOBS = "CREDITFLOW_TEST_BEFORE_JOBS"
 
+#: Environment variables: the commands by which stages and Snakemakes are forked from servers that are there already.
+STAGES, SNAKEMAKES = "CREDITFLOW_TEST_STAGES", "CREDITFLOW_TEST_SNAKEMAKES"
+
 TINY_TRAINING = '{"epochs": 3, "batch_size": 32, "learning_rate": 0.002, "head_learning_rate": 0.02}'
 
 
@@ -152,8 +155,10 @@ def snakemake(
 
 
 @cache
-def _snakemakes() -> tuple[list[str], "subprocess.Popen[bytes]"]:
+def _snakemakes() -> tuple[list[str], "subprocess.Popen[bytes] | None"]:
     """Returns the command that runs a script in a fork of a process that has imported Snakemake, and that process."""
+    if shared := os.environ.get(SNAKEMAKES):
+        return shlex.split(shared), None
     libraries = ("snakemake.cli", "snakemake.api", "snakemake.report", "smart_open", "yte", "jinja2", "pandas")
     with patch.dict(os.environ, {"PYTHONPATH": str(Path(__file__).parent)}):  # for the last of these
         server, command = forkserver.launch((*libraries, "snakemake_executor_plugin_slurm", "warm_snakemake"))
@@ -161,13 +166,20 @@ def _snakemakes() -> tuple[list[str], "subprocess.Popen[bytes]"]:
 
 
 @cache
-def _stages() -> tuple[list[str], "subprocess.Popen[bytes]"]:
+def _stages() -> tuple[list[str], "subprocess.Popen[bytes] | None"]:
     """Returns the command that runs a stage in a fork of a process that has loaded its libraries, and that process.
 
     Both processes end when the tests do.
     """
+    if shared := os.environ.get(STAGES):
+        return shlex.split(shared), None
     server, command = forkserver.launch((*forkserver.LIBRARIES, *forkserver.LIBRARIES_OF_TRAINING))
     return command, server
+
+
+def share_servers() -> None:
+    """Has all processes of pytest-xdist, which this process starts, use the servers of this one."""
+    os.environ |= {STAGES: shlex.join(_stages()[0]), SNAKEMAKES: shlex.join(_snakemakes()[0])}
 
 
 def as_forks(runner: Path | None = None) -> str:

@@ -176,7 +176,7 @@ def test_a_server_of_forks_starts_for_many_jobs_on_this_machine(
     monkeypatch.setattr(shell, "get_executable", lambda: "/bin/bash")
     monkeypatch.setattr(forkserver, "start", lambda script, trains: f"python() {{ {script('attack')} {trains}; }}")
     found = begun("--cores", "1", *options, "quick", methods=methods)
-    found.share_start_up([SimpleNamespace(rule=SimpleNamespace(name=name)) for name in jobs])
+    found.share_start_up([SimpleNamespace(input=[layout.script(name), "results/x.json"]) for name in jobs])
     trains = "finetune" in jobs
     expected = [f"set -euo pipefail; python() {{{{ {layout.CLONE}/src/attack.py {trains}; }}}}"]
     assert prefixes == (expected if starts else [])

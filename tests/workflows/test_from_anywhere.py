@@ -35,6 +35,10 @@ module creditflow:
 use rule * from creditflow
 
 
+onstart:
+    print(f"the outer workflow begins with {{shell._process_prefix.count('forkserver')}} prefix that forks")
+
+
 rule mine:
     input:
         "results/tiny/summary.parquet",
@@ -108,7 +112,8 @@ def test_without_experiments_of_its_own_a_folder_has_those_of_the_clone(
 
 @pytest.mark.slow
 def test_a_module_makes_what_the_workflow_itself_takes_for_made(clone: Path, elsewhere: Path, installed: Path) -> None:
-    fresh_snakemake(elsewhere, installed, "--", "mine", "tiny")
+    said = fresh_snakemake(elsewhere, installed, "--", "mine", "tiny")
+    assert "the outer workflow begins with 1 prefix that forks\n" in said
     assert (elsewhere / "mine.parquet").read_bytes() == (elsewhere / "results/tiny/summary.parquet").read_bytes()
     for name in ("tables/published.html", "figures/figure2.pdf", "logs/collect.log"):
         assert (elsewhere / "results/tiny" / name).exists()

@@ -81,3 +81,12 @@ def bind_into_containers(paths: Iterable[str]) -> None:
     there = [str(path.resolve()) for path in map(Path, paths) if path.exists()]
     before = os.environ.get("APPTAINER_BIND")
     os.environ["APPTAINER_BIND"] = ",".join([*([before] if before else []), *(f"{path}:{path}:ro" for path in there)])
+
+
+def outside(paths: Iterable[Path]) -> list[str]:
+    """Returns those paths that containers do not see, as they lie outside the working directory; of files the folders.
+
+    A module of a model may import what lies beside it.
+    """
+    folders = (path if path.is_dir() else path.parent for path in map(Path.resolve, paths))
+    return sorted({str(folder) for folder in folders if not folder.is_relative_to(Path.cwd().resolve())})

@@ -26,6 +26,7 @@ from creditflow.workflow import (
     interruption,
     layout,
     locks,
+    module_use,
     preflight,
     progress,
 )
@@ -163,7 +164,8 @@ class Session:
 
     def show_in_containers(self, experiments: Experiments) -> None:
         """Makes the user's files that experiments name visible in containers."""
-        preflight.bind_into_containers(_outside(path for each in experiments.values() for path in user_files(each)))
+        files = (path for each in experiments.values() for path in user_files(each))
+        preflight.bind_into_containers(preflight.outside(files))
 
     def check_machine(self, image: Path, config: Mapping[str, Any]) -> None:
         """Looks at what this run needs of the machine, before any job. A dry-run needs nothing.
@@ -185,6 +187,20 @@ class Session:
         slots = self.workflow.global_resources.get("gpu")
         if slots and slots.value:
             explained(gpus.announce_slots, slots.value)
+
+    def begin(self, experiments: Experiments) -> None:
+        """Looks at all jobs before the first one runs, and makes ready what they share."""
+        jobs = list(self.workflow.dag.needrun_jobs())
+        if self.is_module:
+            jobs = module_use.own_jobs(jobs, layout.in_clone("src"))
+        self.check_folders(jobs)
+        self.check_plugins(jobs, experiments)
+        self.share_start_up(jobs)
+
+    def begin_in_modules(self, experiments: Experiments) -> None:
+        """Does the same where this workflow is a module, whose `onstart` Snakemake does not run."""
+        if self.is_module:
+            module_use.call_at_start(self.workflow, lambda: self.begin(experiments))
 
     def check_folders(self, jobs: Iterable[Any]) -> None:
         """Ends the workflow in one line if jobs cannot write where their files belong, before any of them runs."""
@@ -213,26 +229,18 @@ class Session:
         bash = Path(shell.get_executable() or "").name == "bash"
         if elsewhere or self.workflow.touch or sys.platform != "linux" or not bash:
             return
-        names = [job.rule.name for job in jobs]
-        if sum(name in forkserver.STAGES for name in names) < forkserver.MIN_JOBS:
+        stages = [Path(script).stem for script in module_use.own_scripts(jobs, layout.in_clone("src"))]
+        if sum(stage in forkserver.STAGES for stage in stages) < forkserver.MIN_JOBS:
             return
-        if function := forkserver.start(layout.script, trains=any(name in forkserver.TRAINING for name in names)):
-            shell.prefix(f"set -euo pipefail; {function}".replace("{", "{{").replace("}", "}}"))
+        if function := forkserver.start(layout.script, trains=any(stage in forkserver.TRAINING for stage in stages)):
+            before = shell._process_prefix or "set -euo pipefail; "  # of another Snakefile
+            shell.prefix(f"{before}{function}".replace("{", "{{").replace("}", "}}"))
 
     def _uses(self, method: str) -> bool:
         """Whether jobs run by a method of deployment, such as APPTAINER."""
         from snakemake.settings.types import DeploymentMethod
 
         return DeploymentMethod[method] in self.workflow.deployment_settings.deployment_method
-
-
-def _outside(paths: Iterable[Path]) -> list[str]:
-    """Returns those paths that containers do not see, as they lie outside the working directory; of files the folders.
-
-    A module of a model may import what lies beside it.
-    """
-    folders = (path if path.is_dir() else path.parent for path in map(Path.resolve, paths))
-    return sorted({str(folder) for folder in folders if not folder.is_relative_to(Path.cwd().resolve())})
 
 
 def _folders_in_use() -> list[Path]:

@@ -1,0 +1,43 @@
+"""What Snakemake leaves out where another Snakefile uses this workflow as a module."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+
+def call_at_start(workflow: Any, begin: Callable[[], None]) -> None:
+    """Has Snakemake call a function before the first job; it calls the `onstart` of the main Snakefile alone.
+
+    That Snakefile's own `onstart` is called, too, wherever it stands.
+
+    Args:
+        workflow: Snakemake's object of this name, while it reads the module.
+        begin: the function.
+    """
+    register = workflow.onstart
+
+    def first_begin(function: Callable[..., Any]) -> Callable[..., Any]:
+        def both(log: Any) -> None:
+            begin()
+            function(log)
+
+        return both
+
+    def register_both(function: Callable[..., Any]) -> None:
+        register(function)
+        if workflow.modifier.is_main_snakefile():
+            workflow._onstart = first_begin(function)
+
+    workflow.onstart = register_both
+    workflow._onstart = first_begin(workflow._onstart)
+
+
+def own_scripts(jobs: Iterable[Any], folder: Path) -> list[str]:
+    """Returns the scripts of a folder that jobs run, one for each job, whatever their rules are called."""
+    scripts = set(map(str, folder.glob("*.py")))
+    return [path for job in jobs for path in map(str, job.input) if path in scripts]
+
+
+def own_jobs(jobs: Iterable[Any], folder: Path) -> list[Any]:
+    """Returns the jobs that run a script of a folder; the others are those of the main Snakefile."""
+    return [job for job in jobs if own_scripts([job], folder)]
