@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from creditflow.core.files import visible_files
+
 
 def call_at_start(workflow: Any, begin: Callable[[], None]) -> None:
     """Has Snakemake call a function before the first job; it calls the `onstart` of the main Snakefile alone.
@@ -34,7 +36,7 @@ def call_at_start(workflow: Any, begin: Callable[[], None]) -> None:
 
 def own_scripts(jobs: Iterable[Any], folder: Path) -> list[str]:
     """Returns the scripts of a folder that jobs run, one for each job, whatever their rules are called."""
-    scripts = set(map(str, folder.glob("*.py")))
+    scripts = set(map(str, visible_files(folder, "*.py")))
     return [path for job in jobs for path in map(str, job.input) if path in scripts]
 
 

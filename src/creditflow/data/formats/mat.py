@@ -25,7 +25,7 @@ from creditflow.core.files import check_plain
 _MAX_MEMORY, _MAX_SECONDS, _PATIENCE_S = 2 << 30, 600, 3600
 #: What any file may take, and what each of its bytes may: zlib makes at most 1,032 bytes of one. A small file that is
 #: damaged would else have the system clear two gigabytes before it is refused.
-_MEMORY_OF_ANY, _MEMORY_OF_A_BYTE = 64 << 20, 4096
+_MEMORY_OF_ANY, _MEMORY_OF_A_BYTE = 16 << 20, 4096
 
 
 def read_mat(path: Path, names: Sequence[str]) -> list[Any]:
