@@ -1,6 +1,6 @@
 """Time and memory of FGSM and PGD, as ratios to plain foolbox; time without channels last, and through feedback.
 
-    python benchmarks/attacks.py
+    python benchmarks/attacks.py [--rounds N] [--threads N]
 
 Both attack the same images of the same network and both say for each image whether it was fooled. They alternate
 within each round, so that what else the machine does meets both alike; a ratio is the median over rounds. Memory is the
@@ -21,7 +21,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from _common import peak_memory
+from _common import parser_of, peak_memory
 
 from creditflow import apply_rule
 from creditflow.attacks.judge import get_attack, run_attack
@@ -31,7 +31,7 @@ from creditflow.data.prepared import Subset
 from creditflow.models.build import ModelSpec, build_model
 from creditflow.stages.measuring import placed
 
-ROUNDS, IMAGES, EPSILONS = 9, 250, [0.001, 0.005, 0.01, 0.05, 0.1, 0.5]
+IMAGES, EPSILONS = 250, [0.001, 0.005, 0.01, 0.05, 0.1, 0.5]
 REFERENCE = {
     "fgsm": lambda: foolbox.attacks.LinfFastGradientAttack(random_start=False),
     "pgd": lambda: foolbox.attacks.LinfPGD(rel_stepsize=1 / 3, steps=5, random_start=False),
@@ -64,17 +64,22 @@ def seconds(run: Callable[[str, nn.Module, Subset], None], name: str, model: nn.
     return time.perf_counter() - start
 
 
-def peak_of(which: str, name: str) -> float:
+def peak_of(whose: str, name: str) -> float:
     """Returns the peak memory in MiB of a process that runs one attack three times."""
-    done = subprocess.run([sys.executable, __file__, which, name], check=True, capture_output=True, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, __file__, "--threads", str(torch.get_num_threads()), "--memory-of", whose, name],
+        check=True,
+        capture_output=True,
+        encoding="utf-8",
+    )
     return float(done.stdout)
 
 
-def ratios(name: str) -> dict[str, float]:
+def ratios(name: str, rounds: int) -> dict[str, float]:
     model, data = task()
     for run in (ours, theirs):
         run(name, model, data)  # warm up
-    each = [seconds(theirs, name, model, data) / seconds(ours, name, model, data) for _ in range(ROUNDS)]
+    each = [seconds(theirs, name, model, data) / seconds(ours, name, model, data) for _ in range(rounds)]
     memory = peak_of("ours", name) / peak_of("theirs", name)
     spread = f"(min {min(each):.2f}, max {max(each):.2f})"
     print(f"{name}: {statistics.median(each):.2f} x as fast as foolbox {spread}, {memory:.2f} x its peak memory")
@@ -84,37 +89,47 @@ def ratios(name: str) -> dict[str, float]:
     }
 
 
-def layout_ratio(name: str) -> dict[str, float]:
+def layout_ratio(name: str, rounds: int) -> dict[str, float]:
     """Compares a model as it is built with one in the layout that `creditflow.stages.measuring` gives it on a CPU."""
     built, data = task()
     last = placed(task()[0], torch.device("cpu"))
     for model in (built, last):
         ours(name, model, data)  # warm up
-    each = [seconds(ours, name, built, data) / seconds(ours, name, last, data) for _ in range(ROUNDS)]
+    each = [seconds(ours, name, built, data) / seconds(ours, name, last, data) for _ in range(rounds)]
     print(
         f"{name}: {statistics.median(each):.2f} x as fast with channels last (min {min(each):.2f}, max {max(each):.2f})"
     )
     return {f"{name}_contiguous_over_channels_last": round(statistics.median(each), 3)}
 
 
-def feedback_ratio(name: str, rule: str) -> dict[str, float]:
+def feedback_ratio(name: str, rule: str, rounds: int) -> dict[str, float]:
     """Compares the attack through a rule's feedback weights with the attack by the exact gradient, channels last."""
     exact, data = task()
     exact = placed(exact, torch.device("cpu"))
     through = placed(apply_rule(exact, rule, generator=torch.Generator().manual_seed(0)), torch.device("cpu"))
     for model in (exact, through):
         ours(name, model, data)  # warm up
-    each = [seconds(ours, name, through, data) / seconds(ours, name, exact, data) for _ in range(ROUNDS)]
+    each = [seconds(ours, name, through, data) / seconds(ours, name, exact, data) for _ in range(rounds)]
     print(f"{name} through {rule}: {statistics.median(each):.2f} of exact (min {min(each):.2f}, max {max(each):.2f})")
     return {f"{name}_{rule}_over_exact": round(statistics.median(each), 3)}
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    if len(sys.argv) == 3:
-        which, name = sys.argv[1:]
+def main() -> None:
+    parser = parser_of(__doc__, rounds=9)
+    parser.set_defaults(threads=1)
+    parser.add_argument("--memory-of", nargs=2, metavar=("WHOSE", "ATTACK"), help="only print the peak memory in MiB")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.memory_of:
+        whose, name = args.memory_of
         for _ in range(3):
-            {"ours": ours, "theirs": theirs}[which](name, *task())
+            {"ours": ours, "theirs": theirs}[whose](name, *task())
         print(peak_memory())
-    else:
-        print(json.dumps(ratios("fgsm") | ratios("pgd") | layout_ratio("pgd") | feedback_ratio("pgd", "frsf")))
+        return
+    numbers = ratios("fgsm", args.rounds) | ratios("pgd", args.rounds)
+    numbers |= layout_ratio("pgd", args.rounds) | feedback_ratio("pgd", "frsf", args.rounds)
+    print(json.dumps(numbers))
+
+
+if __name__ == "__main__":
+    main()
