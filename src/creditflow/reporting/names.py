@@ -29,6 +29,7 @@ _NAMES = {
     "natural": "natural images",
     "adversarially_selected": "natural images, chosen by adversarial accuracy",
     "adversarially_searched": "natural images, rates searched by adversarial accuracy",
+    "searched_against_learnt": "natural images, PEPITA's rates searched, BP's of Table 1",
     "pgd_trained": "trained with PGD images",
     "pgd_trained_twice_as_long": "trained with PGD images, twice as long",
     "fgsm_trained": "trained with FGSM images",

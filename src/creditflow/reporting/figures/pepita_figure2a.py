@@ -1,7 +1,7 @@
 """Accuracy on natural images against accuracy under attack, a point for each way to train a network (the PEPITA paper's
 Figure 2A). On the line y = x nothing is lost to the attack. Both panels show the same networks. The left one has the
 attack on which a claim of robustness rests. The right one has the worst case over the attacks of the audit at the same
-epsilon. Where the settings choose the variants, each panel says by how many points accuracy falls on average over them.
+epsilon. Compare points of about the same accuracy on natural images: rates of different rules do not correspond.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ def draw(audit: pd.DataFrame, settings: Settings) -> Canvas:
             _points(axes, rows[rows.rule == rule], robust[rows.rule == rule], rule_style(rule, rules))
         if circled is not None:
             _circle(axes, rows[rows.backbone == circled], robust[rows.backbone == circled])
-        axes.set_title(f"{title}\n{_falls(rows, robust, rules)}" if settings.variants else title)
+        axes.set_title(title)
         axes.set_xlabel("accuracy on natural images (%)")
         axes.set_ylim(-3, 103)
     panels[0].set_ylabel(f"accuracy under attack (%), epsilon {rows.epsilon.iloc[0]:g}")
@@ -116,12 +116,6 @@ def _points(axes: Axes, rows: pd.DataFrame, robust: "pd.Series[float]", style: d
 
 def _circle(axes: Axes, rows: pd.DataFrame, robust: "pd.Series[float]") -> None:
     axes.scatter(100 * rows.clean, 100 * robust, s=150, facecolors="none", edgecolors=VERMILION, linewidths=1.2)
-
-
-def _falls(rows: pd.DataFrame, robust: "pd.Series[float]", rules: list[str]) -> str:
-    """Returns in words the mean over a rule's points of its accuracy on natural images less that under attack."""
-    falls = {rule: 100 * float((rows.clean - robust)[rows.rule == rule].mean()) for rule in rules}
-    return f"mean fall: {', '.join(f'{display(rule)} {fall:.1f}' for rule, fall in falls.items())} points"
 
 
 FIGURE = Figure(draw=draw, source="audit")

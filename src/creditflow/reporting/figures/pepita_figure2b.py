@@ -1,7 +1,7 @@
 """Accuracy on test images after each epoch of training. Full lines are for natural images. Dashed lines are for the
-same images under the attack that the training itself uses to make adversarial images. The figure has the form of the
-PEPITA paper's Figure 2B. Where the two lines of a rule lie on each other, this attack fools no network of the rule.
-Other attacks may still fool them: see the audit.
+same images under the PGD that the population's settings name as its adversary. The figure has the form of the PEPITA
+paper's Figure 2B, whose networks learn from adversarial images. Where the two lines of a rule lie on each other, this
+attack fools no network of the rule. Other attacks may still fool them: see the audit.
 """
 
 import pandas as pd
