@@ -32,6 +32,20 @@ def run(
     return run_attack(attack, chosen, model, data, images, epsilons, batch_size=100, seed=3, keep=len(images))
 
 
+@pytest.mark.parametrize(
+    ("gap", "hidden32", "hidden64"), [(30.0, False, False), (100.0, True, False), (900.0, True, True)]
+)
+def test_fgsm_has_the_same_setting(gap: float, hidden32: bool, hidden64: bool) -> None:
+    model, data = confident(gap)
+    for precision, hidden in (("float32", hidden32), ("float64", hidden64)):
+        chosen = parse(plugins.settings_class("attack", "fgsm_mse"), {"precision": precision}, "fgsm_mse")
+        result = run_attack(
+            get_attack("fgsm_mse"), chosen, model, data, torch.arange(4), [0.25], batch_size=4, seed=3, keep=4
+        )
+        assert result.checks["zero_gradients"] == float(hidden) and result.correct.tolist() == [[hidden] * 4]
+        assert result.kept is not None and result.kept.images.dtype == torch.float32
+
+
 def confident(gap: float) -> tuple[nn.Module, Subset]:
     """A linear model of the mean of both halves of an image, and images whose logits differ by a gap."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).requires_grad_(False)
