@@ -12,6 +12,7 @@ from creditflow.core import plugins
 from creditflow.core.errors import UserError
 from creditflow.core.settings import parse
 from creditflow.populations.images import FlatImages
+from creditflow.populations.network import Network
 from creditflow.populations.population import Member, Population
 from creditflow.populations.rule import get_update_rule
 from creditflow.populations.settings import PopulationSettings
@@ -105,3 +106,21 @@ def test_what_a_rule_cannot_do_is_one_line_which_is_the_same_for_all(rule: str) 
             trained(rule, [Member(0, 0.001)], dropout=0.2)
     with pytest.raises(UserError, match="leave none to train on; lower validation_images"):
         trained(rule, [Member(0, 0.001)], validation_images=60)
+
+
+@pytest.mark.parametrize("rule", ["fa", "dfa", "kp", "wm"])
+def test_the_scale_of_feedback_multiplies_what_is_drawn(rule: str) -> None:
+    """With a scale of 1 the variance is 2 / n."""
+    update_rule, network = get_update_rule(rule), Network((12, 40, 30, 3), "linear")
+    usual, half = (
+        update_rule.init(
+            network,
+            parse(plugins.settings_class("update_rule", rule), {"scale": scale}, rule),
+            torch.Generator().manual_seed(3),
+        )
+        for scale in (1, 0.5)
+    )
+    assert usual.keys() == half.keys() != set()
+    assert all(torch.equal(half[name], value / 2) for name, value in usual.items())
+    spread = usual["feedback2"].std() ** 2 * usual["feedback2"].shape[1]
+    assert spread == pytest.approx(2, rel=0.3)

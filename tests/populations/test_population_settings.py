@@ -81,4 +81,4 @@ def test_rules_without_a_settings_file_take_no_settings() -> None:
     with_settings = {
         name for name in plugins.names("update_rule") if plugins.settings_class("update_rule", name).model_fields
     }
-    assert with_settings == set(plugins.names("update_rule")) - {"bp", "dfa", "fa", "kp"}
+    assert with_settings == set(plugins.names("update_rule")) - {"bp"}

@@ -1,7 +1,7 @@
 """What the rules share that send the output error backwards, through forward weights or matrices of their own."""
 
 import math
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch import Tensor
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters, Pass, forward, uniform
 from creditflow.populations.rule import Batch, Update
+from creditflow.populations.rules.settings._feedback import FeedbackSettings
 
 
 class Sent(Protocol):
@@ -41,11 +42,14 @@ def directions(errors: list[Tensor], activity: Pass) -> Parameters:
     return result
 
 
-def init_like_weights(network: Network, settings: Any, generator: torch.Generator) -> Parameters:
-    """Draws a matrix (n_out, n_in) for each layer above the first from U(+-sqrt(6 / n_in)).
+def init_like_weights(network: Network, settings: FeedbackSettings, generator: torch.Generator) -> Parameters:
+    """Draws a matrix (n_out, n_in) for each layer above the first from U(+-scale sqrt(6 / n_in)).
 
-    The setting `he_uniform` draws forward weights from the same distribution. Feedback matrices have it whatever that
-    setting is.
+    With a scale of 1 this is what the initialisation `he_uniform` draws forward weights from. Feedback matrices have it
+    whatever the initialisation is.
     """
     shapes = {layer: (network.widths[layer], network.widths[layer - 1]) for layer in range(2, network.n_layers + 1)}
-    return {f"feedback{layer}": uniform(shape, math.sqrt(6 / shape[1]), generator) for layer, shape in shapes.items()}
+    return {
+        f"feedback{layer}": uniform(shape, settings.scale * math.sqrt(6 / shape[1]), generator)
+        for layer, shape in shapes.items()
+    }

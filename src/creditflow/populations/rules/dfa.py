@@ -4,24 +4,26 @@ import math
 
 import torch
 
-from creditflow.core.settings import NoSettings
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters, uniform
 from creditflow.populations.rule import Batch, Update, UpdateRule
 from creditflow.populations.rules._backward import update
+from creditflow.populations.rules.settings.dfa import Settings
 
 
-def init(network: Network, settings: NoSettings, generator: torch.Generator) -> Parameters:
-    """Draws a matrix (C, n_l) for each hidden layer, U(+-sqrt(6 / n_l))."""
+def init(network: Network, settings: Settings, generator: torch.Generator) -> Parameters:
+    """Draws a matrix (C, n_l) for each hidden layer, U(+-scale sqrt(6 / n_l))."""
     widths = network.widths
     return {
-        f"feedback{layer}": uniform((widths[-1], widths[layer]), math.sqrt(6 / widths[layer]), generator)
+        f"feedback{layer}": uniform(
+            (widths[-1], widths[layer]), settings.scale * math.sqrt(6 / widths[layer]), generator
+        )
         for layer in range(1, network.n_layers)
     }
 
 
 def step(
-    network: Network, loss: Loss, settings: NoSettings, parameters: Parameters, feedback: Parameters, batch: Batch
+    network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch
 ) -> Update:
     """Returns the update with d_l = (B_l^T d_L) * f'(z_l)."""
     return update(network, loss, parameters, batch, lambda layer, above, output: output @ feedback[f"feedback{layer}"])

@@ -5,16 +5,16 @@ optimiser), their difference W_l - B_l shrinks as (1 - lambda)^t, whatever the d
 stays as it was; then the two align only where weights grow large beside it.
 """
 
-from creditflow.core.settings import NoSettings
 from creditflow.populations.losses import Loss
 from creditflow.populations.network import Network, Parameters
 from creditflow.populations.rule import Batch, Update, UpdateRule
 from creditflow.populations.rules import fa
 from creditflow.populations.rules._backward import init_like_weights
+from creditflow.populations.rules.settings.kp import Settings
 
 
 def step(
-    network: Network, loss: Loss, settings: NoSettings, parameters: Parameters, feedback: Parameters, batch: Batch
+    network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch
 ) -> Update:
     """Returns feedback alignment's update, with the same directions for the feedback matrices."""
     aligned = fa.step(network, loss, settings, parameters, feedback, batch)

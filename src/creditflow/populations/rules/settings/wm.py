@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from creditflow.core.settings import SettingsModel
+from creditflow.populations.rules.settings._feedback import FeedbackSettings
 
 
-class Settings(SettingsModel):
+class Settings(FeedbackSettings):
     """The mirror steps, in which feedback matrices learn from noise."""
 
     noise: float = Field(0.1, gt=0, le=1_000)

@@ -1,0 +1,7 @@
+"""Settings of feedback alignment."""
+
+from creditflow.populations.rules.settings._feedback import FeedbackSettings
+
+
+class Settings(FeedbackSettings):
+    """The fixed feedback matrices."""
