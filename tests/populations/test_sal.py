@@ -130,6 +130,13 @@ def test_theorem_1_at_stationarity_the_update_is_h_times_the_gradient(widths: tu
         torch.testing.assert_close(result[f"weight{k}"], h @ exact[f"weight{k}"])
         assert float((result[f"weight{k}"] * exact[f"weight{k}"]).sum()) > 0  # so the loss falls (Proposition 1)
     torch.testing.assert_close(result[f"weight{n}"], exact[f"weight{n}"])
+    measure = get_update_rule("sal").measure_batch
+    assert measure is not None
+    at_stationarity = measure(network, MSE, rule_settings, parameters, feedback, batch)["theorem_cosine"]
+    feedback["v_bar1"] = -feedback["v_bar1"]  # H stays as it is, and what the first layer learns turns round
+    turned = measure(network, MSE, rule_settings, parameters, feedback, batch)["theorem_cosine"]
+    assert float(at_stationarity) == pytest.approx(1)
+    assert float(turned) == pytest.approx((n - 3) / (n - 1))
 
 
 def test_with_the_identity_downstream_the_gate_of_a_layers_own_units_is_missing() -> None:

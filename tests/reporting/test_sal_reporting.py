@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -176,3 +177,26 @@ def test_a_figure_of_populations_that_are_not_there_says_so(
     experiment.keys["figures"][name] = settings
     with pytest.raises(UserError, match=message):
         source_files(experiment, Path("results"), "figure", name)
+
+
+def test_what_was_measured_is_listed_at_the_last_epoch_with_the_rate(tmp_path: Path) -> None:
+    records = []
+    for rule, seed, shift in (("sal", 0, 0.0), ("sal", 1, 0.2), ("bp", 0, 0.5)):
+        rates = [("learning_rate", 0.1), ("lowest_rate", 0.05), ("highest_rate", 0.1)]
+        metrics = [Metric("theorem_cosine", None, shift + epoch / 10, 64, epoch) for epoch in (1, 2) if rule == "sal"]
+        metrics += [Metric("train_accuracy", None, 0.5 + epoch / 10, 64, epoch) for epoch in (1, 2)]
+        metrics += [Metric(name, None, value, 64, None) for name, value in rates[: 3 if rule == "sal" else 1]]
+        keys = Keys("e", "classification", "fashion_mnist", "mlp_200", rule, seed, "clean", "none")
+        records.append(Record(Path("r.json"), keys, tuple(metrics), {}, {}))
+    table, frame = plugins.load("table", "training_measures").TABLE, long_form(records)
+    settings = chosen("table", "training_measures", metrics={"Theorem 1": "theorem_cosine"})
+    table.write([frame], settings, "Measures.", tmp_path / "t")
+    bp, sal = (line.split("|")[1:-1] for line in (tmp_path / "t.md").read_text(encoding="utf-8").splitlines()[2:4])
+    assert [cell.strip() for cell in bp] == ["Fashion-MNIST", "3 x 200", "BP", "0.1", "-"]
+    assert [cell.strip() for cell in sal] == ["Fashion-MNIST", "3 x 200", "SAL", "0.1 (highest tried)", "0.3 ± 0.14"]
+    rows = pd.read_csv(tmp_path / "t.csv").set_index(["rule", "metric"])
+    cosine = rows.loc[("sal", "theorem_cosine")]
+    assert (cosine["least"], cosine["greatest"], cosine["epoch"], cosine["n_seeds"]) == (0.2, 0.4, 2, 2)
+    assert rows.loc[("bp", "train_accuracy"), "value"] == pytest.approx(0.7)
+    with pytest.raises(UserError, match="no measure angle was recorded; there are highest_rate, learning_rate, lowest"):
+        table.select(frame, chosen("table", "training_measures", metrics={"Angle": "angle"}))

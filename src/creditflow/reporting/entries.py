@@ -65,6 +65,7 @@ _TABLES = {
     "target_propagation_table1": ("papers", "Target propagation, Table 1: errors"),
     "target_propagation_table2": ("papers", "Target propagation, Table 2: training losses"),
     "population_costs": ("more", "What each rule's training costs"),
+    "training_measures": ("more", "What was measured during training"),
 }
 
 _KINDS = {"figure": _FIGURES, "table": _TABLES}

@@ -43,8 +43,8 @@ _HISTORY = (
     "zero_gradients_float64",
 )
 
-#: How numbers begin that are measured on a population's `angle_images`: angle_bp_layer1, modulation_loss_scale0.1, ...
-_ON_ANGLE_IMAGES = ("angle_", "modulation_")
+#: How numbers begin that are measured on a population's `angle_images`: angle_bp_layer1, theorem_cosine, ...
+_ON_ANGLE_IMAGES = ("angle_", "modulation_", "theorem_")
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

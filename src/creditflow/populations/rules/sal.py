@@ -141,25 +141,36 @@ def measure(network: Network, settings: Settings, parameters: Parameters, feedba
 def measure_batch(
     network: Network, loss: Loss, settings: Settings, parameters: Parameters, feedback: Parameters, batch: Batch
 ) -> dict[str, Tensor]:
-    """Measures the short-term modulation of section 2.3, for each scale s of the setting `modulation`.
+    """Measures Theorem 1, and the short-term modulation of section 2.3 for each scale s of the setting `modulation`.
+
+    Theorem 1 says that at stationarity dW_k is H_k = Vb_k Vb_k^T times the gradient of W_k.
 
     After one cycle up and down, the images are sent up again with h_k + s Vb_k u_k in place of each hidden h_k. Where
     Vb_k u_k is minus the gradient of the example's loss with respect to h_k, as the paper says, a small s lowers the
     loss.
 
-    Returns for each s the mean loss after over that before and the share of images whose loss falls; and the cosine of
-    Vb_k u_k and minus that gradient, as a mean over hidden layers and images.
+    Returns the cosine of dW_k and H_k times the gradient, as a mean over hidden layers. Then, for each s, the mean loss
+    after over that before and the share of images whose loss falls; and the cosine of Vb_k u_k and minus the gradient
+    of h_k, as a mean over hidden layers and images.
     """
-    if not settings.modulation:
-        return {}
     activity = forward(network, parameters, batch.images)
     slope, layers = loss.slope(activity.logits, batch.targets), range(1, network.n_layers)
+    gradients = _activity_gradients(network, parameters, activity, slope)
+    directions = step(network, loss, settings, parameters, feedback, Batch(batch.images, batch.targets)).directions
+    agreement = []
+    for k in layers:
+        v_bar, error = feedback[f"v_bar{k}"], network.activate.back(gradients[k], activity.hidden[k - 1])
+        predicted = v_bar @ v_bar.T @ (error.T @ activity.inputs[k - 1])
+        agreement.append(torch.cosine_similarity(directions[f"weight{k}"].flatten(), predicted.flatten(), dim=0))
+    rows = {"theorem_cosine": torch.stack(agreement).mean()}
+    if not settings.modulation:
+        return rows
     seen = {k: activity.inputs[k] @ feedback[f"v{k}"].T for k in layers}
     down = descending(network, settings, feedback, -slope, seen)
     signals = {k: down[k] @ feedback[f"v_bar{k}"].T for k in layers}
-    gradients = _activity_gradients(network, parameters, activity, slope)
     cosines = [torch.cosine_similarity(signals[k], -gradients[k], dim=-1) for k in layers]
-    before, rows = loss.value(activity.logits, batch.targets), {"modulation_cosine": torch.stack(cosines).mean()}
+    before = loss.value(activity.logits, batch.targets)
+    rows["modulation_cosine"] = torch.stack(cosines).mean()
     for scale in settings.modulation:
         after = loss.value(_modulated(network, parameters, batch.images, signals, scale), batch.targets)
         # A scale that is too large must not count as a network that has diverged: what overflows is the largest number.

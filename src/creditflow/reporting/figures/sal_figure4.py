@@ -1,5 +1,5 @@
 """Accuracy after the last epoch of training, where only some of SAL's matrices learn (the SAL paper's Figure 4, at its
-end). W leads up, V and Wb connect the two streams, and Vb leads down. Large dots are means over seeds, bars go from the
+end). W leads up and Wb down; V and Vb connect the two streams. Large dots are means over seeds, bars go from the
 least to the greatest seed, and small dots are the seeds. "Linear" is a linear network trained with backpropagation.
 """
 
