@@ -41,7 +41,7 @@ LACKS = "audit.attacks: the worst case lacks an attack that leads away from"
         (ATTACKS, "attacks: [mainstay_pgd]\n  margin: 3", "audit.claim: 'hag' is not under `audit.attacks`"),
         (ATTACKS, "attacks: [hag, mainstay]", "audit.attacks: 'mainstay' is not under `attacks`; did you mean 'main"),
         (
-            "epsilons: [0.01, 0.05, 0.3]\n  attacks",
+            "epsilons: [0.05, 0.1, 0.3]\n  attacks",
             "epsilons: [0.2]\n  attacks",
             "audit.attacks: hag has no epsilon 0.2; it",
         ),

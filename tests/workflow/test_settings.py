@@ -108,6 +108,17 @@ def test_a_mistake_in_settings_is_one_line(
     assert mistake(tmp_path, with_settings(kind, name, settings)) == f"{tmp_path}/mine.yaml: {message}"
 
 
+@pytest.mark.parametrize("figure", ["gradient_matrix", "transfer_matrix", "gallery", "figure1"])
+def test_a_figure_that_shows_one_network_says_before_any_job_that_there_are_two(figure: str, tmp_path: Path) -> None:
+    settings = {"epsilon": 0.1} if figure.endswith("matrix") else {}
+    keys = QUICK | {"tables": {}, "backbones": ["lenet5", "small_cnn"], "figures": {figure: settings}}
+    choice = "choose one of lenet5, small_cnn"
+    assert mistake(tmp_path, keys) == f"{tmp_path}/mine.yaml: figures.{figure}: backbone is missing; {choice}"
+    keys["figures"] = {figure: settings | {"backbone": "lenet5"}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(keys), encoding="utf-8")
+    load_experiment(tmp_path, "mine")
+
+
 def test_update_rules_are_checked_wherever_their_settings_come_from(tmp_path: Path) -> None:
     keys = population("pepita", {})
     for place in (keys["population"]["settings"], keys["population"]["variants"]["tiny"].setdefault("settings", {})):

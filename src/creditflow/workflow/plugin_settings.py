@@ -28,6 +28,8 @@ def check_settings(experiment: Experiment, where: str) -> None:
     for kind in ("table", "figure"):
         for name, settings in keys[f"{kind}s"].items():
             _check_plugin(kind, name, settings, f"{where}: {kind}s.{name}")
+    for name, settings in keys["figures"].items():
+        _check_choice(experiment, name, settings, f"{where}: figures.{name}")
     for rule, settings in keys.get("nullspace", {}).items():
         _check_plugin("update_rule", rule, settings.get("rule", {}), f"{where}: nullspace.{rule}.rule")
     if "population" in keys:
@@ -56,6 +58,25 @@ def _check_kept_head(keys: Mapping[str, Any], dataset: str, place: str) -> None:
 
 def _check_plugin(kind: str, name: str, settings: Mapping[str, Any], where: str) -> None:
     check_effects([parse(plugins.settings_class(kind, name), settings, where)], where)
+
+
+def _check_choice(experiment: Experiment, name: str, settings: Mapping[str, Any], where: str) -> None:
+    """Raises UserError for a figure of one dataset and one network that has several to choose from.
+
+    The figure itself would say so, but only when everything has been computed.
+    """
+    model = plugins.settings_class("figure", name)
+    if name != "figure1" and "attack" not in model.model_fields:
+        return
+    parsed = parse(model, settings, where)
+    attack = experiment.keys["attacks"].get(getattr(parsed, "attack", ""), {})
+    for field, section, known in (
+        ("dataset", "datasets", experiment.datasets),
+        ("backbone", "backbones", experiment.networks),
+    ):
+        choices = attack.get(section) or known
+        if field in model.model_fields and getattr(parsed, field) is None and len(choices) > 1:
+            raise UserError(f"{where}: {field} is missing; choose one of {', '.join(choices)}")
 
 
 def _check_populations(experiment: Experiment, where: str) -> None:
