@@ -34,12 +34,10 @@ def call_at_start(workflow: Any, begin: Callable[[], None]) -> None:
     workflow._onstart = first_begin(workflow._onstart)
 
 
-def own_scripts(jobs: Iterable[Any], folder: Path) -> list[str]:
-    """Returns the scripts of a folder that jobs run, one for each job, whatever their rules are called."""
+def by_script(jobs: Iterable[Any], folder: Path) -> list[tuple[Any, str]]:
+    """Returns the jobs that run a script of a folder, each with its script, whatever their rules are called.
+
+    In a module the others are those of the main Snakefile.
+    """
     scripts = set(map(str, visible_files(folder, "*.py")))
-    return [path for job in jobs for path in map(str, job.input) if path in scripts]
-
-
-def own_jobs(jobs: Iterable[Any], folder: Path) -> list[Any]:
-    """Returns the jobs that run a script of a folder; the others are those of the main Snakefile."""
-    return [job for job in jobs if own_scripts([job], folder)]
+    return [(job, path) for job in jobs for path in map(str, job.input) if path in scripts]

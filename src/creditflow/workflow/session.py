@@ -192,7 +192,7 @@ class Session:
         """Looks at all jobs before the first one runs, and makes ready what they share."""
         jobs = list(self.workflow.dag.needrun_jobs())
         if self.is_module:
-            jobs = module_use.own_jobs(jobs, layout.in_clone("src"))
+            jobs = [job for job, _ in module_use.by_script(jobs, layout.in_clone("src"))]
         self.check_folders(jobs)
         self.check_plugins(jobs, experiments)
         self.share_start_up(jobs)
@@ -229,7 +229,7 @@ class Session:
         bash = Path(shell.get_executable() or "").name == "bash"
         if elsewhere or self.workflow.touch or sys.platform != "linux" or not bash:
             return
-        stages = [Path(script).stem for script in module_use.own_scripts(jobs, layout.in_clone("src"))]
+        stages = [Path(script).stem for _, script in module_use.by_script(jobs, layout.in_clone("src"))]
         if sum(stage in forkserver.STAGES for stage in stages) < forkserver.MIN_JOBS:
             return
         if function := forkserver.start(layout.script, trains=any(stage in forkserver.TRAINING for stage in stages)):
