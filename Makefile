@@ -90,12 +90,11 @@ lint-python: $(TOOLS)
 	PYTHONPATH=src $(BIN)/lint-imports
 	$(BIN)/mypy
 
-# Eleven experiments for each Snakemake, half of them all: a start takes as long as a small plan. They are planned, but
-# their jobs are not listed one by one, which takes a third of the time; the profiles' resources are.
+# Eleven experiments for each Snakemake, half of them all: a start takes as long as a small plan.
 lint-workflow: $(TOOLS)
 	$(BIN)/snakefmt --check .
 	$(SNAKEMAKE) --lint
-	printf '%s\n' $(EXPERIMENTS) | xargs -n 11 -P "$$(getconf _NPROCESSORS_ONLN)" $(DRYRUN)/default --quiet rules progress -- > /dev/null
+	printf '%s\n' $(EXPERIMENTS) | xargs -n 11 -P "$$(getconf _NPROCESSORS_ONLN)" $(DRYRUN)/default -- > /dev/null
 	for profile in gpu slurm; do $(DRYRUN)/$$profile -- quick > /dev/null || exit 1; done
 
 docs: $(TOOLS) ## the documentation as a site, without any warning: build/docs/index.html

@@ -15,6 +15,13 @@ def edge_of_grid(rate: float, tried: Sequence[float]) -> str:
     return "lowest" if rate <= min(tried) else "highest"
 
 
+def with_edge(rate: float, edge: str) -> str:
+    """Returns a chosen rate for a table, and its edge in brackets if it has one; a dash if none was recorded."""
+    if rate != rate:
+        return "-"
+    return f"{rate:g} ({edge} tried)" if edge else f"{rate:g}"
+
+
 def in_words(rate: float, tried: Sequence[float]) -> str:
     """Returns a chosen rate, the number of rates that were tried, and whether the rate is on the edge of these."""
     edge, n = edge_of_grid(rate, tried), len(set(tried))

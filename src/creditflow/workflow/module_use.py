@@ -8,9 +8,9 @@ from creditflow.core.files import visible_files
 
 
 def call_at_start(workflow: Any, begin: Callable[[], None]) -> None:
-    """Has Snakemake call a function before the first job; it calls the `onstart` of the main Snakefile alone.
+    """Has Snakemake call a function before the first job.
 
-    That Snakefile's own `onstart` is called, too, wherever it stands.
+    By itself Snakemake calls the `onstart` of the main Snakefile alone. That one is still called, wherever it stands.
 
     Args:
         workflow: Snakemake's object of this name, while it reads the module.

@@ -63,7 +63,8 @@ def _check_plugin(kind: str, name: str, settings: Mapping[str, Any], where: str)
 def _check_choice(experiment: Experiment, name: str, settings: Mapping[str, Any], where: str) -> None:
     """Raises UserError for a figure of one dataset and one network that has several to choose from.
 
-    The figure itself would say so, but only when everything has been computed.
+    The figure itself would say so, but only when everything has been computed. Looked at are figures of one attack and
+    of the angles of training. Which networks the others show is not known before.
     """
     model = plugins.settings_class("figure", name)
     if name != "figure1" and "attack" not in model.model_fields:

@@ -84,9 +84,9 @@ def bind_into_containers(paths: Iterable[str]) -> None:
 
 
 def outside(paths: Iterable[Path]) -> list[str]:
-    """Returns those paths that containers do not see, as they lie outside the working directory; of files the folders.
+    """Returns those paths that containers do not see, as they lie outside the working directory.
 
-    A module of a model may import what lies beside it.
+    In the place of a file stands its folder, as a module of a model may import what lies beside it.
     """
     folders = (path if path.is_dir() else path.parent for path in map(Path.resolve, paths))
     return sorted({str(folder) for folder in folders if not folder.is_relative_to(Path.cwd().resolve())})

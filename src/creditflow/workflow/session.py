@@ -198,7 +198,7 @@ class Session:
         self.share_start_up(jobs)
 
     def begin_in_modules(self, experiments: Experiments) -> None:
-        """Does the same where this workflow is a module, whose `onstart` Snakemake does not run."""
+        """Has `begin` called where this workflow is a module, as Snakemake does not run a module's `onstart`."""
         if self.is_module:
             module_use.call_at_start(self.workflow, lambda: self.begin(experiments))
 
@@ -233,7 +233,7 @@ class Session:
         if sum(stage in forkserver.STAGES for stage in stages) < forkserver.MIN_JOBS:
             return
         if function := forkserver.start(layout.script, trains=any(stage in forkserver.TRAINING for stage in stages)):
-            before = shell._process_prefix or "set -euo pipefail; "  # of another Snakefile
+            before = shell._process_prefix or "set -euo pipefail; "  # another Snakefile may have set one
             shell.prefix(f"{before}{function}".replace("{", "{{").replace("}", "}}"))
 
     def _uses(self, method: str) -> bool:

@@ -6,7 +6,7 @@ that there is."""
 import pandas as pd
 
 from creditflow.core.errors import UserError
-from creditflow.populations.rates import edge_of_grid
+from creditflow.populations.rates import edge_of_grid, with_edge
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.names import display, span
 from creditflow.reporting.rules import by_rule_order
@@ -77,7 +77,7 @@ def show(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
         "Ours, test": texts("test"),
         "Published": texts("published"),
         "Published is nearer to": rows.nearer,
-        "Learning rate": [_rate(rate, edge) for rate, edge in zip(rows.learning_rate, rows.edge, strict=True)],
+        "Learning rate": [with_edge(rate, edge) for rate, edge in zip(rows.learning_rate, rows.edge, strict=True)],
     }
     return pd.DataFrame(names | numbers)
 
@@ -86,12 +86,6 @@ def _text(value: float, spread: float) -> str:
     if value != value:
         return "-"
     return f"{100 * value:.1f}" + (f" ± {100 * spread:.2f}" if spread == spread else "")
-
-
-def _rate(rate: float, edge: str) -> str:
-    if rate != rate:
-        return "-"
-    return f"{rate:g} ({edge} tried)" if edge else f"{rate:g}"
 
 
 def note(rows: pd.DataFrame) -> str:

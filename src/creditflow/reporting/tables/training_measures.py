@@ -6,7 +6,7 @@ chosen rate that is the lowest or the highest tried may not be the best one that
 import pandas as pd
 
 from creditflow.core.errors import UserError
-from creditflow.populations.rates import edge_of_grid
+from creditflow.populations.rates import edge_of_grid, with_edge
 from creditflow.reporting.listing import Listing
 from creditflow.reporting.names import display, span
 from creditflow.reporting.rules import by_rule_order
@@ -56,11 +56,9 @@ def show(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 
 
 def _rate(values: list[float]) -> str:
-    if not values:
-        return "-"
-    chosen, *tried = values
-    edge = edge_of_grid(chosen, tried) if tried else ""
-    return f"{chosen:g} ({edge} tried)" if edge else f"{chosen:g}"
+    """Returns the chosen rate with its edge; the values are those of `_RATES`, or the chosen one alone, or none."""
+    chosen, *tried = values or [float("nan")]
+    return with_edge(chosen, edge_of_grid(chosen, tried) if tried else "")
 
 
 def _with_spread(value: float, spread: float) -> str:
