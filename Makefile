@@ -68,8 +68,8 @@ $(INSTALLED): $(LOCKED)
 	@touch $@
 
 $(TOOLS): envs/requirements-dev.txt $(INSTALLED)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary=:all: \
-		-r envs/requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-compile --require-hashes \
+		--only-binary=:all: -r envs/requirements-dev.txt
 	@touch $@
 
 test: $(TOOLS) ## the whole test suite, a process per core (WORKERS)

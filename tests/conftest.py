@@ -1,10 +1,14 @@
 """Fixtures that more than one file uses."""
 
+import gc
 import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+# While modules load and tests are collected, nothing becomes garbage.
+gc.disable()
 
 import pytest
 import torch
@@ -13,6 +17,8 @@ from filelock import FileLock
 from helpers import TINY_TRAINING, share_servers, stage
 
 torch.set_num_threads(1)
+#: Python searches for garbage after so many new objects. After 700, as usual, it takes a tenth of the tests' time.
+MANY_OBJECTS = 50_000
 
 
 def _without_variables_of_the_compiler() -> None:
@@ -33,6 +39,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.set_threshold(MANY_OBJECTS)
+    gc.enable()
     _without_variables_of_the_compiler()  # of modules of tests that export networks
 
 

@@ -56,8 +56,8 @@ def test_whatever_is_wrong_with_a_file_it_ends_in_one_line(kind: str, tmp_path: 
     }
     content, read = readers[kind]
     rng = np.random.default_rng(1)
-    refused = 0
-    for _ in range(200):
+    refused, n = 0, 80 if kind == "mat" else 200  # a MATLAB file is read by a process of its own
+    for _ in range(n):
         path = tmp_path / "file"
         path.write_bytes(damaged(content, rng))
         try:
@@ -65,6 +65,6 @@ def test_whatever_is_wrong_with_a_file_it_ends_in_one_line(kind: str, tmp_path: 
         except UserError as error:
             assert "\n" not in str(error)
             refused += 1
-    assert refused > 50
+    assert refused > n // 4
     path.write_bytes(content)
     read(path)

@@ -14,6 +14,41 @@ from snakemake.scheduling.job_scheduler import JobScheduler
 from creditflow.workflow import cheaper
 from helpers import ROOT, snakemake
 
+#: A workflow that says whether Python searches for garbage while jobs are planned, and when they start.
+SEARCHES = f"""
+import gc, sys
+sys.path.insert(0, {str(ROOT / "src")!r})
+from creditflow.workflow import cheaper
+
+cheaper.search_for_no_garbage_yet()
+
+def note(*said):
+    with open("said.txt", "a") as file:
+        print(*said, file=file)
+
+def planned(wildcards):
+    note("planned", gc.isenabled())
+    return []
+
+onstart:
+    cheaper.search_for_garbage()
+    note("starts", gc.isenabled(), gc.get_freeze_count() > 100_000)
+
+rule all:
+    input: planned
+    output: "ran"
+    shell: "touch {{output}}"
+"""
+
+
+def test_garbage_is_searched_for_when_jobs_start_and_not_before(tmp_path: Path) -> None:
+    (tmp_path / "Snakefile").write_text(SEARCHES, encoding="utf-8")
+    done = snakemake(tmp_path, timeout=100)
+    assert done.returncode == 0, done.stdout
+    said = (tmp_path / "said.txt").read_text(encoding="utf-8").splitlines()
+    assert set(said[:-1]) == {"planned False"} and said[-1] == "starts True True"
+
+
 TIMER = "_schedule_reevalutation"
 
 

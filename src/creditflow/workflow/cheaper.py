@@ -4,6 +4,7 @@ All of this was checked with Snakemake 9.27; 9.20, the oldest version that the w
 docs/scaling.md has the measurements.
 """
 
+import gc
 import inspect
 import threading
 from collections.abc import Callable, Iterable
@@ -11,6 +12,20 @@ from typing import Any
 
 #: Seconds between two looks at a young job's memory.
 _BENCHMARK_INTERVAL = 2
+
+
+def search_for_no_garbage_yet() -> None:
+    """Has Python put off its search for garbage until `search_for_garbage`.
+
+    While rules are read and jobs are planned, hardly anything becomes garbage, and what is searched becomes ever more.
+    """
+    gc.disable()
+
+
+def search_for_garbage() -> None:
+    """Has Python search for garbage again, but not among what there is now: jobs that wait are no garbage."""
+    gc.freeze()
+    gc.enable()
 
 
 def look_at_memory_rarely() -> None:

@@ -83,6 +83,7 @@ class Session:
         environment.clean(os.environ)
         use_this_python()
         keep_caches_here(Path.cwd())
+        cheaper.search_for_no_garbage_yet()
         cheaper.look_at_memory_rarely()
         cheaper.schedule_by_one_timer()
         if workflow.is_main_process:
@@ -190,6 +191,7 @@ class Session:
 
     def begin(self, experiments: Experiments) -> None:
         """Looks at all jobs before the first one runs, and makes ready what they share."""
+        cheaper.search_for_garbage()
         jobs = list(self.workflow.dag.needrun_jobs())
         if self.is_module:
             jobs = [job for job, _ in module_use.by_script(jobs, layout.in_clone("src"))]
