@@ -58,6 +58,9 @@ def theirs(name: str, model: nn.Module, data: Subset) -> None:
     REFERENCE[name]()(fmodel, images, data.labels, epsilons=EPSILONS)
 
 
+RUNS = {"ours": ours, "theirs": theirs}
+
+
 def seconds(run: Callable[[str, nn.Module, Subset], None], name: str, model: nn.Module, data: Subset) -> float:
     start = time.perf_counter()
     run(name, model, data)
@@ -67,7 +70,7 @@ def seconds(run: Callable[[str, nn.Module, Subset], None], name: str, model: nn.
 def peak_of(whose: str, name: str) -> float:
     """Returns the peak memory in MiB of a process that runs one attack three times."""
     done = subprocess.run(
-        [sys.executable, __file__, "--threads", str(torch.get_num_threads()), "--memory-of", whose, name],
+        [sys.executable, __file__, "--threads", str(torch.get_num_threads()), "--memory-of", f"{whose} {name}"],
         check=True,
         capture_output=True,
         encoding="utf-8",
@@ -117,13 +120,18 @@ def feedback_ratio(name: str, rule: str, rounds: int) -> dict[str, float]:
 def main() -> None:
     parser = parser_of(__doc__, rounds=9)
     parser.set_defaults(threads=1)
-    parser.add_argument("--memory-of", nargs=2, metavar=("WHOSE", "ATTACK"), help="only print the peak memory in MiB")
+    # For the process of its own that peak_of starts.
+    parser.add_argument(
+        "--memory-of",
+        choices=[f"{whose} {name}" for whose in RUNS for name in REFERENCE],
+        help="only print the peak memory in MiB",
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.memory_of:
-        whose, name = args.memory_of
+        whose, name = args.memory_of.split()
         for _ in range(3):
-            {"ours": ours, "theirs": theirs}[whose](name, *task())
+            RUNS[whose](name, *task())
         print(peak_memory())
         return
     numbers = ratios("fgsm", args.rounds) | ratios("pgd", args.rounds)

@@ -52,7 +52,8 @@ def test_a_claim_of_which_much_is_left_is_not_masked() -> None:
     """The advantage is 80 points. What is left is 15, 30 and 45 points by seed, which no three seeds call little."""
     row = verdict(attacked([20, 35, 50], [85, 85, 85]), reference([5, 5, 5], [5, 5, 5]))
     assert row.claim_difference == pytest.approx(0.80)
-    assert (row.claim_verdict, row.net_effect) == ("partly masked", "unresolved")
+    assert (row.claim_verdict, row.net_effect) == ("unresolved", "unresolved")
+    assert "the lost share" in row.reason
 
 
 def test_a_claim_that_keeps_47_of_62_points_is_not_masked() -> None:
@@ -64,7 +65,7 @@ def test_a_claim_that_keeps_47_of_62_points_is_not_masked() -> None:
 def test_an_effect_that_stronger_attacks_leave_alone_is_not_masked() -> None:
     """The difference was +6.3 points, and +10.0 and +6.5 under stronger attacks; the advantage was some 20."""
     row = verdict(attacked([36, 40, 37], [55, 52, 54]), reference([30, 30, 30.5], [32, 33, 32]))
-    assert (row.claim_verdict, row.net_effect) == ("partly masked", "more robust")
+    assert (row.claim_verdict, row.net_effect) == ("unresolved", "more robust")
 
 
 @pytest.mark.parametrize("clean_claim", [False, True])

@@ -25,7 +25,9 @@ def test_words_say_what_is_known_of_outcomes() -> None:
     assert words(MASKED) == ("masked", "no difference beyond 5 points")
     assert words(PLAIN) == ("no claim", "no difference beyond 5 points")
     assert words(HOLDING) == ("holds", "more robust")
-    assert words({**HOLDING, "pgd feedback": 0.65}) == ("partly masked", "more robust")
+    assert words({**HOLDING, "pgd feedback": 0.55}) == ("partly masked", "more robust")
+    assert words({**HOLDING, "pgd feedback": 0.65}) == ("unresolved", "more robust")  # perhaps half of it is lost
+    assert words({**PLAIN, "pgd feedback": 0.125}) == ("no claim", "no difference beyond 5 points")
 
 
 def test_masked_never_hides_a_loss() -> None:
@@ -221,7 +223,7 @@ def test_a_worst_case_needs_every_kind_of_attack(attack: str, text: str) -> None
 @pytest.mark.parametrize("condition", ["square none", "transfer surrogate:twin", "transfer surrogate:other_seed"])
 def test_a_hidden_gradient_vetoes(condition: str) -> None:
     """An attack that uses no gradient of the model beats those that do."""
-    hidden = {**HOLDING, condition: 0.25}
+    hidden = {**HOLDING, condition: 0.3}
     row = row_of(measured("bp", PLAIN) + measured("frsf", hidden))
     name = condition.removesuffix(" none")
     assert row.net_effect == "unresolved"

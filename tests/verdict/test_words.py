@@ -25,10 +25,11 @@ def claim(
     *,
     advantage: float = 0.4,
     p: float = 0.01,
+    half: float = 0.1,
     loss: tuple[float, float, float] = (0.3, 0.25, 0.35),
     lost: tuple[float, float, float] = (0.75, 0.6, 0.9),
 ) -> Claim:
-    return Claim(estimate(advantage, advantage - 0.1, advantage + 0.1), p, estimate(*loss), estimate(*lost))
+    return Claim(estimate(advantage, advantage - half, advantage + half), p, estimate(*loss), estimate(*lost))
 
 
 SOUND = Trust()
@@ -39,15 +40,20 @@ SOUND = Trust()
     [
         (claim(), "masked"),
         (claim(lost=(0.75, 0.5 + TINY, 0.9)), "masked"),
-        (claim(lost=(0.75, 0.5, 0.9)), "partly masked"),
+        (claim(lost=(0.75, 0.5, 0.9)), "unresolved"),
         (claim(p=ALPHA - TINY), "masked"),
         (claim(p=ALPHA), "unresolved"),
         (claim(advantage=MARGIN - 0.1, p=ALPHA), "no claim"),
+        (claim(advantage=0.02, p=0.0, half=0.03), "no claim"),  # more than zero, but too little to matter
+        (claim(advantage=0.02, p=0.0, half=0.03 + TINY), "masked"),
+        (claim(advantage=0.02, p=1.0, half=0.03), "no claim"),
         (claim(advantage=MARGIN - 0.1 + TINY, p=1.0), "no claim"),  # it is negative
         (claim(advantage=0.0, p=0.0), "no claim"),
         (claim(advantage=-0.4, p=0.0), "no claim"),
         (claim(advantage=TINY, p=0.0), "masked"),
         (claim(lost=(0.3, 0.2, 0.4)), "partly masked"),
+        (claim(lost=(0.3, 0.2, 0.5 - TINY)), "partly masked"),
+        (claim(lost=(0.3, 0.2, 0.5)), "unresolved"),
         (claim(lost=(0.3, 0.2, 0.4), loss=(0.1, MARGIN + TINY, 0.2)), "partly masked"),
         (claim(lost=(0.3, 0.2, 0.4), loss=(0.1, MARGIN, 0.2)), "holds"),
         (claim(lost=(0.0, 0.0, 0.5 - TINY), loss=(0.0, -0.1, 0.1)), "holds"),

@@ -44,8 +44,10 @@ class Trust:
 def claim_verdict(claim: Claim, margin: float, trust: Trust) -> tuple[ClaimVerdict, str]:
     """Returns what becomes of a claim, and why if it is unresolved for want of numbers.
 
-    There is no claim where the measured advantage is not above zero, or its interval ends below the margin. An
-    advantage that may be large, but is not significant, is unresolved: few seeds do not refute it.
+    There is no claim where the measured advantage is not above zero, or its interval ends below the margin, whether it
+    is significant or not: more seeds make a small advantage significant, but no larger. An advantage that may be large,
+    but is not significant, is unresolved: few seeds do not refute it. So is one of which some is lost, if this may be
+    less than half or more: more seeds would choose between "masked" and "partly masked".
 
     "Masked" needs no sound worst case of the rule: if it is weaker than it seems, the rule has lost even more.
 
@@ -56,20 +58,19 @@ def claim_verdict(claim: Claim, margin: float, trust: Trust) -> tuple[ClaimVerdi
     """
     if not trust.reference_learnt:
         return "unresolved", ""
+    if claim.advantage.value <= 0 or claim.advantage.high <= margin:
+        return "no claim", ""
     if not claim.is_shown:
-        if claim.advantage.value <= 0 or claim.advantage.high <= margin:
-            return "no claim", ""
         points = f"{100 * max(claim.advantage.low, -1):+.1f} to {100 * min(claim.advantage.high, 1):+.1f} points"
         return "unresolved", f"claim: the advantage, {points}, is not shown to be above zero (adjusted p {claim.p:.2g})"
     if claim.lost.low > 0.5:
         return ("masked" if trust.reference else "unresolved"), ""
-    lost_points = claim.loss.low > margin
-    if not lost_points and claim.lost.high >= 0.5:
+    if claim.lost.high >= 0.5:
         share = f"{_percent(claim.lost.low)} to {_percent(claim.lost.high)}%"
         return "unresolved", f"claim: the lost share, {share}, is not on one side of half"
     if not (trust.rule and trust.reference):
         return "unresolved", ""
-    return ("partly masked" if lost_points else "holds"), ""
+    return ("partly masked" if claim.loss.low > margin else "holds"), ""
 
 
 def within_margin(margin: float) -> str:
