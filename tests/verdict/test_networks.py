@@ -74,7 +74,8 @@ KNOWN: list[tuple[str, str, set[str], set[str], str]] = [
     ("random outputs", "plain", ANY_BUT_HOLDS, {UNKNOWN}, "the outputs are random"),
     ("robust", "plain", {"holds"}, {"more robust"}, ""),
     ("plain", "robust", {"no claim"}, {"less robust"}, ""),
-    ("large logits", "robust", {"masked"}, {"less robust"}, ""),
+    # The advantage over a robust network is 10 points, which 80 images cannot tell from the margin.
+    ("large logits", "robust", {"masked", "unresolved"}, {"less robust"}, ""),
     ("plain", "constant", {UNKNOWN}, {UNKNOWN}, "points above chance"),
     ("robust", "constant", {UNKNOWN}, {UNKNOWN}, "points above chance"),
 ]

@@ -45,12 +45,14 @@ SOUND = Trust()
         (claim(p=ALPHA), "unresolved"),
         (claim(advantage=MARGIN - 0.1, p=ALPHA), "no claim"),
         (claim(advantage=0.02, p=0.0, half=0.03), "no claim"),  # more than zero, but too little to matter
-        (claim(advantage=0.02, p=0.0, half=0.03 + TINY), "masked"),
+        (claim(advantage=0.02, p=0.0, half=0.03 + TINY), "unresolved"),
         (claim(advantage=0.02, p=1.0, half=0.03), "no claim"),
         (claim(advantage=MARGIN - 0.1 + TINY, p=1.0), "no claim"),  # it is negative
         (claim(advantage=0.0, p=0.0), "no claim"),
         (claim(advantage=-0.4, p=0.0), "no claim"),
-        (claim(advantage=TINY, p=0.0), "masked"),
+        (claim(advantage=TINY, p=0.0), "unresolved"),
+        (claim(advantage=2 * MARGIN, p=0.0, half=MARGIN), "unresolved"),  # perhaps too little to matter
+        (claim(advantage=2 * MARGIN, p=0.0, half=MARGIN - TINY), "masked"),
         (claim(lost=(0.3, 0.2, 0.4)), "partly masked"),
         (claim(lost=(0.3, 0.2, 0.5 - TINY)), "partly masked"),
         (claim(lost=(0.3, 0.2, 0.5)), "unresolved"),
@@ -64,7 +66,9 @@ SOUND = Trust()
 def test_a_claims_words(case: Claim, word: str) -> None:
     found, reason = claim_verdict(case, MARGIN, SOUND)
     assert found == word
-    assert ("lost share" in reason) == (word == "unresolved" and case.p < ALPHA)
+    near = case.advantage.low <= MARGIN + TINY / 2
+    assert ("lost share" in reason) == (word == "unresolved" and case.p < ALPHA and not near)
+    assert ("one side of 5 points" in reason) == (word == "unresolved" and case.p < ALPHA and near)
     assert ("not shown to be above zero" in reason) == (word == "unresolved" and case.p >= ALPHA)
 
 

@@ -44,10 +44,10 @@ class Trust:
 def claim_verdict(claim: Claim, margin: float, trust: Trust) -> tuple[ClaimVerdict, str]:
     """Returns what becomes of a claim, and why if it is unresolved for want of numbers.
 
-    There is no claim where the measured advantage is not above zero, or its interval ends below the margin, whether it
-    is significant or not: more seeds make a small advantage significant, but no larger. An advantage that may be large,
-    but is not significant, is unresolved: few seeds do not refute it. So is one of which some is lost, if this may be
-    less than half or more: more seeds would choose between "masked" and "partly masked".
+    There is no claim where the measured advantage is not above zero, or its interval ends below the margin. It need not
+    be significant: more seeds make a small advantage significant, but no larger. The other words need an advantage that
+    is significantly above zero, and whose interval begins above the margin. What lies between is unresolved. So is a
+    claim of which less than half may be lost, or more. More seeds would choose the word in these cases.
 
     "Masked" needs no sound worst case of the rule: if it is weaker than it seems, the rule has lost even more.
 
@@ -60,9 +60,11 @@ def claim_verdict(claim: Claim, margin: float, trust: Trust) -> tuple[ClaimVerdi
         return "unresolved", ""
     if claim.advantage.value <= 0 or claim.advantage.high <= margin:
         return "no claim", ""
+    points = f"{100 * max(claim.advantage.low, -1):+.1f} to {100 * min(claim.advantage.high, 1):+.1f} points"
     if not claim.is_shown:
-        points = f"{100 * max(claim.advantage.low, -1):+.1f} to {100 * min(claim.advantage.high, 1):+.1f} points"
         return "unresolved", f"claim: the advantage, {points}, is not shown to be above zero (adjusted p {claim.p:.2g})"
+    if claim.advantage.low <= margin:
+        return "unresolved", f"claim: the advantage, {points}, is not on one side of {100 * margin:g} points"
     if claim.lost.low > 0.5:
         return ("masked" if trust.reference else "unresolved"), ""
     if claim.lost.high >= 0.5:
