@@ -69,7 +69,7 @@ from creditflow.workflow import published_hyperparameters
 from creditflow.workflow.loading import load_experiment
 from helpers import ROOT
 
-often = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+often = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 scalars = st.one_of(
     st.none(),
