@@ -375,6 +375,29 @@ def test_the_input_gradient_is_autograds(loss: str) -> None:
     torch.testing.assert_close(input_gradient(network, loss, parameters, batch.images, batch.targets), images.grad)
 
 
+@pytest.mark.parametrize("gap", [1.0, 10.0, 200.0])
+def test_a_loss_in_float64_shows_float32_networks_the_gradient_behind_a_saturated_softmax(gap: float) -> None:
+    """Its sign is that of the gradient of the same network in float64, where gaps of 300 leave numbers."""
+    network = Network((6, 7, 3))
+    parameters, _, batch, _ = random_case(network, "bp")
+    logits = forward(network, parameters, batch.images).logits
+    first, second = logits.topk(2, dim=1).values.unbind(1)
+    parameters["weight2"] *= gap / (first - second).median()
+    parameters["bias2"] *= 0
+    single = {name: value.float() for name, value in parameters.items()}
+    wide = {name: value.double() for name, value in single.items()}
+    images, targets = batch.images.float(), batch.targets.float()
+    exact = input_gradient(network, "mse_softmax", wide, images.double(), targets.double())
+    shown = input_gradient(network, "mse_softmax", single, images, targets, float64_loss=True)
+    assert shown.dtype == torch.float32
+    there = (exact != 0).all(1)
+    assert there.float().mean() > 0.3
+    clear = exact[there].abs() > 1e-4 * exact[there].abs().amax(1, keepdim=True)
+    assert torch.equal(shown[there].sign()[clear], exact[there].sign().float()[clear])
+    hidden = (input_gradient(network, "mse_softmax", single, images, targets) == 0).all(1)
+    assert bool(hidden[there].any()) == (gap > 100)
+
+
 @pytest.mark.parametrize("lowest", [0.0, -1.0])
 def test_adversarial_images_stay_in_the_ball_and_raise_the_loss(lowest: float) -> None:
     network, loss = Network((6, 20, 3)), LOSSES["mse_softmax"]

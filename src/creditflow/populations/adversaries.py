@@ -14,10 +14,20 @@ from creditflow.populations.losses import LOSSES
 from creditflow.populations.network import Network, Parameters, forward
 
 
-def input_gradient(network: Network, loss: str, parameters: Parameters, images: Tensor, targets: Tensor) -> Tensor:
-    """Returns the gradient (B, n_0) of each example's loss by its image, for one network without dropout."""
+def input_gradient(
+    network: Network, loss: str, parameters: Parameters, images: Tensor, targets: Tensor, *, float64_loss: bool = False
+) -> Tensor:
+    """Returns the gradient (B, n_0) of each example's loss by its image, for one network without dropout.
+
+    With `float64_loss`, each example's gradient has a scale of its own (see `AdversarySettings`).
+    """
     activity = forward(network, parameters, images)
-    error = LOSSES[loss].slope(activity.logits, targets)
+    if float64_loss:
+        wide = LOSSES[loss].slope(activity.logits.double(), targets.double())
+        largest = wide.abs().amax(-1, keepdim=True)
+        error = torch.where(largest > 0, wide / largest, wide).to(activity.logits.dtype)
+    else:
+        error = LOSSES[loss].slope(activity.logits, targets)
     for layer in range(network.n_layers, 0, -1):
         error = error @ parameters[f"weight{layer}"]
         if layer > 1:
@@ -42,7 +52,8 @@ def adversarial_images(
         start: uniform numbers in [0, 1) of the images' shape; needed for a random start.
     """
     shared = None if images.dim() == 2 else 0
-    gradient = vmap(partial(input_gradient, network, settings.loss), in_dims=(0, 0, shared))
+    of_one = partial(input_gradient, network, settings.loss, float64_loss=settings.float64_loss)
+    gradient = vmap(of_one, in_dims=(0, 0, shared))
     low = (images - settings.epsilon).clamp_(min=settings.lowest)
     high = (images + settings.epsilon).clamp_(max=1)
     n_networks = len(parameters["weight1"])

@@ -21,3 +21,7 @@ class AdversarySettings(SettingsModel):
     """Smallest value that a pixel may take. The PEPITA paper's code clips at -1, which lets pixels fall below black."""
     loss: LossName = "mse_softmax"
     """Loss that the attack increases: squared error of outputs or of probabilities, or cross-entropy."""
+    float64_loss: bool = False
+    """Whether the loss's derivative with respect to the logits is computed in float64 and scaled to a largest absolute
+    value of 1 for each image. A saturated softmax then does not hide it. An attack follows its sign alone. This costs
+    hardly any time; `precision: float64` of a population takes twice as long."""
