@@ -143,7 +143,7 @@ gpu-wheels: $(INSTALLED) ## collect the wheels that gpu-check needs without netw
 notebooks: $(TOOLS) ## write the notebooks of examples/ from the scripts, with what they print and draw
 	for notebook in examples/*.ipynb; do \
 		$(BIN)/jupytext --quiet --to ipynb "$${notebook%.ipynb}.py" && \
-		PYTHONPATH=src $(BIN)/jupyter-execute --inplace "$$notebook" || exit 1; \
+		PYTHONPATH="$(CURDIR)/src" $(BIN)/jupyter-execute --inplace "$$notebook" || exit 1; \
 	done
 
 container: $(INSTALLED) ## build the image for --use-apptainer (FLAVOUR=cpu for one without CUDA; OPTIONS for build.py)

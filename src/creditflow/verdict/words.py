@@ -47,7 +47,7 @@ def claim_verdict(claim: Claim, margin: float, trust: Trust) -> tuple[ClaimVerdi
     There is no claim where the measured advantage is not above zero, or its interval ends below the margin. It need not
     be significant: more seeds make a small advantage significant, but no larger. The other words need an advantage that
     is significantly above zero, and whose interval begins above the margin. What lies between is unresolved. So is a
-    claim of which less than half may be lost, or more. More seeds would choose the word in these cases.
+    claim whose lost share may be below one half or above it. More seeds would choose the word in these cases.
 
     "Masked" needs no sound worst case of the rule: if it is weaker than it seems, the rule has lost even more.
 
