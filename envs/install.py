@@ -14,35 +14,64 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ENVS = Path(__file__).resolve().parent
-BRANCHES = "torch|torchvision"
+NAME, BRANCHES = r"[\w.-]+", "torch|torchvision"
 VERIFIED = ["--no-deps", "--require-hashes"]
 
 
 def main(options: list[str]) -> None:
-    """Installs the packages of all files that the workflow needs."""
-    pip(["install", *VERIFIED, "--only-binary=:all:", "-r", str(ENVS / "requirements.txt")], options)
+    """Installs the packages of all files that the workflow needs.
+
+    One pip computes most of the time, on one core. So several install at once, each other packages. Before them,
+    setuptools is installed alone: where it takes the place of another version, each Python that starts may miss files.
+    """
+    entries = entries_of((ENVS / "requirements.txt").read_text(encoding="utf-8"), NAME)
+    setuptools = [entry for entry in entries if entry.startswith("setuptools==")]
+    others = [entry for entry in entries if entry not in setuptools]
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        install_wheels(setuptools, scratch / "setuptools.txt", options)
+        with ThreadPoolExecutor() as pool:
+            torch = pool.submit(install_torch, scratch, options)
+            halves = [
+                pool.submit(install_wheels, others[start::2], scratch / f"half{start}.txt", options) for start in (0, 1)
+            ]
+        for half in halves:
+            half.result()
+        install_what_torch_brings(torch.result(), scratch, options)
     # Without isolation, pip builds with the setuptools that was just verified, and downloads no other.
     source = ["--no-build-isolation", "--use-pep517", "-r", str(ENVS / "requirements-source.txt")]
     pip(["install", *VERIFIED, *source], options)
-    with tempfile.TemporaryDirectory() as scratch:
-        install_torch(Path(scratch), options)
 
 
-def install_torch(scratch: Path, options: list[str]) -> None:
-    """Installs torch, torchvision and what they bring; files that are needed for a moment lie in `scratch`."""
+def install_wheels(entries: list[str], path: Path, options: list[str]) -> None:
+    """Installs the pins of a locked file, verified by their hashes; `path` is a file that is written for pip."""
+    pip(["install", *VERIFIED, "--only-binary=:all:", "-r", str(write(path, "".join(entries)))], options)
+
+
+def install_torch(scratch: Path, options: list[str]) -> list[tuple[str, str, str]]:
+    """Installs torch and torchvision, and nothing that they need, and returns their builds (see `build_of`).
+
+    Files that are needed for a moment lie in `scratch`.
+    """
     lock = (ENVS / "requirements-torch.txt").read_text(encoding="utf-8")
-    branches = entries_of(lock, BRANCHES)
-    pins = [re.split(r"[ \n]", entry)[0] for entry in branches]
+    pins = [re.split(r"[ \n]", entry)[0] for entry in entries_of(lock, BRANCHES)]
     pip(["download", "--no-deps", "--only-binary=:all:", f"--dest={scratch}", *pins], without_compile(options))
     builds = [build_of(path) for path in sorted(scratch.glob("*.whl"))]
     chosen = write(scratch / "builds.txt", "".join(f"{pin} --hash=sha256:{sha256}\n" for pin, _, sha256 in builds))
     pip(["install", *VERIFIED, "--no-index", f"--find-links={scratch}", "-r", str(chosen)], options)
+    return builds
+
+
+def install_what_torch_brings(builds: list[tuple[str, str, str]], scratch: Path, options: list[str]) -> None:
+    """Installs what these builds of torch need beyond requirements.txt, which must be installed before."""
+    lock = (ENVS / "requirements-torch.txt").read_text(encoding="utf-8")
     if all(sha256 in lock for _, _, sha256 in builds):
-        brought = "".join(entry for entry in entries_of(lock, r"[\w.-]+") if entry not in branches)
-        pip(["install", *VERIFIED, "-r", str(write(scratch / "brought.txt", brought))], options)
+        brought = [entry for entry in entries_of(lock, NAME) if entry not in entries_of(lock, BRANCHES)]
+        install_wheels(brought, scratch / "brought.txt", options)
         return
     known = lock + (ENVS / "torch-builds.txt").read_text(encoding="utf-8")
     for line in remarks(builds, known):

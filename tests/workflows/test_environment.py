@@ -77,7 +77,8 @@ def test_nothing_is_installed_unverified() -> None:
     commands = re.findall(
         r'^    +pip\(\[.*"install", (.*)\]', (ROOT / "envs/install.py").read_text(encoding="utf-8"), re.MULTILINE
     )
-    assert [command.startswith("*VERIFIED") for command in commands[:2]] == [True, True]
+    # All but one: what a build of torch of one's own needs is not known before.
+    assert [command.startswith("*VERIFIED") for command in commands].count(False) == 1 < len(commands)
 
 
 INDEX_BUILD, OTHER_BUILD = "torch-2.0-cp311-cp311-linux.whl", "torch-2.0+cpu-cp311-cp311-linux.whl"
@@ -106,7 +107,9 @@ def test_a_build_of_torch_is_verified_or_one_line_says_so(
     brought = f"nvidia-cuda==1.0 ; x \\\n    --hash=sha256:{'c' * 64}\n"
     (tmp_path / "requirements-torch.txt").write_text(f"# comment\n{brought}{pinned}")
     (tmp_path / "torch-builds.txt").write_text(builds)
-    commands, wanted = [], []
+    locked = [f"{name}==1 ; x \\\n    --hash=sha256:{'d' * 64}\n" for name in ("a.b-c", "numpy", "setuptools", "zipp")]
+    (tmp_path / "requirements.txt").write_text("# comment\n" + "".join(locked))
+    commands, wanted = [], {}
 
     def pip(arguments: list[str], options: list[str]) -> None:
         assert "--find-links=/wheels" in options
@@ -117,15 +120,19 @@ def test_a_build_of_torch_is_verified_or_one_line_says_so(
             Path(folder, build).write_text(build, encoding="utf-8")
             assert arguments[-1] == "torch==2.0"
         elif "-r" in arguments and Path(arguments[-1]).parent != tmp_path:
-            wanted.append(Path(arguments[-1]).read_text(encoding="utf-8"))
+            wanted[Path(arguments[-1]).name] = Path(arguments[-1]).read_text(encoding="utf-8")
 
     monkeypatch.setattr(install, "pip", pip)
     install.main(["--no-compile", "--find-links=/wheels"])
-    verified = [command.rpartition("/")[2] for command in commands if "--no-deps --require-hashes" in command]
-    assert verified[:3] == ["requirements.txt", "requirements-source.txt", "builds.txt"]
+    unverified = [command for command in commands if "--no-deps" not in command]
+    assert unverified == ([last] if last.startswith("install") else [])
+    # Nothing runs beside setuptools, and what torch brings comes when all else is there.
+    assert wanted.pop("setuptools.txt") == locked.pop(2) and commands[0].endswith("setuptools.txt")
+    assert commands[-1].endswith("requirements-source.txt")
+    assert commands[-2] == last or (wanted.pop("brought.txt") == last and commands[-2].endswith("brought.txt"))
     version = build.split("-")[1]
-    assert wanted[0] == f"torch=={version} --hash=sha256:{sha256(build.encode())}\n"
-    assert last in (wanted[-1], commands[-1])
+    assert wanted.pop("builds.txt") == f"torch=={version} --hash=sha256:{sha256(build.encode())}\n"
+    assert sorted("".join(wanted.values()).splitlines()) == sorted("".join(locked).splitlines()) and len(wanted) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == (1 if remark else 0)
     assert said.startswith(remark or "") and (sha256(build.encode()) in said) == bool(remark)
