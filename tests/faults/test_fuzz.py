@@ -19,6 +19,7 @@ import re
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -348,83 +349,98 @@ ARCHIVES = {"train/a.jpg": b"first" * 50, "train/b.jpg": b"second" * 50}
 SMALL_LIST = "images/1.jpg 0 1\nimages/2.jpg 1 0\n"
 CLAIMS = sorted((ROOT / "docs/results").rglob("claims.yaml"))
 
-CASES: dict[str, Case] = {
-    "tar": Case({"f": formats.tar(ARCHIVES)}, lambda folder: read_members(folder / "f", ["train/a.jpg"])),
-    "zip": Case({"f": formats.zipped(ARCHIVES)}, lambda folder: unpack(folder / "f", folder / "out", ["train"]), 200),
-    "gzip": Case({"f": gzip.compress(b"content" * 99)}, lambda folder: read_at_most((folder / "f").open("rb"), 9999)),
-    "idx": Case({"f": formats.idx(np.zeros((3, 4, 5)))}, lambda folder: read_idx(folder / "f")),
-    "cifar names": Case(
+#: Made when a test asks for them, as every collection of tests would have to wait for them.
+CASES: dict[str, Callable[[], Case]] = {
+    "tar": lambda: Case({"f": formats.tar(ARCHIVES)}, lambda folder: read_members(folder / "f", ["train/a.jpg"])),
+    "zip": lambda: Case(
+        {"f": formats.zipped(ARCHIVES)}, lambda folder: unpack(folder / "f", folder / "out", ["train"]), 200
+    ),
+    "gzip": lambda: Case(
+        {"f": gzip.compress(b"content" * 99)}, lambda folder: read_at_most((folder / "f").open("rb"), 9999)
+    ),
+    "idx": lambda: Case({"f": formats.idx(np.zeros((3, 4, 5)))}, lambda folder: read_idx(folder / "f")),
+    "cifar names": lambda: Case(
         {"f": formats.tar({"meta": formats.python2_pickle({b"names": [b"cat", b"d\xff"]})})},
         lambda folder: cifar.read_names(folder / "f", "meta", b"names"),
     ),
-    "cifar batch": Case(
+    "cifar batch": lambda: Case(
         {"f": formats.python2_pickle({b"labels": [3, 2**30], b"data": np.zeros((2, 3072), np.uint8)})},
         lambda folder: cifar._batch((folder / "f").read_bytes(), b"labels", "f"),
         200,
     ),
-    "list": Case({"f": SMALL_LIST}, lambda folder: read_list(folder / "f", 2)),
-    "mat": Case({"f": formats.meta_mat(formats.WNIDS[:20])}, lambda folder: read_mat(folder / "f", ["synsets"]), 8),
-    "image": Case(
+    "list": lambda: Case({"f": SMALL_LIST}, lambda folder: read_list(folder / "f", 2)),
+    "mat": lambda: Case(
+        {"f": formats.meta_mat(formats.WNIDS[:20])}, lambda folder: read_mat(folder / "f", ["synsets"]), 8
+    ),
+    "image": lambda: Case(
         {kind: picture(kind) for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "PPM")},
         lambda folder: [read_image(path, "RGB", 8) for path in folder.iterdir() if path.stat().st_size],
     ),
-    "received content": Case(
+    "received content": lambda: Case(
         {"f": gzip.compress(b"x" * 999)},
         lambda folder: receive((folder / "f").open("rb"), "0" * 64, folder / "out", "f"),
     ),
-    "wheel": Case({"f": formats.zipped(ARCHIVES)}, from_wheel),
-    "weights": Case({"f": saved(write_weights)}, lambda folder: published._read_state(folder / "f")),
-    "any weights": Case(
+    "wheel": lambda: Case({"f": formats.zipped(ARCHIVES)}, from_wheel),
+    "weights": lambda: Case({"f": saved(write_weights)}, lambda folder: published._read_state(folder / "f")),
+    "any weights": lambda: Case(
         {"f": saved(write_weights), "f.safetensors": dump_tensors({"weight": torch.ones(2, 3), "bias": torch.ones(2)})},
         lambda folder: [load_weights(torch.nn.Linear(3, 2), path) for path in sorted(folder.glob("*.*"))],
     ),
-    "npz": Case({"f.npz": saved(write_npz)}, lambda folder: load_images(str(folder / "f.npz")), 200),
-    "folder of images": Case(
+    "npz": lambda: Case({"f.npz": saved(write_npz)}, lambda folder: load_images(str(folder / "f.npz")), 200),
+    "folder of images": lambda: Case(
         {"a/1.png": picture("PNG"), "b/2.jpeg": picture("JPEG")}, lambda folder: load_images(str(folder), size=8)
     ),
-    "TorchScript": Case({"f.pt": saved(write_torchscript)}, lambda folder: make_model("f.pt", base=folder), 30),
-    "torch.export": Case({"f.pt2": saved(write_exported)}, lambda folder: make_model("f.pt2", base=folder), 15),
-    "prepared": Case({"f": saved(write_prepared)}, lambda folder: load_prepared(folder / "f", "train")),
-    "table": Case(
+    "TorchScript": lambda: Case({"f.pt": saved(write_torchscript)}, lambda folder: make_model("f.pt", base=folder), 30),
+    "torch.export": lambda: Case({"f.pt2": saved(write_exported)}, lambda folder: make_model("f.pt2", base=folder), 15),
+    "prepared": lambda: Case({"f": saved(write_prepared)}, lambda folder: load_prepared(folder / "f", "train")),
+    "table": lambda: Case(
         {"f": saved(lambda path: write_parquet(path, pd.DataFrame({"a": [1, 2], "b": ["x", "y"]})))},
         lambda folder: read_frame(folder / "f", "records"),
     ),
-    "json": Case({"f": json.dumps(seal({"a": [1, "x"]}))}, lambda folder: read_json(folder / "f", "a note")),
-    "published numbers": Case(
+    "json": lambda: Case({"f": json.dumps(seal({"a": [1, "x"]}))}, lambda folder: read_json(folder / "f", "a note")),
+    "published numbers": lambda: Case(
         {"f": (ROOT / "config/published/biotorch.csv").read_bytes()}, lambda folder: read_published(folder / "f")
     ),
-    "hyper-parameters": Case({"tp.csv": HYPERPARAMETERS.read_bytes()}, read_hyperparameters),
-    "claims": Case({"claims.yaml": CLAIMS[0].read_bytes()}, results_page, 10),
-    "imagenet's kit": Case(imagenet_files(), read_imagenet_kit, 6),
-    "dataset chestmnist": Case(
+    "hyper-parameters": lambda: Case({"tp.csv": HYPERPARAMETERS.read_bytes()}, read_hyperparameters),
+    "claims": lambda: Case({"claims.yaml": CLAIMS[0].read_bytes()}, results_page, 10),
+    "imagenet's kit": lambda: Case(imagenet_files(), read_imagenet_kit, 6),
+    "dataset chestmnist": lambda: Case(
         formats.medmnist("chestmnist", (28, 28), formats.findings), read_dataset("chestmnist"), 40
     ),
-    "dataset cifar10": Case(formats.cifar10()[0], read_dataset("cifar10"), 20),
-    "dataset cifar100": Case(formats.cifar100()[0], read_dataset("cifar100"), 15),
-    "dataset coco": folder_dataset("coco", {n: c for n, c in formats.coco().items() if n.endswith("json")}),
-    "dataset digits": Case({"digits.csv": ("1," * 64 + "1\n") * 1797}, read_dataset("digits"), 15),
-    "dataset fashion_mnist": Case(
+    "dataset cifar10": lambda: Case(formats.cifar10()[0], read_dataset("cifar10"), 20),
+    "dataset cifar100": lambda: Case(formats.cifar100()[0], read_dataset("cifar100"), 15),
+    "dataset coco": lambda: folder_dataset("coco", {n: c for n, c in formats.coco().items() if n.endswith("json")}),
+    "dataset digits": lambda: Case({"digits.csv": ("1," * 64 + "1\n") * 1797}, read_dataset("digits"), 15),
+    "dataset fashion_mnist": lambda: Case(
         {name.removesuffix(".gz"): content for name, content in formats.mnist()[0].items()},
         read_dataset("fashion_mnist"),
     ),
-    "packed images": Case({f"{index}.png": picture("PNG") for index in range(2)}, pack_images, 30),
-    "dataset image_folder": Case(
+    "packed images": lambda: Case({f"{index}.png": picture("PNG") for index in range(2)}, pack_images, 30),
+    "dataset image_folder": lambda: Case(
         {"origin.json": '{"folder": "images", "split": {"test": 0.5}, "state": ""}'}, read_dataset("image_folder")
     ),
-    "dataset imagenet": folder_dataset("imagenet", {"train/n01440764/n01440764_1.JPEG": b"1", "val/x": b"1"}, 5),
-    "dataset imagenet100": folder_dataset("imagenet100", formats.imagenet100(), 10),
-    "dataset mnist": Case(formats.mnist()[0], read_dataset("mnist")),
-    "dataset nus_wide": folder_dataset("nus_wide", formats.nus_wide() | {"concepts.txt": "a\nb\n"}),
-    "dataset pathmnist": Case(formats.pathmnist()[0], read_dataset("pathmnist"), 20),
-    "dataset stl10": Case(formats.stl10()[0], read_dataset("stl10"), 10),
-    "dataset svhn": Case(formats.svhn()[0], read_dataset("svhn"), 3),
+    "dataset imagenet": lambda: folder_dataset(
+        "imagenet", {"train/n01440764/n01440764_1.JPEG": b"1", "val/x": b"1"}, 5
+    ),
+    "dataset imagenet100": lambda: folder_dataset("imagenet100", formats.imagenet100(), 10),
+    "dataset mnist": lambda: Case(formats.mnist()[0], read_dataset("mnist")),
+    "dataset nus_wide": lambda: folder_dataset("nus_wide", formats.nus_wide() | {"concepts.txt": "a\nb\n"}),
+    "dataset pathmnist": lambda: Case(formats.pathmnist()[0], read_dataset("pathmnist"), 20),
+    "dataset stl10": lambda: Case(formats.stl10()[0], read_dataset("stl10"), 10),
+    "dataset svhn": lambda: Case(formats.svhn()[0], read_dataset("svhn"), 3),
 }
+
+
+@cache
+def case_of(name: str) -> Case:
+    """Returns the case of this name, which is made once."""
+    return CASES[name]()
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_damaged_files_end_in_a_documented_error(name: str, tmp_path: Path) -> None:
     """The whole files are read first; of what is damaged, each reader raises nothing but what it documents."""
-    case = CASES[name]
+    case = case_of(name)
     rng = np.random.default_rng(0)
     formats.write(tmp_path, case.files)
     for file, content in case.files.items():
@@ -464,7 +480,7 @@ def within(seconds: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("name", sorted(set(CASES) - STREAMS))
 def test_a_pipe_or_a_device_in_the_place_of_a_file_is_not_waited_for(name: str, tmp_path: Path) -> None:
-    case = CASES[name]
+    case = case_of(name)
     formats.write(tmp_path, case.files)
     for file in case.files:
         for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):

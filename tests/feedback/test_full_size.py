@@ -31,7 +31,7 @@ def pictures(n: int, size: int = 224) -> Subset:
 
 @pytest.mark.parametrize(("backbone", "n", "steps"), [("alexnet", 2, 4), ("vgg16", 1, 2)])
 def test_few_steps_and_an_attack(backbone: str, n: int, steps: int) -> None:
-    """A few steps on the same pictures lower the loss, and both gradients reach epsilon in one step of PGD.
+    """A few steps on the same pictures lower the loss, and the rule's gradient reaches epsilon in one step of PGD.
 
     Nothing is dropped out, so that few steps are enough to see it. VGG16 computes for seconds with each picture. How
     good a network is at its test picture does not matter here, so that picture is small.
@@ -48,7 +48,7 @@ def test_few_steps_and_an_attack(backbone: str, n: int, steps: int) -> None:
     assert sum(losses[steps // 2 :]) < 0.85 * sum(losses[: steps // 2]), losses
     attack = get_attack("pgd")
     parameters = plugins.settings_class("attack", "pgd")(steps=1, relative_step=1.0)
-    for view in (model, apply_rule(model, "frsf", state=state)):
-        result = run_attack(attack, parameters, view, data, choose_images(data, 1), [0.02], batch_size=1, seed=0)
-        assert result.correct.shape == (1, 1)
-        assert float(result.perturbation[0].max()) == pytest.approx(0.02, rel=1e-4)
+    view = apply_rule(model, "frsf", state=state)
+    result = run_attack(attack, parameters, view, data, choose_images(data, 1), [0.02], batch_size=1, seed=0)
+    assert result.correct.shape == (1, 1)
+    assert float(result.perturbation[0].max()) == pytest.approx(0.02, rel=1e-4)
