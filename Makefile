@@ -94,7 +94,7 @@ lint-python: $(TOOLS)
 lint-workflow: $(TOOLS)
 	$(BIN)/snakefmt --check .
 	$(SNAKEMAKE) --lint
-	printf '%s\n' $(filter-out sign_symmetry,$(EXPERIMENTS)) | xargs -n 11 -P "$$(getconf _NPROCESSORS_ONLN)" $(DRYRUN)/default -- > /dev/null
+	printf '%s\n' $(filter-out sign_symmetry,$(EXPERIMENTS)) | xargs -n 13 -P "$$(getconf _NPROCESSORS_ONLN)" $(DRYRUN)/default -- > /dev/null
 	for profile in gpu slurm; do $(DRYRUN)/$$profile -- quick > /dev/null || exit 1; done
 
 docs: $(TOOLS) ## the documentation as a site, without any warning: build/docs/index.html

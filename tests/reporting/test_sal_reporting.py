@@ -152,12 +152,12 @@ def test_the_modulation_is_drawn_by_epoch_and_scale(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def experiment() -> Experiment:
-    return load_experiments(ROOT / "config/experiments")["sal_fashion"]
+    return load_experiments(ROOT / "config/experiments")["sal_fashion_circuit"]
 
 
 def test_a_figure_of_populations_names_its_files(experiment: Experiment) -> None:
     (path,) = source_files(experiment, Path("results"), "figure", "sal_figure3")
-    assert path.parts[:3] == ("results", "sal_fashion", "population") and path.name == "sal.safetensors"
+    assert path.parts[:3] == ("results", "sal_fashion_circuit", "population") and path.name == "sal.safetensors"
     assert len(source_files(experiment, Path("results"), "figure", "sal_figure5")) > 2
 
 
