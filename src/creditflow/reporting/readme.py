@@ -5,7 +5,8 @@ In `claims.yaml`, a paper may have the key `readme`, an entry with
 - `link`, the address of the paper, and `title`, its title;
 - `claim`, what the paper claims, and `measured` and `verdict`, what was found, in one sentence each;
 - `experiment` and `numbers`, which explain names in braces, as in a claim of the page;
-- for the one paper whose figure README shows, `figure`: `name`, `text` (for those who cannot see it) and `caption`.
+- for the one paper whose figure README shows, `figure`: `name`, `text` (for those who cannot see it), `caption`, and
+  `experiment`, if the figure is of another one.
 
 README has the marks `<!-- numbers: figure -->` and `<!-- numbers: papers -->`, each with `<!-- end -->` after it. What
 stands between is replaced.
@@ -52,8 +53,9 @@ def with_numbers(text: str, readme: Path, folder: Path) -> str:
         values = _values(read, entry, place)
         rows.append(_row(entry, values, below))
         if "figure" in entry:
-            path = exported_figure(folder, entry["experiment"], entry["figure"]["name"], place)
-            figures.append(f"![{entry['figure']['text']}]({below}/{path})\n\n{values['caption']}")
+            figure = {"experiment": entry["experiment"], **entry["figure"]}
+            path = exported_figure(folder, figure["experiment"], figure["name"], place)
+            figures.append(f"![{figure['text']}]({below}/{path})\n\n{values['caption']}")
     if len(figures) != 1:
         raise UserError(f"{folder / 'claims.yaml'}: {len(figures)} entries `readme` have a `figure`; give it to one")
     table = "\n".join(["| Paper | It claims | We measured | Verdict |", "|:--|:--|:--|:--|", *rows])
@@ -65,7 +67,7 @@ def _values(read: Read, entry: dict[str, Any], place: str) -> dict[str, str]:
     texts = ["measured", "verdict"]
     check_verdict(entry["verdict"], place)
     if "figure" in entry:
-        check_keys(entry["figure"], {"name", "text", "caption"}, place)
+        check_keys(entry["figure"], {"name", "text", "caption"}, place, optional={"experiment"})
         entry = {**entry, "caption": entry["figure"]["caption"]}
         texts.append("caption")
     return {name: " ".join(text.split()) for name, text in zip(texts, filled(read, entry, texts, place), strict=True)}

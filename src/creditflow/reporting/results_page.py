@@ -47,6 +47,14 @@ _FORMS: dict[str, Callable[[Any], str]] = {
 }
 
 
+#: What the values of keys are; all others are texts.
+_MAPPING, _LIST = (dict, "a mapping"), (list, "a list")
+_KINDS: dict[str, tuple[type, str]] = {
+    **dict.fromkeys(("figure", "numbers", "readme", "where"), _MAPPING),
+    **dict.fromkeys(("against_itself", "claims", "elsewhere"), _LIST),
+}
+_NAME = re.compile(r"{(\w+)}")
+
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MAX_DEPTH = 50
 _MAX_VALUES = 100_000
@@ -165,14 +173,16 @@ def filled(read: Read, entry: dict[str, Any], texts: list[str], place: str) -> l
 
     Raises UserError if a name or a number does not exist.
     """
+    whole = "".join(entry[text] for text in texts)
+    unknown = sorted(set(_NAME.findall(whole)) ^ set(entry["numbers"]))
+    if unknown:
+        raise UserError(f"{place}: {unknown[0]!r} is either not in the text or not under `numbers`")
+    if brace := re.search(r"[{}][^{}]*}?", _NAME.sub("", whole)):
+        raise UserError(f"{place}: a brace encloses no name: {brace[0]!r}; write {{name}}, with letters, digits and _")
     values = {
         name: _value(read, entry["experiment"], number, f"{place}, {name}") for name, number in entry["numbers"].items()
     }
-    named = set(re.findall(r"{(\w+)}", "".join(entry[text] for text in texts)))
-    unknown = sorted(named ^ set(values))
-    if unknown:
-        raise UserError(f"{place}: {unknown[0]!r} is either not in the text or not under `numbers`")
-    return [entry[text].format(**values) for text in texts]
+    return [_NAME.sub(lambda match: values[match[1]], entry[text]) for text in texts]
 
 
 def _figure(folder: Path, figure: dict[str, str], place: str) -> str:
@@ -239,7 +249,16 @@ def _check_whole(path: Path, folder: Path) -> None:
 
 
 def check_keys(given: Any, keys: set[str], place: str, optional: Set[str] = frozenset()) -> None:
-    """Raises UserError for what is no mapping with these keys, and perhaps some of the optional ones."""
+    """Raises UserError for what is no mapping with these keys and fitting values; it may have the optional ones."""
     if not isinstance(given, dict) or set(given) - optional != keys:
-        given_keys = ", ".join(map(str, given)) if isinstance(given, dict) else type(given).__name__
+        given_keys = ", ".join(map(repr, given)) if isinstance(given, dict) else type(given).__name__
         raise UserError(f"{place}: expected the keys {', '.join(sorted(keys))}, found {given_keys}")
+    for key, value in given.items():
+        wanted, words = _KINDS.get(key, (str, "a text"))
+        if not isinstance(value, wanted):
+            raise UserError(
+                f"{place}: {key} must be {words}, found {value!r}; YAML reads some words, as true, as values"
+            )
+        for name in value if isinstance(value, dict) else ():
+            if not isinstance(name, str):
+                raise UserError(f"{place}: {key}: {name!r} is no text (YAML takes true for a value)")
