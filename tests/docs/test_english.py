@@ -191,6 +191,11 @@ def test_sentences_are_short(page: str) -> None:
     assert not long, "\n".join(f"{count} words: {one}" for one, count in long.items())
 
 
+def test_readme_is_read_in_a_minute_or_two() -> None:
+    """Tables and captions count; commands and code do not."""
+    assert sum(map(n_words, all_sentences("README.md"))) <= 700
+
+
 @pytest.mark.parametrize("page", pages())
 def test_no_banned_words(page: str) -> None:
     banned = {word: advice for word, advice in BANNED.items() if word not in ALLOWED.get(page, set())}

@@ -1,5 +1,6 @@
 """The examples of README and of docs/start.md run as they stand."""
 
+import json
 import re
 from pathlib import Path
 
@@ -45,6 +46,15 @@ def test_a_model_of_your_own(
     assert set(result.table.model) == {"mine", "reference"}  # type: ignore[attr-defined]
     assert str(result).strip() in capsys.readouterr().out
     assert (tmp_path / "audit/report.html").is_file()
+
+
+def test_the_sample_of_a_verdict_is_what_the_tutorial_printed() -> None:
+    (sample,) = re.findall(r"```text\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    notebook = json.loads((ROOT / "examples/audit_your_model.ipynb").read_text(encoding="utf-8"))
+    printed = "".join(
+        line for cell in notebook["cells"] for output in cell.get("outputs", []) for line in output.get("text", [])
+    )
+    assert " ".join(sample.split()) in printed
 
 
 def test_the_librarys_example() -> None:
