@@ -37,6 +37,7 @@ CELLS = {
         "settings": {"epochs": 2, "batch_size": 2, "angle_images": 1},
         "overrides": {"coco": {"epochs": 1}},
     },
+    "tables": {"table4": None},
     "figures": {"figure4": None, "figure5": None},
     "attacks": {
         "fgsm": {"datasets": ["cifar10", "coco"], "images": 1, "batch_size": 1},
@@ -50,13 +51,7 @@ CELLS = {
             "settings": {"steps": 2},
         },
         "boundary": {"datasets": ["coco"], "rules": ["frsf"], "images": 1, "batch_size": 1, "settings": {"steps": 3}},
-        "hopskipjump": {
-            "datasets": ["cifar10"],
-            "rules": ["frsf"],
-            "images": 1,
-            "batch_size": 1,
-            "settings": {"steps": 1, "initial_evaluations": 2},
-        },
+        "hopskipjump": None,
     },
 }
 
@@ -162,7 +157,7 @@ def test_records_say_what_was_measured(cells: Path) -> None:
 
 
 def test_tables_and_figures_of_several_datasets_are_made(cells: Path) -> None:
-    for name in ("table1", "table3", "table4", "figure2", "compare"):
+    for name in ("table1", "table3", "figure2", "compare"):
         assert (cells / f"results/cells/tables/{name}.md").stat().st_size > 0
     for name in ("figure1", "figure2"):
         assert (cells / f"results/cells/figures/{name}.pdf").stat().st_size > 0

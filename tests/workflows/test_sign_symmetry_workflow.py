@@ -157,7 +157,6 @@ def test_a_second_run_does_nothing(finished: Path) -> None:
 ALONE = (
     "src/finetune.py *",
     "src/attack.py --model */brsf/seed0.safetensors *--attack cascade --gradient exact *",
-    "src/audit.py *",
     "src/plot_figure.py *--figure figure2 *",
 )
 
