@@ -191,10 +191,12 @@ def _with_settings(definition: str, key: str, settings: str) -> dict[str, Any]:
 def _relax(schema: Any) -> None:
     """Makes a schema one of an experiment that may extend another, in place.
 
-    Nothing is required within a section, and null takes away an entry of a mapping. Defaults that are mappings are
-    left out, as they are those of the keys within.
+    Nothing is required within a section, and null takes away a key. Defaults that are mappings are left out, as they
+    are those of the keys within.
     """
     if isinstance(schema, dict):
+        if isinstance(properties := schema.get("properties"), dict) and "$ref" not in properties:
+            schema["properties"] = {key: _nullable(entry) for key, entry in properties.items()}
         if isinstance(schema.get("additionalProperties"), dict):
             schema["additionalProperties"] = _nullable(schema["additionalProperties"])
         if isinstance(patterns := schema.get("patternProperties"), dict):
@@ -208,7 +210,10 @@ def _relax(schema: Any) -> None:
 
 
 def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"anyOf": [schema, {"type": "null"}]}
+    if {"type": "null"} in schema.get("anyOf", []):
+        return schema
+    about = {key: schema[key] for key in ("title", "description") if key in schema}
+    return about | {"anyOf": [{key: value for key, value in schema.items() if key not in about}, {"type": "null"}]}
 
 
 if __name__ == "__main__":
