@@ -49,10 +49,22 @@ def pytest_collection_finish() -> None:
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+#: Files without a slow test that take five seconds or more, as they have so many tests.
+LONG = (
+    *("attacks/test_attacks", "attacks/test_strong_attacks", "compute/test_gpus", "data/test_damaged_files"),
+    *("data/test_imagenet", "faults/test_environment", "faults/test_modes", "instrument/test_audit"),
+    *("models/test_published_weights", "populations/test_populations", "populations/test_target_propagation"),
+    *("reporting/test_reporting", "reporting/test_sal_reporting", "training/test_training_stages"),
+    *("verdict/test_networks", "workflow/test_dependence", "workflow/test_experiments", "workflow/test_forkserver"),
+    *("workflows/test_environment",),
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first: at the end no core waits for one long file."""
+    """Files with slow tests come first, then long ones: at the end no core waits for one long file."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    long = {Path(__file__).parent / f"{name}.py" for name in LONG}
+    items.sort(key=lambda item: (item.path not in slow, item.path not in long))
 
 
 @pytest.fixture(scope="session")

@@ -381,8 +381,8 @@ def numbers_without_bounds(schema: Any, place: str = "") -> Iterator[str]:
 def test_every_number_of_the_schema_has_a_minimum_and_a_maximum() -> None:
     schema = yaml.safe_load((ROOT / "config/schema.yaml").read_text(encoding="utf-8"))
     assert list(numbers_without_bounds(schema)) == []
-    del schema["$defs"]["TrainingSettings"]["properties"]["epochs"]["maximum"]
-    assert list(numbers_without_bounds(schema)) == ["/$defs/TrainingSettings/properties/epochs"]
+    del schema["$defs"]["TrainingSettings"]["properties"]["epochs"]["anyOf"][0]["maximum"]
+    assert list(numbers_without_bounds(schema)) == ["/$defs/TrainingSettings/properties/epochs/anyOf/0"]
 
 
 def settings_models() -> list[type[BaseModel]]:

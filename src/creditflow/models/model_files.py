@@ -18,7 +18,7 @@ def _torchscript(path: Path) -> nn.Module:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # torch advises torch.export to whoever writes files
             model: nn.Module = torch.jit.load(path, map_location="cpu")
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError, MemoryError) as error:  # a damaged size asks for more than there is
         raise UserError(
             f"{path} is no TorchScript file, which a model without a function must be; if it holds weights, name the"
             " function that makes the network, and this file as its weights"
