@@ -25,8 +25,8 @@ VERIFIED = ["--no-deps", "--require-hashes"]
 def main(options: list[str]) -> None:
     """Installs the packages of all files that the workflow needs.
 
-    One pip computes most of the time, on one core. So several install at once, each other packages. Before them,
-    setuptools is installed alone: where it takes the place of another version, each Python that starts may miss files.
+    A pip computes most of the time, on one core. So several of them run at once, each with packages of its own.
+    setuptools is installed before, alone: while it replaces another version, a Python that starts may miss files.
     """
     entries = entries_of((ENVS / "requirements.txt").read_text(encoding="utf-8"), NAME)
     setuptools = [entry for entry in entries if entry.startswith("setuptools==")]
@@ -70,7 +70,8 @@ def install_what_torch_brings(builds: list[tuple[str, str, str]], scratch: Path,
     """Installs what these builds of torch need beyond requirements.txt, which must be installed before."""
     lock = (ENVS / "requirements-torch.txt").read_text(encoding="utf-8")
     if all(sha256 in lock for _, _, sha256 in builds):
-        brought = [entry for entry in entries_of(lock, NAME) if entry not in entries_of(lock, BRANCHES)]
+        branches = entries_of(lock, BRANCHES)
+        brought = [entry for entry in entries_of(lock, NAME) if entry not in branches]
         install_wheels(brought, scratch / "brought.txt", options)
         return
     known = lock + (ENVS / "torch-builds.txt").read_text(encoding="utf-8")

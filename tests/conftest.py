@@ -64,6 +64,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first, then long ones: at the end no core waits for one long file."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     long = {Path(__file__).parent / f"{name}.py" for name in LONG}
+    assert all(path.is_file() for path in long), "LONG names a file that is not there"
     items.sort(key=lambda item: (item.path not in slow, item.path not in long))
 
 

@@ -180,6 +180,20 @@ def test_files_that_are_no_models(tmp_path: Path, folder: Path) -> None:
         make_model("weights.pt", sha256="0" * 8, base=tmp_path)
 
 
+def test_a_torchscript_file_whose_sizes_ask_for_too_much_memory_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which damage makes torch ask for it depends on the machine, so torch's reader is replaced."""
+
+    def exhausted(*_: object, **__: object) -> None:
+        raise MemoryError("std::bad_alloc")
+
+    monkeypatch.setattr(torch.jit, "load", exhausted)
+    (tmp_path / "mine.pt").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"mine\.pt is no TorchScript file"):
+        make_model("mine.pt", base=tmp_path)
+
+
 def test_what_a_text_says_is_known_without_a_file() -> None:
     assert parse_source("torchvision:resnet18@DEFAULT").weights == "DEFAULT"
     assert parse_source("torchvision:vit_b_16:10").n_classes == 10

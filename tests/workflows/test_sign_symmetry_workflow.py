@@ -164,7 +164,7 @@ ALONE = (
 def test_two_runs_write_the_same_bytes_but_for_time_and_host(
     finished: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model, its records and all that is made of records, made again; a stage of each kind as its own interpreter."""
+    """A model, its records and all that is made of records, made again; three stages as interpreters of their own."""
     patterns = ("*/high/small_cnn/brsf/**/seed0.*", "*.parquet", "tables/*", "figures/*")
     again = [
         path for pattern in patterns for path in (finished / "results/tiny").glob(pattern) if "logs" not in path.parts

@@ -256,9 +256,7 @@ def check_keys(given: Any, keys: set[str], place: str, optional: Set[str] = froz
     for key, value in given.items():
         wanted, words = _KINDS.get(key, (str, "a text"))
         if not isinstance(value, wanted):
-            raise UserError(
-                f"{place}: {key} must be {words}, found {value!r}; YAML reads some words, as true, as values"
-            )
+            raise UserError(f"{place}: {key} must be {words}, found {value!r}")
         for name in value if isinstance(value, dict) else ():
             if not isinstance(name, str):
-                raise UserError(f"{place}: {key}: {name!r} is no text (YAML takes true for a value)")
+                raise UserError(f"{place}: {key}: {name!r} is no text; put it into quotation marks")

@@ -195,7 +195,7 @@ def _relax(schema: Any) -> None:
     are those of the keys within.
     """
     if isinstance(schema, dict):
-        if isinstance(properties := schema.get("properties"), dict) and "$ref" not in properties:
+        if isinstance(properties := schema.get("properties"), dict):
             schema["properties"] = {key: _nullable(entry) for key, entry in properties.items()}
         if isinstance(schema.get("additionalProperties"), dict):
             schema["additionalProperties"] = _nullable(schema["additionalProperties"])
