@@ -146,6 +146,19 @@ def test_the_audits_figure_has_the_claim_the_worst_case_and_a_tick_for_clean_acc
     assert len(points) > 12 and nearest > 4 * canvas.dpi / 72 * 0.95  # a mark is four points wide
 
 
+def test_the_audits_figure_draws_for_each_rule_the_worst_case_of_its_own_reference() -> None:
+    frame = two_sizes()
+    frame["difference"] = np.where(frame.rule == "frsf", frame.difference - 0.25, frame.difference)
+    shown = frame[frame.epsilon == 0.1].set_index("rule")
+    axes = next(axes for axes in drawn("audit", frame).axes if axes.get_title() == "epsilon 0.1")
+    rules = [label.get_text() for label in axes.get_yticklabels()]
+    dashed = [line for line in axes.lines if line.get_linestyle() == "--"]
+    drawn_at = {rules[round(np.mean(line.get_ydata()))]: line.get_xdata()[0] for line in dashed}
+    plain = 100 * shown.worst["bp"]
+    assert drawn_at["BP"] == pytest.approx(plain) and drawn_at["uSF"] == pytest.approx(plain)
+    assert drawn_at["frSF"] == pytest.approx(plain + 25)
+
+
 def test_epsilons_are_spaced_as_they_are() -> None:
     axes = Canvas().subplots()
     epsilons = [0, 0.001, 0.01, 0.1, 0.5]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from textwrap import fill
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -23,6 +24,9 @@ from creditflow.reporting.style import (
     rule_line,
 )
 from creditflow.reporting.table import footnote, hash_attacks, white_box
+
+#: Letters of a line above a narrow panel.
+_LETTERS = 27
 
 
 @dataclass(frozen=True)
@@ -77,13 +81,14 @@ def _draw(rows: pd.DataFrame, axis: str) -> Canvas:
             _panel(axes, rows[chosen], rules)
         line[0].set_ylabel(f"{display(attack)}\n{axis}")
     for (dataset, gradient), top, bottom in zip(columns, grid[0], grid[-1], strict=True):
-        top.set_title(GRADIENT_TITLES[gradient] if one_dataset else f"{display(dataset)}\n{GRADIENT_WORDS[gradient]}")
+        several = f"{fill(display(dataset), _LETTERS)}\n{GRADIENT_WORDS[gradient]}"
+        top.set_title(GRADIENT_TITLES[gradient] if one_dataset else several)
         epsilon_axis(bottom, epsilons, short=not one_dataset)
     legend_above(canvas, [grid[0][0]], len(rules))
-    networks = f"{rules_title(rows.backbone.iloc[0]).lower()}s: {', '.join(map(display, rules))}"
+    networks = f"{rules_title(rows.backbone.iloc[0])}s: {', '.join(map(display, rules))}"
     note(
         canvas,
-        f"{display(rows.backbone.iloc[0])} on {', '.join(map(display, datasets))}; {networks}.",
+        f"{display(rows.backbone.iloc[0])} on {'; '.join(map(display, datasets))}. {networks}.",
         f"Points are means over images and seeds; bands are their intervals. {footnote(rows)}",
     )
     return canvas

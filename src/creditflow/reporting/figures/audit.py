@@ -2,8 +2,9 @@
 ring is accuracy, or a retrieval's mAP, under the attack on which a claim of robustness rests. The black diamond, with
 its 95% interval, is what remains in the worst case over all attacks: an image counts as fooled if any attack fools it.
 The bar between the two is what the claim's attack does not see. The short upright line is accuracy without an attack.
-Small marks below are the other attacks. The dashed line is the worst case of the reference, mostly BP. At the right
-stands the verdict: what becomes of the claim, and the net effect of the rule in the worst case."""
+Small marks below are the other attacks. The dashed line is the worst case of the reference of the row's rule. It is BP
+mostly, and may be another network for each rule. At the right stands the verdict: what becomes of the claim, and the
+net effect of the rule in the worst case."""
 
 from math import isnan
 from textwrap import fill
@@ -13,7 +14,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from creditflow.core.matched import matched_to
 from creditflow.core.settings import NoSettings
 from creditflow.reporting.figure import Figure
 from creditflow.reporting.measures import Measure, measure_of
@@ -56,12 +56,13 @@ def draw(audit: pd.DataFrame, settings: NoSettings) -> Canvas:
     canvas = Canvas(
         figsize=(1.4 + 5.2 * len(epsilons), 1.5 + (0.5 + _ROW * len(rules)) * len(places)), layout="constrained"
     )
+    claim = _claim(audit, measure)
     grid = canvas.subplots(len(places), len(epsilons), sharex=True, sharey="row", squeeze=False)
     for (dataset, backbone), line in zip(places, grid, strict=True):
         for epsilon, axes in zip(epsilons, line, strict=True):
             chosen = (audit.dataset == dataset) & (audit.backbone == backbone) & (audit.epsilon == epsilon)
             shown = [rule for rule in rules if rule in set(audit[chosen].rule)]
-            _panel(axes, audit[chosen], shown, len(rules), measure)
+            _panel(axes, audit[chosen], shown, len(rules), measure, claim)
         line[0].set_ylabel(f"{fill(display(backbone), 20)}\n{display(dataset)}", fontsize=8)
     for epsilon, axes in zip(epsilons, grid[0], strict=True):
         axes.set_title(f"epsilon {epsilon:g}")
@@ -71,6 +72,17 @@ def draw(audit: pd.DataFrame, settings: NoSettings) -> Canvas:
     legend_above(canvas, list(grid.flat), 2 + len(epsilons), first=_FIRST)
     note(canvas, *_below(audit, measure))
     return canvas
+
+
+def _claim(audit: pd.DataFrame, measure: Measure) -> str:
+    """Returns the label of the claims' marks: the attack, and each gradient that a rule's claim rests on."""
+    measured = {column.removeprefix(measure.prefix) for column in measure.columns(audit)}
+    claims = dict.fromkeys(zip(audit.claim, audit.backbone, strict=True))
+    titles = list(dict.fromkeys(condition_title(claim, backbone) for claim, backbone in claims if claim in measured))
+    attacks = {title.partition(", ")[0] for title in titles}
+    if len(attacks) == 1:
+        titles = [titles[0], *(title.partition(", ")[2] for title in titles[1:])]
+    return f"claim: {' or '.join(titles)}"
 
 
 def _below(audit: pd.DataFrame, measure: Measure) -> list[str]:
@@ -85,20 +97,24 @@ def _below(audit: pd.DataFrame, measure: Measure) -> list[str]:
     return [place, sample, fixed]
 
 
-def _panel(axes: Axes, audit: pd.DataFrame, rules: list[str], height: int, measure: Measure) -> None:
+def _panel(axes: Axes, audit: pd.DataFrame, rules: list[str], height: int, measure: Measure, claim: str) -> None:
     rows: dict[str, dict[Any, Any]] = {row["rule"]: row for row in audit.to_dict("records")}
     conditions = [column.removeprefix(measure.prefix) for column in measure.columns(audit)]
     styles = _styles(conditions)
     for place, rule in enumerate(rules):
-        _line(axes, rows[rule], place, conditions, measure)
+        _reference(axes, rows[rule], place)
+        _line(axes, rows[rule], place, conditions, measure, claim)
         _other_attacks(axes, rows[rule], place, styles, measure)
-    for row in rows.values():
-        if row["net_effect"] == "" and matched_to(row["rule"]) is None:
-            label = "worst case of the reference"
-            axes.axvline(100 * row["worst"], color=BLACK, linestyle="--", linewidth=0.8, zorder=0, label=label)
     axes.set_yticks(range(len(rules)), [display(rule) for rule in rules])
     axes.set_ylim(height - 0.4, -0.5)
     axes.set_xlim(-3, 103)
+
+
+def _reference(axes: Axes, row: dict[Any, Any], place: int) -> None:
+    """Draws the worst case of the network that the row is compared with. For a reference, this is its own."""
+    worst = 100 * (row["worst"] - row["difference"] if row["net_effect"] else row["worst"])
+    look: dict[str, Any] = {"color": BLACK, "linestyle": "--", "linewidth": 0.8, "zorder": 0}
+    axes.plot([worst, worst], [place - 0.5, place + 0.5], label="worst case of the reference", **look)
 
 
 def _styles(conditions: list[str]) -> dict[str, tuple[str, str]]:
@@ -112,7 +128,7 @@ def _styles(conditions: list[str]) -> dict[str, tuple[str, str]]:
     return styles
 
 
-def _line(axes: Axes, row: dict[Any, Any], place: int, conditions: list[str], measure: Measure) -> None:
+def _line(axes: Axes, row: dict[Any, Any], place: int, conditions: list[str], measure: Measure, claim: str) -> None:
     """Draws the bar from the claim to the worst case, the accuracy without an attack, and the verdict."""
     worst, low, high = (100 * row[name] for name in ("worst", "worst_low", "worst_high"))
     mark: dict[str, Any] = {"linestyle": "none", "zorder": 3}
@@ -138,7 +154,7 @@ def _line(axes: Axes, row: dict[Any, Any], place: int, conditions: list[str], me
             markerfacecolor="none",
             markeredgecolor=VERMILION,
             markeredgewidth=1.8,
-            label=f"claim: {condition_title(row['claim'], row['backbone'])}",
+            label=claim,
             **mark,
         )
     bounds = [[max(0.0, worst - low)], [max(0.0, high - worst)]]
