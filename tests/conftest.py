@@ -51,7 +51,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: Files without a slow test that take five seconds or more, as they have so many tests.
 LONG = (
-    *("attacks/test_attacks", "attacks/test_strong_attacks", "compute/test_gpus", "data/test_damaged_files"),
+    *("attacks/test_attacks", "attacks/test_strong_attacks", "data/test_damaged_files"),
     *("data/test_imagenet", "faults/test_environment", "faults/test_modes", "instrument/test_audit"),
     *("models/test_published_weights", "populations/test_populations", "populations/test_target_propagation"),
     *("reporting/test_reporting", "reporting/test_sal_reporting", "training/test_training_stages"),
@@ -60,12 +60,16 @@ LONG = (
 )
 
 
+#: Files of tests that wait most of the time, for servers that never answer. While other things run, this costs nothing.
+WAITING = ("compute/test_gpus", "faults/test_waits", "workflow/test_cheaper")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first, then long ones: at the end no core waits for one long file."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    long = {Path(__file__).parent / f"{name}.py" for name in LONG}
-    assert all(path.is_file() for path in long), "LONG names a file that is not there"
-    items.sort(key=lambda item: (item.path not in slow, item.path not in long))
+    waiting, long = ({Path(__file__).parent / f"{name}.py" for name in names} for names in (WAITING, LONG))
+    assert all(path.is_file() for path in waiting | long), "LONG or WAITING names a file that is not there"
+    items.sort(key=lambda item: (item.path not in waiting, item.path not in slow, item.path not in long))
 
 
 @pytest.fixture(scope="session")
