@@ -107,7 +107,8 @@ def test_a_build_of_torch_is_verified_or_one_line_says_so(
     brought = f"nvidia-cuda==1.0 ; x \\\n    --hash=sha256:{'c' * 64}\n"
     (tmp_path / "requirements-torch.txt").write_text(f"# comment\n{brought}{pinned}")
     (tmp_path / "torch-builds.txt").write_text(builds)
-    locked = [f"{name}==1 ; x \\\n    --hash=sha256:{'d' * 64}\n" for name in ("a.b-c", "numpy", "setuptools", "zipp")]
+    names = ("a.b-c", "numpy", "pip", "setuptools", "zipp")
+    locked = [f"{name}==1 ; x \\\n    --hash=sha256:{'d' * 64}\n" for name in names]
     (tmp_path / "requirements.txt").write_text("# comment\n" + "".join(locked))
     commands, wanted = [], {}
 
@@ -126,8 +127,8 @@ def test_a_build_of_torch_is_verified_or_one_line_says_so(
     install.main(["--no-compile", "--find-links=/wheels"])
     unverified = [command for command in commands if "--no-deps" not in command]
     assert unverified == ([last] if last.startswith("install") else [])
-    # Nothing runs beside setuptools, and what torch brings comes when all else is there.
-    assert wanted.pop("setuptools.txt") == locked.pop(2) and commands[0].endswith("setuptools.txt")
+    # Nothing runs beside pip and setuptools, and what torch brings comes when all else is there.
+    assert wanted.pop("installers.txt") == locked.pop(2) + locked.pop(2) and commands[0].endswith("installers.txt")
     assert commands[-1].endswith("requirements-source.txt")
     assert commands[-2] == last or (wanted.pop("brought.txt") == last and commands[-2].endswith("brought.txt"))
     version = build.split("-")[1]

@@ -85,9 +85,9 @@ ONCE = (
 audit: {epsilons: [0.1], attacks: [cascade], claim: cascade}
 """,
     "tables: {audit: {}, table1: {}, table3: {epsilon: 1}, figure2: {}}",
-    "tables: {audit: {}, table1: {}}",
+    "tables: {audit: {}}",
     "figures: {audit: {}, figure2: {}}",
-    "figures: {figure2: {}}",
+    "figures: {audit: {}}",
 )
 
 
