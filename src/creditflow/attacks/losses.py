@@ -5,7 +5,7 @@ from torch import Tensor
 
 from creditflow.data.labels import cross_entropies
 
-#: Standard deviation of the logits over the classes, after they are brought to their own scale. On LeNet-5 and
+#: Standard deviation of the logits over the classes, after they are brought to a fixed scale. On LeNet-5 and
 #: Fashion-MNIST the attack is strongest between 2 and 8, as the true gradient then points at the nearest class.
 _DEVIATION = 4.0
 
@@ -31,7 +31,7 @@ def at_own_scale(logits: Tensor) -> Tensor:
 
 
 def scaled_cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
-    """Returns the cross-entropy (N,) of logits (N, K) at their own scale; labels are int64 (N,)."""
+    """Returns the cross-entropy (N,) of logits (N, K) at a fixed scale; labels are int64 (N,)."""
     return cross_entropies(at_own_scale(logits), labels)
 
 

@@ -1,4 +1,4 @@
-"""Settings of APGD on the cross-entropy of logits at their own scale."""
+"""Settings of APGD on the cross-entropy of logits that are brought to a fixed scale."""
 
 from creditflow.attacks.methods.settings import apgd_ce
 

@@ -28,7 +28,7 @@ class Settings(SettingsModel):
     transfer: of_transfer.Settings | None = None
     """PGD on each of the two surrogates; without this key no image is transferred."""
     apgd_scaled: of_apgd_scaled.Settings | None = None
-    """APGD on the cross-entropy of logits at their own scale; without this key it does not run."""
+    """APGD on the cross-entropy of logits that are brought to a fixed scale; without this key it does not run."""
     apgd_ce: of_apgd_ce.Settings | None = None
     """APGD on the cross-entropy; without this key it does not run."""
     apgd_dlr: of_apgd_dlr.Settings | None = None
