@@ -91,7 +91,8 @@ lint-python: $(TOOLS)
 	$(BIN)/mypy
 
 # Half of the experiments for each Snakemake, as a start takes as long as a small plan. Tests and the demo have the
-# `default` profile. A matrix of thousands of jobs has the plan of its counterpart on Fashion-MNIST, and tests load it.
+# `default` profile. For an experiment of full size its small counterpart is planned: `sal_fashion` for `sal`,
+# `pepita_fashion` for `pepita_search`. Tests load all of them.
 SMALL = $(foreach name,$(EXPERIMENTS),$(if $(findstring _fashion,$(name)),$(name)))
 LISTED = $(filter-out pepita_search $(subst _fashion,,$(SMALL)),$(EXPERIMENTS))
 lint-workflow: $(TOOLS)

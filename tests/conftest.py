@@ -60,12 +60,13 @@ LONG = (
 )
 
 
-#: Files of tests that wait most of the time, for servers that never answer. While other things run, this costs nothing.
+#: Files of tests that wait most of the time, for a lock or a server that never answers. They come before all others:
+#: while other things run, waiting costs nothing.
 WAITING = ("compute/test_gpus", "faults/test_waits", "workflow/test_cheaper")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first, then long ones: at the end no core waits for one long file."""
+    """Files that wait come first, then those with slow tests, then long ones: at the end no core waits for one file."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     waiting, long = ({Path(__file__).parent / f"{name}.py" for name in names} for names in (WAITING, LONG))
     assert all(path.is_file() for path in waiting | long), "LONG or WAITING names a file that is not there"

@@ -51,19 +51,21 @@ def _alone(row: Mapping[Any, Any]) -> str:
 
 
 def _compared(row: Mapping[Any, Any], other: Mapping[Any, Any], reference: str) -> str:
-    worst = f"{_worst(row)}; that of {reference} is {_percent(other['worst'])}%."
-    advantage = f"{100 * row['claim_difference']:+.1f} points under {_attack(row['claim'])}"
+    points = 100 * row["claim_difference"]
+    side = "ahead of" if points >= 0 else "behind"
+    ahead = f"Under {_attack(row['claim'])}, {row['model']} is {abs(points):.1f} points {side} {reference}."
     parts = {
-        "no claim": f"There is no claim of robustness: the difference is {advantage}.",
-        "masked": f"Its claim, {advantage}, is masked: most of it is lost in the worst case.",
-        "partly masked": f"Its claim, {advantage}, is partly masked.",
-        "holds": f"Its claim, {advantage}, holds in the worst case.",
-        "unresolved": f"What becomes of its claim, {advantage}, is unresolved.",
+        "no claim": "So there is no claim of robustness.",
+        "masked": "This claim of robustness is masked: most of the advantage is lost in the worst case.",
+        "partly masked": "This claim of robustness is partly masked.",
+        "holds": "This claim of robustness holds in the worst case.",
+        "unresolved": "What becomes of this claim of robustness is unresolved.",
     }
-    points = f"{100 * row['difference']:+.1f} points ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
-    net = f"Net effect: {row['net_effect']}; the difference in the worst case is {points}."
+    difference = f"{100 * row['difference']:+.1f} points ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
+    net = f"Net effect: {row['net_effect']}; the difference in the worst case is {difference}."
     reason = f" Why unresolved: {row['reason']}." if row["reason"] else ""
-    return f"{worst} {parts[row['claim_verdict']]} {net}{reason}"
+    worst = f"{_worst(row)}. For {reference} it is {_percent(other['worst'])}%."
+    return f"{worst} {ahead} {parts[row['claim_verdict']]} {net}{reason}"
 
 
 def _worst(row: Mapping[Any, Any]) -> str:

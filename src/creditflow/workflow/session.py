@@ -1,7 +1,7 @@
 """One run of Snakemake: its command line and environment, and what the workflow does around its jobs.
 
-All that reaches into Snakemake's inside is here and in `cheaper.py`. It was checked with Snakemake 9.27;
-`check_version` refuses another major version.
+All that reaches into Snakemake's inside is here, in `cheaper.py` and in `module_use.py`. It was checked with Snakemake
+9.27; `check_version` refuses another major version.
 """
 
 import argparse

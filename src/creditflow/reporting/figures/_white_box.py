@@ -81,8 +81,8 @@ def _draw(rows: pd.DataFrame, axis: str) -> Canvas:
             _panel(axes, rows[chosen], rules)
         line[0].set_ylabel(f"{display(attack)}\n{axis}")
     for (dataset, gradient), top, bottom in zip(columns, grid[0], grid[-1], strict=True):
-        several = f"{fill(display(dataset), _LETTERS)}\n{GRADIENT_WORDS[gradient]}"
-        top.set_title(GRADIENT_TITLES[gradient] if one_dataset else several)
+        title = f"{fill(display(dataset), _LETTERS)}\n{GRADIENT_WORDS[gradient]}"
+        top.set_title(GRADIENT_TITLES[gradient] if one_dataset else title)
         epsilon_axis(bottom, epsilons, short=not one_dataset)
     legend_above(canvas, [grid[0][0]], len(rules))
     networks = f"{rules_title(rows.backbone.iloc[0])}s: {', '.join(map(display, rules))}"

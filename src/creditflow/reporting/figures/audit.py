@@ -2,9 +2,9 @@
 ring is accuracy, or a retrieval's mAP, under the attack on which a claim of robustness rests. The black diamond, with
 its 95% interval, is what remains in the worst case over all attacks: an image counts as fooled if any attack fools it.
 The bar between the two is what the claim's attack does not see. The short upright line is accuracy without an attack.
-Small marks below are the other attacks. The dashed line is the worst case of the reference of the row's rule. It is BP
-mostly, and may be another network for each rule. At the right stands the verdict: what becomes of the claim, and the
-net effect of the rule in the worst case."""
+Small marks below are the other attacks. The dashed line is the worst case of the network that the row is compared
+with. Mostly this is BP, but each rule may have a reference of its own. At the right stands the verdict: what becomes
+of the claim, and the net effect of the rule in the worst case."""
 
 from math import isnan
 from textwrap import fill
