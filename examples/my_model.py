@@ -27,7 +27,7 @@ class RandomFeedback(torch.autograd.Function):
 
 
 class AlignedLinear(nn.Linear):
-    """`nn.Linear` with such a backward pass."""
+    """`nn.Linear` whose backward pass is that of `RandomFeedback`."""
 
     def __init__(self, n_inputs: int, n_outputs: int) -> None:
         super().__init__(n_inputs, n_outputs)
@@ -38,7 +38,7 @@ class AlignedLinear(nn.Linear):
 
 
 def make_mine(linear: type[nn.Linear] = AlignedLinear) -> nn.Module:
-    """Returns the network whose layers are such."""
+    """Returns a network of three linear layers of this kind."""
     return nn.Sequential(nn.Flatten(), linear(64, 128), nn.ReLU(), linear(128, 64), nn.ReLU(), linear(64, 10))
 
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 SMALL = """
 extends: example
 description: two seeds of the example
-models: {mine: {factory: "my_model.py:make_mine"}, honest: {factory: "my_model.py:make_reference"}}
+models: {mine: {factory: "my_model.py:make_mine"}, plain: {factory: "my_model.py:make_reference"}}
 seeds: [0, 1]
 attacks:
   pgd: {epsilons: [0.1], images: 100, batch_size: 100}
@@ -60,10 +60,10 @@ def finished(built_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
 
 def test_the_verdict_of_a_model_with_a_lying_backward_pass(finished: Path) -> None:
     audit = files.read_parquet(finished / "results/small/audit.parquet").set_index("rule")
-    mine, honest = audit.loc["mine"], audit.loc["honest"]
+    mine, plain = audit.loc["mine"], audit.loc["plain"]
     assert (mine.claim, mine.claim_verdict) == ("pgd own", "masked"), mine.to_dict()
     assert mine.net_effect in ("no difference beyond 5 points", "less robust", "unresolved")
-    assert honest.net_effect == "" and honest["accuracy pgd own"] == honest["accuracy pgd exact"]
+    assert plain.net_effect == "" and plain["accuracy pgd own"] == plain["accuracy pgd exact"]
     assert mine["accuracy pgd own"] - mine["accuracy pgd exact"] > 0.2
     table = (finished / "results/small/tables/audit.md").read_text(encoding="utf-8")
     assert "masked" in table and "these networks only" in table
@@ -74,12 +74,12 @@ def test_the_verdict_of_a_model_with_a_lying_backward_pass(finished: Path) -> No
 
 
 def test_models_are_stored_with_what_their_backward_pass_is_worth(finished: Path) -> None:
-    for rule, verdict, culprits in (("mine", "surrogate", ["1", "3", "5"]), ("honest", "honest", [])):
+    for rule, verdict, culprits in (("mine", "surrogate", ["1", "3", "5"]), ("plain", "honest", [])):
         path = finished / f"results/small/model/all_digits/given_models/{rule}/seed1.safetensors"
         sidecar = read_sidecar(path)
         assert sidecar["gradient"]["verdict"] == verdict and sidecar["gradient"]["culprits"] == culprits
         assert sidecar["settings"]["factory_sha256"] == files.file_sha256(finished / "my_model.py")
-        name = {"mine": "mine", "honest": "reference"}[rule]
+        name = {"mine": "mine", "plain": "reference"}[rule]
         stored = torch.load(finished / f"weights/{name}_1.pt", weights_only=True)
         assert sidecar["settings"]["weights"] == files.file_sha256(finished / f"weights/{name}_1.pt")
         assert all(torch.equal(tensor, stored[key]) for key, tensor in load_model_in(finished, path).items())

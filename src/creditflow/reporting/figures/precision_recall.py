@@ -1,7 +1,8 @@
-"""How well codes retrieve, before any attack. Left, precision against recall of all items within a Hamming radius that
-grows from 0 to the length of the codes; a query that finds nothing has precision 0. Middle, the upper part of the same
-curves. Right, precision among the first items of the ranking. Lines are means over queries and seeds, and bands go from
-the least to the greatest seed. The scales of middle and right do not begin at 0."""
+"""How well codes retrieve, before any attack. The left panel shows precision against recall of all items within a
+Hamming radius that grows from 0 to the length of the codes. A query that finds nothing has precision 0. The middle
+panel shows the upper part of the same curves. The right panel shows precision among the first items of the ranking.
+Lines are means over queries and seeds, and bands go from the least to the greatest seed. The scales of the middle and
+right panels do not begin at 0."""
 
 import pandas as pd
 from matplotlib.axes import Axes

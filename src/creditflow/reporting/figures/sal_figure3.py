@@ -1,5 +1,6 @@
 """H = Vb Vb^T, SAL's matrix learning rate, and W W^T of one hidden layer before and after training, and their spectra
-(the SAL paper's Figure 3). One network: the first seed with the learning rate that was chosen, at its best epoch."""
+(the SAL paper's Figure 3). They are those of one network: the first seed with the learning rate that was chosen, at its
+best epoch."""
 
 from typing import Any
 

@@ -1,5 +1,6 @@
 """Accuracy on held-out images for each learning rate of W, across, and each ratio of another pathway's to it, down (the
-SAL paper's Figure 5). Each network at its best epoch, means over seeds; a cell is empty where one of them diverged."""
+SAL paper's Figure 5). Each network counts at its best epoch, and numbers are means over seeds. A cell is empty where
+one of its networks diverged."""
 
 from typing import Any
 

@@ -1,8 +1,9 @@
 """Whether SAL's descending stream helps the network at once (the SAL paper's section 2.3). After one cycle up and down,
-training images are sent up again with h + s Vb u in place of each hidden activity h, for several scales s. Left: the
-mean loss after this over that before; below 1, the signal has lowered the loss. Middle: the share of images whose loss
-falls. Right: the cosine of Vb u and minus the loss gradient by h, which the paper says are equal; it is a mean over
-hidden layers and images. Lines are means over seeds, and bands go from the least to the greatest of them."""
+training images are sent up again with h + s Vb u in place of each hidden activity h, for several scales s. The left
+panel shows the mean loss after this over that before. Below 1, the signal has lowered the loss. The middle panel shows
+the share of images whose loss falls. The right panel shows the cosine of Vb u and minus the loss gradient by h, which
+the paper says are equal. It is a mean over hidden layers and images. Lines are means over seeds, and bands go from the
+least to the greatest of them."""
 
 import pandas as pd
 from matplotlib.axes import Axes

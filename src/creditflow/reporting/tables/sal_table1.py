@@ -1,7 +1,7 @@
 """Accuracy in percent, mean and standard deviation over seeds: on training images, while the chosen epoch went over
-them, and on test images. Beside it the SAL paper's Table 1, which does not say on which images it was measured, and
-which of ours it is nearer to. A chosen learning rate that is the lowest or the highest tried may not be the best one
-that there is."""
+them, and on test images. Beside it stands the SAL paper's Table 1. The paper does not say on which images its accuracy
+was measured. The last column says which of ours it is nearer to. A chosen learning rate that is the lowest or the
+highest tried may not be the best one that there is."""
 
 import pandas as pd
 

@@ -1,6 +1,6 @@
 """Test error in percent at the epoch with the best accuracy on held-out images (the target-propagation paper's Tables 1
-and 3). Ours: all test images count alike; the paper's mean over batches weighs the last images of the test split eight
-times."""
+and 3). In our errors all test images count alike. In the paper's mean over batches, the last images of the test split
+count eight times."""
 
 import pandas as pd
 
