@@ -53,7 +53,8 @@ def _in_words(text: str, titles: dict[str, str]) -> str:
     """Returns what the audit says of attacks and rules, with their names in place of their ids."""
     for condition in sorted(titles, key=len, reverse=True):
         text = text.replace(condition, titles[condition])
-    return re.sub(r"\b(\w+)(?=: )", lambda matched: display(matched[1]), text)
+    # A part of a reason begins with the rule that it speaks of.
+    return re.sub(r"(^|; )(\w+)(?=: )", lambda part: part[1] + display(part[2]), text)
 
 
 TABLE = Listing(select=select, show=show, note=lambda rows: "", source="audit")
