@@ -38,9 +38,9 @@ def test_the_name_of_a_model_stands_where_a_rule_stands(tmp_path: Path) -> None:
     mine = load(tmp_path, models__mine__seeds=[0, 2])
     assert [chain[1:] for chain in mine.chains()] == [
         *(("given_models", "mine", seed) for seed in (0, 2)),
-        *(("given_models", "honest", seed) for seed in (0, 1, 2)),
+        *(("given_models", "plain", seed) for seed in (0, 1, 2)),
     ]
-    assert mine.keys["audit"]["reference"] == mine.reference == "honest"
+    assert mine.keys["audit"]["reference"] == mine.reference == "plain"
     chain = ("all_digits", "given_models", "mine", 2)
     model = outputs.model(mine, RESULTS, chain)
     assert str(model) == "results/mine/model/all_digits/given_models/mine/seed2"
@@ -50,10 +50,10 @@ def test_the_name_of_a_model_stands_where_a_rule_stands(tmp_path: Path) -> None:
         *(("transfer", f"surrogate:{name}") for name in ("twin", "other_seed")),
         ("cascade", "exact"),
     ]
-    surrogates = {seed: mine.surrogates(("all_digits", "given_models", "honest", seed), "transfer") for seed in (1, 2)}
+    surrogates = {seed: mine.surrogates(("all_digits", "given_models", "plain", seed), "transfer") for seed in (1, 2)}
     assert surrogates[1] == {
         "twin": ("all_digits", "given_models", "mine", 0),  # it has no seed 1
-        "other_seed": ("all_digits", "given_models", "honest", 2),
+        "other_seed": ("all_digits", "given_models", "plain", 2),
     }
     assert surrogates[2]["twin"] == chain
     files = outputs.user_files(mine)
@@ -65,16 +65,16 @@ def test_the_name_of_a_model_stands_where_a_rule_stands(tmp_path: Path) -> None:
 
 
 def test_a_reference_of_one_seed_is_the_only_surrogate(tmp_path: Path) -> None:
-    weights = {f"models__{name}__weights": f"{name}.pt" for name in ("mine", "honest")}
+    weights = {f"models__{name}__weights": f"{name}.pt" for name in ("mine", "plain")}
     mine = load(tmp_path, seeds=[7], models__mine__sha256="0123abcd", **weights)
     assert [gradient for attack, gradient in mine.conditions("all_digits", "mine", 7) if attack == "transfer"] == [
         "surrogate:twin"
     ]
     assert mine.surrogates(("all_digits", "given_models", "mine", 7), "cascade") == {
-        "twin": ("all_digits", "given_models", "honest", 7)
+        "twin": ("all_digits", "given_models", "plain", 7)
     }
     assert given_models.digest(mine.keys, "mine", 7) == "0123abcd"
-    assert given_models.digest(mine.keys, "honest", 7) is None
+    assert given_models.digest(mine.keys, "plain", 7) is None
 
 
 def test_digests_and_files_belong_to_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,8 +83,8 @@ def test_digests_and_files_belong_to_seeds(tmp_path: Path, monkeypatch: pytest.M
     mine = load(tmp_path, models__mine__sha256=digits, models__mine__weights="$PLACE/w{seed}.safetensors")
     assert [given_models.digest(mine.keys, "mine", seed) for seed in range(3)] == digits
     assert given_models.weights_file(mine.keys, "mine", 2) == tmp_path / "w2.safetensors"
-    mine = load(tmp_path, models__honest__factory="torchvision:resnet18:10")
-    assert given_models.factory_file(mine.keys, "honest") is None
+    mine = load(tmp_path, models__plain__factory="torchvision:resnet18:10")
+    assert given_models.factory_file(mine.keys, "plain") is None
 
 
 @pytest.mark.parametrize(
@@ -98,18 +98,18 @@ def test_digests_and_files_belong_to_seeds(tmp_path: Path, monkeypatch: pytest.M
         ({"models__mine__weights": "a.pt"}, "models.mine: the seeds 0, 1, 2 would all be the same network; name"),
         ({"models__mine__weights": None}, "models.mine: the seeds 0, 1, 2 would all be the same network; name"),
         ({"models__mine__seeds": [3]}, "models.mine.seeds: 3 is not under `seeds`"),
-        ({"models__honest__reference": False}, "audit: models are compared with one of them; mark that one"),
-        ({"models__mine__reference": True}, "models: mine and honest are both the reference; mark one of them"),
-        ({"models__mine": None}, "audit: there is no model beside honest to compare"),
+        ({"models__plain__reference": False}, "audit: models are compared with one of them; mark that one"),
+        ({"models__mine__reference": True}, "models: mine and plain are both the reference; mark one of them"),
+        ({"models__mine": None}, "audit: there is no model beside plain to compare"),
         ({"models__frsf": {"factory": "a.py:f"}}, "models.frsf: that is the name of a learning rule"),
         ({"models__bp_head_only": {"factory": "a.py:f"}}, "models.bp_head_only: that is the name of a network matched"),
         ({"input": {"upsample": 16}}, "input.upsample: a network of the project's backbones enlarges images; its fac"),
-        ({"models__honest__seeds": [0, 1]}, "attacks.transfer: transfers from honest, which has no model of seed 2"),
+        ({"models__plain__seeds": [0, 1]}, "attacks.transfer: transfers from plain, which has no model of seed 2"),
         ({"rules": ["bp"]}, "given `models` are classifiers, and nothing is trained; take `rules` away"),
         ({"backbones": ["lenet5"]}, "given `models` are classifiers, and nothing is trained; take `backbones` away"),
         ({"models": None}, "rules is missing (or `models`, for networks that are there already)"),
-        ({"attacks__pgd__rules": ["mine", "honst"]}, "attacks.pgd.rules: 'honst' is not under `models`; did you mean"),
-        ({"attacks__transfer__twin": "honest"}, "attacks.transfer.twin: 'honest' is not under `models`; choose from"),
+        ({"attacks__pgd__rules": ["mine", "plian"]}, "attacks.pgd.rules: 'plian' is not under `models`; did you mean"),
+        ({"attacks__transfer__twin": "plain"}, "attacks.transfer.twin: 'plain' is not under `models`; choose from"),
         ({"gradients": ["exact", "feedback"]}, "gradients: feedback: it is that of rules, which no given model has"),
         ({"audit__reference": "bp"}, "audit.reference: mark one of the models with `reference: true` instead"),
         ({"datasets__all_digits__path": "here"}, "datasets.all_digits.path has no effect: digits lies in no folder"),
@@ -123,7 +123,7 @@ def test_mistakes_are_one_line(changes: dict[str, Any], message: str, tmp_path: 
 
 
 def test_without_an_audit_no_reference_is_needed(tmp_path: Path) -> None:
-    lighter = {"audit": None, "tables": {}, "figures": {}, "models__honest__reference": False}
+    lighter = {"audit": None, "tables": {}, "figures": {}, "models__plain__reference": False}
     with pytest.raises(UserError, match=r"attacks\.transfer: transfers from the reference; mark a model with"):
         load(tmp_path, **lighter)
     pgd = {"pgd": BASE["attacks"]["pgd"]}
@@ -153,7 +153,7 @@ def test_files_that_are_not_there_are_named_when_they_are_asked_for(
             (f"weights/mine_{seed}.pt", f"models.mine.weights: there is no file weights/mine_{seed}.pt")
             for seed in "012"
         ),
-        *((f"weights/reference_{seed}.pt", "models.honest.weights: there is no file") for seed in "012"),
+        *((f"weights/reference_{seed}.pt", "models.plain.weights: there is no file") for seed in "012"),
     ):
         for targets in (["mine"], ["prefetch_mine"], [model], ["all"], []):
             with pytest.raises(UserError, match=f"experiment mine: {key}"):
