@@ -38,7 +38,7 @@ class AlignedLinear(nn.Linear):
 
 
 def make_mine(linear: type[nn.Linear] = AlignedLinear) -> nn.Module:
-    """Returns a network of three linear layers of this kind."""
+    """Returns a network of three layers of the class `linear`."""
     return nn.Sequential(nn.Flatten(), linear(64, 128), nn.ReLU(), linear(128, 64), nn.ReLU(), linear(64, 10))
 
 

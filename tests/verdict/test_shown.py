@@ -83,8 +83,8 @@ def test_the_guards_table_says_why(shown: pd.DataFrame, tmp_path: Path) -> None:
     text = written("audit_guards", shown, tmp_path)["md"]
     line = next(line for line in text.splitlines() if "uSF" in line)
     assert "zero gradients (APGD-DLR, exact gradient)" in line
-    assert "uSF: no attack that the logits' scale can't blind without a fired guard (APGD-DLR, exact" in line
-    assert "gradient: zero gradients" in line
+    assert "uSF: no attack that the logits' scale can't blind without a fired guard" in line
+    assert "(APGD-DLR, exact gradient: zero gradients" in line
     square = 100 * shown["accuracy square none"][shown.rule == "usf"].iloc[0]
     assert "APGD-DLR, exact gradient: " in line and f"Square: {square:.1f}" in line
     assert "none" in next(line for line in text.splitlines() if "frSF" in line)

@@ -55,7 +55,7 @@ def _compared(row: Mapping[Any, Any], other: Mapping[Any, Any], reference: str) 
     side = "ahead of" if points >= 0 else "behind"
     ahead = f"Under {_attack(row['claim'])}, {row['model']} is {abs(points):.1f} points {side} {reference}."
     parts = {
-        "no claim": "So there is no claim of robustness.",
+        "no claim": "There is no claim of robustness.",
         "masked": "This claim of robustness is masked: most of the advantage is lost in the worst case.",
         "partly masked": "This claim of robustness is partly masked.",
         "holds": "This claim of robustness holds in the worst case.",
