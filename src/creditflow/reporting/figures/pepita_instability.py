@@ -20,10 +20,13 @@ from creditflow.core.errors import UserError
 from creditflow.reporting.figure import Figure
 from creditflow.reporting.figures.settings.pepita_instability import Settings
 from creditflow.reporting.names import display
-from creditflow.reporting.style import GREY, NOTE
+from creditflow.reporting.style import GREY, NOTE, End, label_ends
 
 #: The gap between the label's logit and the others from which sum_c (p_c - y_c)^2 has a gradient of exactly zero.
 ZERO_FROM = {"float32": 52, "float64": 373}
+
+#: Height of a panel in inches, about.
+_HEIGHT = 1.7
 
 #: What each panel shows, with the style of the lines.
 _PANELS: dict[str, dict[str, str]] = {
@@ -37,7 +40,7 @@ def draw(members: pd.DataFrame, settings: Settings) -> Canvas:
     """Returns a row of three panels for each variant."""
     rates = sorted(set(members.learning_rate))
     shades = mpl.colormaps["viridis"](np.linspace(0, 0.88, len(rates)))
-    colors = dict(zip(rates, map(tuple, shades), strict=True))
+    colors = dict(zip(rates, map(mpl.colors.to_hex, shades), strict=True))
     n_rows = len(settings.variants)
     canvas = Canvas(figsize=(9.2, 0.9 + 2.5 * n_rows), layout="constrained")
     sentences = []
@@ -80,7 +83,7 @@ def _draw_panel(
     panel: Axes,
     histories: Mapping[tuple[float, int], pd.DataFrame],
     lines: Mapping[str, str],
-    colors: Mapping[float, tuple[float, ...]],
+    colors: Mapping[float, str],
 ) -> None:
     shares = "zero_gradients_float32" in lines
     for (rate, _), history in sorted(histories.items(), key=lambda item: item[0]):
@@ -97,25 +100,18 @@ def _draw_panel(
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _name_lines(
-    panel: Axes, histories: Mapping[tuple[float, int], pd.DataFrame], colors: Mapping[float, tuple[float, ...]]
-) -> None:
+def _name_lines(panel: Axes, histories: Mapping[tuple[float, int], pd.DataFrame], colors: Mapping[float, str]) -> None:
     """Writes each learning rate beside the end of its first line, so that no one needs to tell colours apart, and marks
     where nothing has grown."""
     panel.axhline(1, color=GREY, linewidth=0.8, linestyle=":")
+    ends = []
     for rate in sorted({rate for rate, _ in histories}):
-        ends = [history.iloc[-1] for (other, _), history in sorted(histories.items()) if other == rate and len(history)]
-        if ends and "loop_growth" in ends[0]:
-            place = (ends[0].epoch, ends[0].loop_growth)
-            panel.annotate(
-                f"{rate:g}",
-                place,
-                xytext=(4, 0),
-                textcoords="offset points",
-                fontsize=6,
-                color=colors[rate],
-                va="center",
-            )
+        lasts = [
+            history.iloc[-1] for (other, _), history in sorted(histories.items()) if other == rate and len(history)
+        ]
+        if lasts and "loop_growth" in lasts[0]:
+            ends.append(End(float(lasts[0].epoch), float(lasts[0].loop_growth), f"{rate:g}", colors[rate]))
+    label_ends(panel, ends, _HEIGHT)
 
 
 def _mark_thresholds(panel: Axes) -> None:
