@@ -63,7 +63,7 @@ def frame(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def gradient_records(seeds: Sequence[int] = (0, 1, 2)) -> list[Record]:
-    """Returns clean records, and those of PGD at two sizes through several gradients; fresh paths on fewer images."""
+    """Returns clean records, and those of PGD at two sizes through several gradients; `through:` on fewer images."""
     made = []
     for rule, accuracies in ACCURACIES.items():
         for seed in seeds:

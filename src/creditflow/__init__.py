@@ -1,4 +1,5 @@
-"""creditflow: learning rules that replace backpropagation's feedback path, and what robustness they really buy.
+"""creditflow: learning rules that send the error back in another way than backpropagation, and what
+robustness they really buy.
 
 The names below are the public interface; they are loaded on first use so that the workflow can read its
 configuration without paying for `import torch`.

@@ -26,7 +26,7 @@ def chosen(kind: str, name: str, **values: Any) -> Any:
 
 
 def by_hand() -> list[Any]:
-    """Two networks and two seeds; clean images 0 to 5, attacked ones 1, 3, 4, 5 (exact) and 3, 4, 5 (fresh paths)."""
+    """Two networks and two seeds; clean images 0 to 5, attacked ones 1, 3, 4, 5 (exact) and 3, 4, 5 (fresh)."""
     bits = {
         ("bp", 0): ("110111", "0011", "100", "111"),
         ("bp", 1): ("111110", "1001", "011", "001"),
@@ -123,8 +123,8 @@ def test_gradients_have_an_order_and_names_that_people_read() -> None:
         *("none", "exact", "feedback"),
         *("through:usf", "through:frsf", "through:frsf:2", "through:fa"),
     ]
-    assert display("through:frsf") == "a fresh frSF path"
-    assert display("through:frsf:2") == "a fresh frSF path, draw 2"
+    assert display("through:frsf") == "fresh frSF weights"
+    assert display("through:frsf:2") == "fresh frSF weights, draw 2"
     assert display("surrogate:twin") == "from its twin"
     assert display("bp_matched_fa") == "BP, as accurate as FA"
     assert rule_order(["bp_matched_fa", "dfa", "fa", "bp"]) == ["bp", "fa", "bp_matched_fa", "dfa"]
@@ -136,7 +136,7 @@ def gradients() -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("name", "column"), [("gradient_matrix", "A fresh FA path"), ("transfer_matrix", "From its twin")]
+    ("name", "column"), [("gradient_matrix", "Fresh FA weights"), ("transfer_matrix", "From its twin")]
 )
 def test_the_tables_show_every_number_with_its_interval(name: str, column: str, tmp_path: Any) -> None:
     outcomes = frame(gradient_records() if name == "gradient_matrix" else transfer_records())
@@ -169,7 +169,7 @@ def test_the_heat_map_has_the_numbers_in_its_cells_and_a_title_that_is_true(grad
     title = " ".join(canvas.get_suptitle().split())
     assert title == (
         f"Accuracy of the BP networks under PGD is {values['bp', 'exact']:.0f}% if the attacker uses the exact"
-        f" gradient, and {values['bp', 'through:fa']:.0f}% if it uses a fresh FA path"
+        f" gradient, and {values['bp', 'through:fa']:.0f}% if it uses fresh FA weights"
     )
     without_fresh = gradients[~gradients.gradient.str.startswith("through")]
     assert len(figure.draw(without_fresh, settings).axes) == 2

@@ -41,7 +41,7 @@ def test_verdicts_are_told_in_words_and_numbers(masked: pd.DataFrame) -> None:
     claim, net = sentences.splitlines()
     claimed = f"{100 * masked[masked.rule == 'frsf'].iloc[0]['accuracy pgd feedback']:.0f}%"
     assert claim.startswith("* Claim of uSF, frSF: *masked*.") and claimed in claim
-    assert "PGD, own backward pass" in claim and "more than half of the advantage" in claim
+    assert "PGD, own feedback weights" in claim and "more than half of the advantage" in claim
     assert net == f"* Net effect of uSF, frSF in the worst case: *{masked.net_effect[masked.rule == 'frsf'].iloc[0]}*."
 
 

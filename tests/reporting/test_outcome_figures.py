@@ -58,10 +58,10 @@ def test_the_gallery_shows_images_amplified_perturbations_and_answers() -> None:
         "no attack",
         "exact gradient:\nperturbation x 5",
         "attacked image",
-        "own backward pass:\nperturbation x 5",
+        "own feedback weights:\nperturbation x 5",
         "attacked image",
     ]
-    # The exact gradient fools the network on all images at 0.1, the feedback path on the first two of eight.
+    # The exact gradient fools the network on all images at 0.1, the feedback weights on the first two of eight.
     for place in range(4):
         line = canvas.axes[5 * place : 5 * place + 5]
         right, wrong = NAMES[place], NAMES[(place + 2) % 5]

@@ -81,7 +81,7 @@ def test_the_card_says_what_the_records_say(experiment: Experiment, tmp_path: Pa
     for text in (
         ", frSF, seed 0\n",
         "One network of the experiment `tiny`: two rules, made up.",
-        "| PGD, own backward pass | " + interval(18) + " |",
+        "| PGD, own feedback weights | " + interval(18) + " |",
         "| worst case | " + interval(4) + " |",
         "batch_size 8, epochs 1, learning_rate 0.1",
         "| Start | random weights |",
@@ -92,7 +92,7 @@ def test_the_card_says_what_the_records_say(experiment: Experiment, tmp_path: Pa
     ):
         assert text in card
     assert "| 0.1 | masked | unresolved | yes | " in card
-    assert "BP is the reference" in reference and "own backward pass |" not in reference
+    assert "BP is the reference" in reference and "own feedback weights |" not in reference
     assert len(cards) == 5 and cards["m/README.md"].count("| `tiny` |") == 4
 
 

@@ -190,7 +190,7 @@ def test_the_figure_draws_what_the_summary_says_and_equal_numbers_give_equal_fil
         assert content == (tmp_path / f"two.{suffix}").read_bytes()
     canvas = figure.draw(summary, chosen("figure", "figure2"))
     titles = [axes.get_title() for axes in canvas.axes]
-    assert titles == ["attacker uses the exact gradient", "attacker uses the rule's own backward pass", "", ""]
+    assert titles == ["attacker uses the exact gradient", "attacker uses the rule's own feedback weights", "", ""]
     for axes, attack, gradient in zip(
         canvas.axes, ("fgsm", "fgsm", "pgd", "pgd"), ("exact", "feedback") * 2, strict=True
     ):
@@ -262,7 +262,7 @@ def test_each_white_box_figure_shows_its_backbone_on_every_dataset(
     titles = [
         f"{dataset}\n{gradient}"
         for dataset in ("CIFAR-10", "MS-COCO")
-        for gradient in ("exact gradient", "own backward pass")
+        for gradient in ("exact gradient", "own feedback weights")
     ]
     assert [axes.get_title() for axes in panels] == titles + [""] * 4
     for axes, gradient in zip(panels, ("exact", "feedback") * 4, strict=True):

@@ -80,7 +80,7 @@ def test_the_stage_audits_records_of_retrieval_and_readers_see_map(tmp_path: Pat
     assert row.reference_clean == pytest.approx(0.9, abs=0.02)  # all of its precisions lie below 1
     assert not [column for column in frame if column.startswith("accuracy")]
     for name, words in {
-        "audit": ("Numbers are mAP.", f"{N_QUERIES} queries x 3 seeds", "Claim: HAG, own backward pass", "masked"),
+        "audit": ("Numbers are mAP.", f"{N_QUERIES} queries x 3 seeds", "Claim: HAG, own feedback weights", "masked"),
         "audit_guards": ("mAP under", "PGD on the classes' code, exact gradient: 25.0"),
     }.items():
         table = plugins.load("table", name).TABLE
@@ -92,10 +92,10 @@ def test_the_stage_audits_records_of_retrieval_and_readers_see_map(tmp_path: Pat
     assert [axes.get_xlabel() for axes in canvas.axes] == ["mAP under attack (%)"]
     labels = {text.get_text() for text in canvas.legends[0].get_texts()}
     assert labels == {
-        "claim: HAG, exact gradient or own backward pass",
+        "claim: HAG, exact gradient or own feedback weights",
         "HAG, exact gradient",
         "PGD on the classes' code, exact gradient",
-        "PGD on the classes' code, own backward pass",
+        "PGD on the classes' code, own feedback weights",
         "mAP without an attack",
         "worst case over all attacks",
         "worst case of the reference",

@@ -50,7 +50,7 @@ def test_the_audits_table_says_what_it_says(shown: pd.DataFrame, tmp_path: Path)
     assert net in texts["md"] and lost in texts["tex"] and f"{100 * row.reference_clean:.1f}" in texts["md"]
     for words in ("masked", "no difference beyond 5 points", "unresolved", f"{N_IMAGES} images x 3 seeds (uSF: 2)"):
         assert words in texts["md"] and words in texts["html"]
-    for words in ("Claim: PGD, own backward pass.", "multiplied by the number of comparisons (2); margin 5 points"):
+    for words in ("Claim: PGD, own feedback weights.", "multiplied by the number of comparisons (2); margin 5 points"):
         assert words in texts["md"]
     assert "With fewer than 3 seeds the words speak of these networks only." in texts["md"]
     assert width_in_pixels(shown) <= 1200

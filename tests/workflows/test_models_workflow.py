@@ -68,7 +68,7 @@ def test_the_verdict_of_a_model_with_a_lying_backward_pass(finished: Path) -> No
     table = (finished / "results/small/tables/audit.md").read_text(encoding="utf-8")
     assert "masked" in table and "these networks only" in table
     matrix = (finished / "results/small/tables/gradient_matrix.md").read_text(encoding="utf-8")
-    assert "Its own backward pass" in matrix and "Model" in matrix
+    assert "Its own gradient" in matrix and "Model" in matrix
     overview = pd.read_csv(finished / "results/small/tables/overview.csv")
     assert {"exact", "own"} <= set(overview.gradient)
 

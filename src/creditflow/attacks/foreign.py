@@ -1,4 +1,4 @@
-"""Whose gradient an attack on somebody else's model follows: its own backward pass, or the exact derivative."""
+"""Whose gradient an attack on somebody else's model follows: its own gradient, or the exact one."""
 
 from typing import Any
 

@@ -118,7 +118,7 @@ def rows_of(state: State, rows: slice) -> State:
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule that replaces the feedback path of Linear and Conv2d layers.
+    """A rule that sends the error of Linear and Conv2d layers back through feedback weights V.
 
     In the backward pass the error goes down through V instead of W: delta_{l-1} = V_l^T delta_l * f'(a_{l-1}), while
     dW_l = delta_l h_{l-1}^T keeps its form. V has the shape of W; the matrix that the paper calls V is the transpose
@@ -147,8 +147,8 @@ class Rule:
         order: place of the rule in tables and figures, from small to large; rules without one come last, by their ids.
         color, marker: how figures draw the rule, as matplotlib writes a colour and a marker; without them it gets a
             spare style.
-        transported_bits: how many bits of each weight the feedback path is told: 32 for all of a float32, 1 for its
-            sign, 0 for nothing; None where nobody has said it.
+        transported_bits: how many bits of each forward weight V uses: 32 for all of a float32, 1 for its sign, 0
+            for nothing; None where nobody has said it.
     """
 
     feedback_weight: FeedbackWeight | RowsOfFeedbackWeight

@@ -63,8 +63,9 @@ def audit(
         bounds: the lowest and the highest value that a pixel can have.
         preprocessing: what happens to images within `bounds` before a model sees them, for all models: a function, or
             {"mean": [...], "std": [...]} for each channel; attackers differentiate through it.
-        gradients: what attackers may follow: "exact", the derivative; "own", what the backward pass gives. An honest
-            model is attacked once, as both are the same. One without a useful gradient is attacked through its own.
+        gradients: what attackers may follow: "exact", the derivative; "own", what the backward pass gives. No
+            attack runs twice on an honest model, as both are the same. One without a useful
+            gradient is attacked through its own.
         margin: difference of two models, in percentage points, that is too small to matter.
         budget: what is spent: "quick" for a first look; "default"; "strong", the budgets of the attacks' authors.
         surrogates: further models, by name, that images are transferred from; they are not audited.

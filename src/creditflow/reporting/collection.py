@@ -129,8 +129,8 @@ def read_frames(
 ) -> list[pd.DataFrame]:
     """Reads what a table or figure shows.
 
-    Rules whose feedback path is the exact gradient, such as BP, have rows of both gradients in the summary and in the
-    frame of outcomes, though they are attacked once (see `exact_rules`).
+    Rules whose feedback weights give the exact gradient, such as BP, have rows of both gradients in the summary and in
+    the frame of outcomes, though they are attacked once (see `exact_rules`).
 
     Args:
         paths: the files.

@@ -1,4 +1,4 @@
-"""Rules whose feedback path is the exact gradient, such as BP: they are not attacked through it a second time."""
+"""Rules whose feedback weights give the exact gradient, such as BP. They are not attacked a second time."""
 
 import pandas as pd
 
@@ -7,7 +7,7 @@ from creditflow.core.matched import trained_by
 
 
 def is_exact(rule: str) -> bool:
-    """Returns whether a rule's own feedback path gives the exact gradient, as its file declares.
+    """Returns whether a rule's own feedback weights give the exact gradient, as its file declares.
 
     That of a network that backpropagation trains to the accuracy of another rule's (see `core.matched`) does, too.
     """
@@ -18,8 +18,8 @@ def is_exact(rule: str) -> bool:
 def with_feedback(frame: pd.DataFrame) -> pd.DataFrame:
     """Returns a frame in which exact rules have rows of the gradient "feedback", too: those of the exact gradient.
 
-    They are added for each attack on each dataset and network that attacks another rule through its feedback path. The
-    frame has the columns dataset, backbone, rule, attack and gradient.
+    They are added for each attack on each dataset and network that attacks another rule through its feedback weights.
+    The frame has the columns dataset, backbone, rule, attack and gradient.
     """
     cell = ["dataset", "backbone", "attack"]
     attacked = {tuple(row) for row in frame.loc[frame.gradient == "feedback", cell].itertuples(index=False)}

@@ -13,18 +13,18 @@ from creditflow.reporting.rules import by_rule_order, rule_order, rule_title
 #: Kinds of attackers' gradients in a matrix of gradients, and in one of surrogates.
 GRADIENTS, SURROGATES = ("exact", "own", "feedback", "through"), ("surrogate",)
 
-#: Conditions that are no path of a rule, in the order of columns.
+#: Conditions that are no fresh feedback weights, in the order of columns.
 _FIRST = ("none", "exact", "own", "feedback", "surrogate:twin", "surrogate:other_seed")
 
 
 def condition_order(conditions: Iterable[str]) -> list[str]:
-    """Returns attackers' gradients in the order of columns: none, the network's own ones, fresh paths of rules."""
+    """Returns attackers' gradients in the order of columns: none, the network's own ones, fresh weights of rules."""
     gradients = {name: parse_gradient(name) for name in conditions}
-    paths = rule_order({gradient.rule for gradient in gradients.values()})
+    rules = rule_order({gradient.rule for gradient in gradients.values()})
 
     def place(name: str) -> tuple[int, int, int]:
         first = _FIRST.index(name) if name in _FIRST else len(_FIRST)
-        return first, paths.index(gradients[name].rule), gradients[name].draw
+        return first, rules.index(gradients[name].rule), gradients[name].draw
 
     return sorted(gradients, key=place)
 
@@ -39,8 +39,8 @@ def in_order(rows: pd.DataFrame) -> pd.DataFrame:
 _HEADINGS = {
     "none": "No attack",
     "exact": "Exact gradient",
-    "own": "Its own backward pass",
-    "feedback": "The rule's own backward pass",
+    "own": "Its own gradient",
+    "feedback": "Its own feedback weights",
 }
 
 
@@ -55,8 +55,8 @@ def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def path_of(condition: str) -> str:
-    """Returns the rule's title of a fresh path."""
+def fresh_rule(condition: str) -> str:
+    """Returns the title of the rule of fresh feedback weights."""
     return rule_title(parse_gradient(condition).rule)
 
 
@@ -99,7 +99,7 @@ def sample_words(rows: pd.DataFrame) -> str:
     chances = sorted({round(100 * chance, 1) for chance in rows.chance if not math.isnan(chance)})
     chance = f" Chance is {' to '.join(f'{value:g}%' for value in {chances[0]: 0, chances[-1]: 0})}." if chances else ""
     draws = int(rows.n_draws.max())
-    averaged = f" Fresh paths: means of up to {draws} draws." if draws > 1 else ""
+    averaged = f" Fresh feedback weights: means of up to {draws} draws." if draws > 1 else ""
     n = f"n = {span(rows.n_images)} images x {span(rows.n_seeds)} seeds"
     return f"{_capital('; '.join(places))}, {n}, the same for all columns.{chance}{averaged}"
 

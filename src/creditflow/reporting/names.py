@@ -95,8 +95,8 @@ _NAMES = {
     "hopskipjump": "HopSkipJump",
     "none": "",
     "exact": "exact",
-    "own": "own backward pass",
-    "feedback": "own backward pass",
+    "own": "own gradient",
+    "feedback": "own feedback weights",
     "dataset": "Dataset",
     "backbone": "Backbone",
     "attack": "Attack",
@@ -190,7 +190,7 @@ def _gradient(name: str) -> str:
     if gradient.kind == "surrogate":
         return _SURROGATES[gradient.surrogate]
     draw = f", draw {gradient.draw}" if gradient.draw > 1 else ""
-    return f"a fresh {rule_title(gradient.rule)} path{draw}"
+    return f"fresh {rule_title(gradient.rule)} weights{draw}"
 
 
 def span(values: Iterable[float]) -> str:

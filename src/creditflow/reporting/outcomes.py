@@ -33,7 +33,7 @@ def accuracy_matrix(
 
     An image counts as right under an attack if the network is right both without the attack and under it, as in the
     audit. All accuracies of one dataset and backbone rest on the images that all of these records have. Several draws
-    of a feedback path are averaged, image by image.
+    of fresh feedback weights are averaged, image by image.
 
     Args:
         frame: the frame of outcomes: records of the attack, and those of `evaluate`.

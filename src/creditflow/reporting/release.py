@@ -27,7 +27,7 @@ from creditflow.verdict.cells import OUTCOMES, Cell, cells, plan_of
 
 _README = """# Trained networks of creditflow {version}
 
-Each network is a file of weights (`.safetensors`), the state of its feedback path (`.feedback.safetensors`), and a
+Each network is a file of weights (`.safetensors`), the state of its feedback weights (`.feedback.safetensors`), and a
 description of both (`.json`). The model card beside them (`.md`) says how the network was trained, and what the audit
 found. `sha256sum --check SHA256SUMS` verifies all files. Python loads a network with `creditflow.load_model`.
 

@@ -65,7 +65,7 @@ def without_matched(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def transported_bits(rule: str) -> int | None:
-    """Returns how many bits of each weight a rule's feedback path is told; None if the rule does not declare it."""
+    """Returns how many bits of each weight W a rule's V uses; None if the rule does not declare it."""
     bits: int | None = _declared(trained_by(rule), "transported_bits", None)
     return bits
 

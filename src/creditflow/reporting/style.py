@@ -61,14 +61,14 @@ _UPRIGHT = 5
 #: What the attacker's gradient is, as the title of a panel and as a few words.
 GRADIENT_TITLES = {
     "exact": "attacker uses the exact gradient",
-    "own": "attacker uses the model's own backward pass",
-    "feedback": "attacker uses the rule's own backward pass",
+    "own": "attacker uses the model's own gradient",
+    "feedback": "attacker uses the rule's own feedback weights",
     "none": "attacker uses no gradient",
 }
 GRADIENT_WORDS = {
     "exact": "exact gradient",
-    "own": "own backward pass",
-    "feedback": "own backward pass",
+    "own": "own gradient",
+    "feedback": "own feedback weights",
     "none": "no gradient",
 }
 

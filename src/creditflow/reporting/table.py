@@ -104,20 +104,20 @@ def attack_table(attack: str) -> Table:
 def white_box(summary: pd.DataFrame) -> pd.DataFrame:
     """Returns the rows of FGSM and PGD at all epsilons: figure 2 and the table behind it.
 
-    Attackers use the exact gradient or the rule's own feedback path; `gradient_matrix` shows fresh paths.
+    Attackers use the exact gradient or the rule's own feedback weights; `gradient_matrix` shows fresh ones.
     """
     shown = summary.attack.isin(["fgsm", "pgd"]) & (summary.metric == "robust_accuracy")
-    return without_fresh_paths(summary[shown])
+    return without_fresh_feedback(summary[shown])
 
 
 def hash_attacks(summary: pd.DataFrame) -> pd.DataFrame:
     """Returns the rows of attacks on retrieval at all epsilons: figures 3 and 6 and the table behind them."""
     shown = (summary.task == "retrieval") & (summary.attack != "clean") & (summary.metric == "map")
-    return without_fresh_paths(summary[shown])
+    return without_fresh_feedback(summary[shown])
 
 
-def without_fresh_paths(summary: pd.DataFrame) -> pd.DataFrame:
-    """Returns the rows of attackers that use no feedback path but the rule's own."""
+def without_fresh_feedback(summary: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows of attackers that use no feedback weights but the rule's own."""
     return summary[~summary.gradient.str.startswith("through:")]
 
 

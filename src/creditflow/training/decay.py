@@ -1,4 +1,4 @@
-"""In which layers weight decay is stronger than the gradient that a rule's feedback path brings.
+"""In which layers weight decay is stronger than the gradient that a rule's feedback weights bring.
 
 Adam adds `weight_decay * W` to the gradient of W. Where this term is the larger one, a layer hardly learns: its weights
 shrink. That happens to whole networks when V is so small, layer by layer, that the error fades on its way down. So it

@@ -9,7 +9,7 @@ def of_use(records: Sequence[Record]) -> tuple[list[Record], dict[str, list[str]
     """Returns the records that an audit rests on, and the kinds of attack that cannot be run on a model, by its name.
 
     Where the derivative of what a model computes is zero almost everywhere or cannot be had, attacks along it show
-    nothing. Then the worst case rests on the model's own backward pass as a heuristic, on attacks without gradients,
+    nothing. Then the worst case rests on the model's own gradient as a heuristic, on attacks without gradients,
     and on images that are transferred.
     """
     useless = {record.keys.rule for record in records if _backward_pass(record) == "no useful gradient"}

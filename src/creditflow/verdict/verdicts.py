@@ -118,7 +118,7 @@ def _row(cell: Cell, evidence: Evidence) -> dict[str, Any]:
 def _claimed_by(plan: Plan, evidence: Evidence) -> Condition:
     """Returns the condition on which a claim rests.
 
-    It is through the feedback weights or a foreign model's own backward pass, where there is such a gradient.
+    It is through the feedback weights or a given model's own gradient, where there is such a gradient.
     """
     candidates = [(plan.claim, gradient) for gradient in ("feedback", "own")]
     return next((condition for condition in candidates if condition in evidence.outcomes), (plan.claim, "exact"))

@@ -68,11 +68,14 @@ class Audit(Section):
     epsilons: Annotated[Many[Annotated[float, Field(gt=0, le=10_000_000)]], Field(min_length=1), ONCE]
     """Sizes of the perturbation at which rules are compared. Each of the attacks has them."""
     attacks: Names
-    """Attacks of one norm. An image that any of them fools, through either gradient, counts as fooled."""
+    """Attacks of one norm. An image counts as fooled if any of them fools it, with any gradient but those of
+    `through:`."""
     claim: Name
-    """The attack whose feedback-gradient run a claim of robustness rests on."""
+    """The attack on which a claim of robustness rests: its run through the feedback weights, or through a given model's
+    own gradient; else its run through the exact gradient."""
     margin: float = Field(5.0, ge=0, le=50)
-    """Difference in accuracy, in percentage points, below which two models count as equally robust."""
+    """Percentage points of accuracy, or of mAP. "No difference" is said only if the whole family interval of the
+    difference lies within -margin and +margin."""
     datasets: Names | None = None
     """Datasets on which rules are compared; all if absent."""
     reference: Literal["bp", "matched"] = "bp"

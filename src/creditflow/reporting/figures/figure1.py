@@ -1,4 +1,4 @@
-"""How precisely a rule's update reduces the error, and how much its feedback path knows of the weights: the
+"""How precisely a rule's update reduces the error, and how much its feedback weights know of the weights: the
 sign-symmetry paper's Figure 1, measured. The left panel shows the angle between the rule's update and the loss gradient
 after each epoch, over all parameters below the head. At 90 degrees the two have nothing to do with each other. The
 right panel shows the last epoch's angle against the cosine between feedback weights and weights. The cosine is 1 for
@@ -23,7 +23,7 @@ _METRICS = ("update_angle", "feedback_cosine")
 #: Degrees between two labels, so that they do not touch, and the highest place of one.
 _LABEL_STEP, _LABEL_TOP = 6.5, 96.0
 
-_BITS = "Bits: how much of each weight the feedback path is told, 32 for all of it, 1 for its sign."
+_BITS = "Bits: how many bits of each weight the feedback weights use, 32 for all of it, 1 for its sign."
 
 
 def draw(records: pd.DataFrame, settings: Settings) -> Canvas:

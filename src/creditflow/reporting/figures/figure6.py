@@ -1,7 +1,7 @@
 """Mean average precision (mAP) of a retrieval against the size of the perturbation (epsilon). The figure has the form
 of the sign-symmetry paper's Figure 6. The note below names the backbone and the datasets. There is a row of panels for
 each attack on hash codes. In the panels "exact gradient" the attacker follows the derivative of what the network
-computes. In the panels "own backward pass" it follows the rule's own feedback weights. The networks are the same in
+computes. In the panels "own feedback weights" it follows the gradient through them. The networks are the same in
 both. For BP the two gradients are equal. PGD on the code is no attack of the paper: it shows what a stronger attack
 reaches.
 """

@@ -1,6 +1,6 @@
 """What more fine-tuning with a rule changes. Accuracy is shown against the number of epochs: without an attack, under
-an attack through the exact gradient, and under the same attack through the rule's own backward pass. The own backward
-pass uses the rule's feedback weights V. The first point is the pretrained network itself; only the attacker's V is new
+an attack through the exact gradient, and under the same attack through the rule's own feedback weights
+V. The first point is the pretrained network itself; only the attacker's V is new
 there. Lines are means over seeds, and bands go from the least to the greatest.
 """
 

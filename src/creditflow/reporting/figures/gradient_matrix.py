@@ -1,9 +1,9 @@
 """Whose gradient? Accuracy in percent under one attack, for networks trained with different rules (rows) and for
 different gradients that the attacker uses (columns); dark is accurate. The exact gradient is the derivative of what the
 network computes. The other attackers replace W^T in the backward pass: by the network's own feedback weights, or by
-fresh ones of a rule that the network never trained with. A high accuracy of the BP networks, which were trained by
-plain backpropagation, shows that the attacker of this column is weak, whatever the network. An image that a network
-gets wrong without an attack counts as wrong in all columns. For BP its own backward pass is the exact gradient. The
+fresh ones that the attacker makes by a rule. A high accuracy of the BP networks, which were trained by plain
+backpropagation, shows that the attacker of this column is weak, whatever the network. An image that a network gets
+wrong without an attack counts as wrong in all columns. BP's feedback weights are W, which give the exact gradient. The
 table gradient_matrix has the intervals."""
 
 import pandas as pd
@@ -18,8 +18,8 @@ from creditflow.reporting.outcomes import accuracy_matrix
 
 _OWN = {
     "exact": "exact\ngradient",
-    "own": "the model's own\nbackward pass",
-    "feedback": "the rule's own\nbackward pass",
+    "own": "the model's own\ngradient",
+    "feedback": "its own feedback\nweights",
 }
 
 
@@ -29,17 +29,17 @@ def draw(outcomes: pd.DataFrame, settings: Settings) -> Canvas:
         outcomes = only(outcomes, column, wanted, "gradient_matrix", f"attack {settings.attack!r}")
     rows = accuracy_matrix(outcomes, settings.attack, settings.epsilon, "gradient_matrix", matrices.GRADIENTS)
     conditions = matrices.condition_order(rows.condition)
-    fresh = {name: matrices.path_of(name) for name in conditions if name.startswith("through:")}
+    fresh = {name: matrices.fresh_rule(name) for name in conditions if name.startswith("through:")}
     groups = [
         Group("", {"none": "no\nattack"}),
         Group("attacker uses", {name: label for name, label in _OWN.items() if name in conditions}),
-        Group("attacker uses a fresh feedback path of", fresh),
+        Group("attacker uses a fresh feedback weights of", fresh),
     ]
     return draw_matrix(rows, groups, title(rows), matrices.figure_note(rows))
 
 
 def title(rows: pd.DataFrame) -> str:
-    """Returns a sentence that compares BP networks' accuracy under the exact gradient and under the weakest path."""
+    """Returns a sentence that compares BP networks' accuracy under the exact gradient and under the weakest."""
     attack = display(str(rows.attack.iloc[0]))
     of_bp = rows[rows.rule == "bp"]
     accuracies = dict(zip(of_bp.condition, of_bp.value, strict=True))

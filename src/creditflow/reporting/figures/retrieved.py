@@ -1,5 +1,5 @@
 """Some queries and the first ten images found for each. Each query is used without an attack, attacked through the
-exact gradient, and attacked through the rule's own backward pass. Below each image stands its class. If an image has
+exact gradient, and attacked through the rule's own feedback weights. Below each image stands its class. If an image has
 several classes, the first one stands there, and how many more it has. A green frame means that the image shares a class
 with the query, an orange frame that it does not. The number at the right says how many of the ten share a class with
 it.

@@ -1,6 +1,6 @@
 """Behind the audit: accuracy, or mAP, in percent under each attack, the attack that decides most, the guards that
 fired, and why a verdict is unresolved. A guard is a sign that an attack's number means less than it seems. Guards of
-attacks through the rule's own backward pass are what the audit is about; those of other attacks ask for a stronger
+attacks through the rule's own feedback weights are what the audit is about; those of other attacks ask for a stronger
 attack. docs/audit.md explains them."""
 
 import re

@@ -1,5 +1,5 @@
 """The numbers behind the figures of accuracy against epsilon (figures 2, 4 and 5). They are accuracies under attack in
-percent at each epsilon. The attacker uses the exact gradient, or the rule's own backward pass. For BP the two are
+percent at each epsilon. The attacker uses the exact gradient, or the rule's own feedback weights. For BP the two are
 equal.
 """
 

@@ -1,10 +1,10 @@
 """Whose gradient? Accuracy in percent under one attack, for networks trained with different rules (rows) and for
 different gradients that the attacker uses (columns). The exact gradient is the derivative of what the network computes.
-The other attackers replace W^T in the backward pass: by the network's own feedback weights, or by fresh ones of a rule
-that the network never trained with. If a network trained by plain backpropagation has a high accuracy in a column, then
-that column's attacker is weak. A high accuracy of another network in that column then does not show that this network
-is robust. An image that a network gets wrong without an attack counts as wrong in all columns. For BP its own backward
-pass is the exact gradient.
+The other attackers replace W^T in the backward pass: by the network's own feedback weights, or by fresh ones that the
+attacker makes by a rule. Fresh weights of uSF are the own ones of uSF's networks, as uSF draws no random numbers. If a
+network trained by plain backpropagation has a high accuracy in a column, then that column's attacker is weak. A high
+accuracy of another network in that column then does not show that this network is robust. An image that a network gets
+wrong without an attack counts as wrong in all columns. BP's feedback weights are W, which give the exact gradient.
 """
 
 import pandas as pd

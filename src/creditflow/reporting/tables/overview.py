@@ -1,9 +1,9 @@
 """All attacks on one page: accuracy in percent. Attacks that use a gradient have a row for the exact gradient and a row
-for the rule's own backward pass; for BP the two are equal. The table gradient_matrix has other feedback paths."""
+for the rule's own feedback weights; for BP the two are equal. The table gradient_matrix has fresh feedback weights."""
 
 import pandas as pd
 
-from creditflow.reporting.table import Table, at_epsilon, without_fresh_paths
+from creditflow.reporting.table import Table, at_epsilon, without_fresh_feedback
 from creditflow.reporting.tables.settings.overview import Settings
 
 
@@ -14,7 +14,7 @@ def select(summary: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     for norm, size in sizes.items():
         for attack in sorted(set(summary.attack[summary.norm == norm])):
             parts.append(at_epsilon(summary, attack, size))
-    return without_fresh_paths(pd.concat(parts))
+    return without_fresh_feedback(pd.concat(parts))
 
 
 TABLE = Table(select=select, rows=("dataset", "backbone", "attack", "gradient", "norm", "epsilon"))

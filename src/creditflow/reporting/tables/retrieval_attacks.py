@@ -1,5 +1,5 @@
 """The numbers behind the figures of retrieval under attack (figures 3 and 6). They are mean average precisions in
-percent at each epsilon. The attacker uses the exact gradient, or the rule's own backward pass. For BP the two are
+percent at each epsilon. The attacker uses the exact gradient, or the rule's own feedback weights. For BP the two are
 equal.
 """
 
