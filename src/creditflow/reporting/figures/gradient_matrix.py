@@ -19,7 +19,7 @@ from creditflow.reporting.outcomes import accuracy_matrix
 _OWN = {
     "exact": "exact\ngradient",
     "own": "the model's own\ngradient",
-    "feedback": "its own feedback\nweights",
+    "feedback": "the network's own\nfeedback weights",
 }
 
 
@@ -33,7 +33,7 @@ def draw(outcomes: pd.DataFrame, settings: Settings) -> Canvas:
     groups = [
         Group("", {"none": "no\nattack"}),
         Group("attacker uses", {name: label for name, label in _OWN.items() if name in conditions}),
-        Group("attacker uses a fresh feedback weights of", fresh),
+        Group("attacker uses fresh feedback weights of", fresh),
     ]
     return draw_matrix(rows, groups, title(rows), matrices.figure_note(rows))
 
