@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from creditflow.core.errors import UserError
-from creditflow.instrument import batching, budgets, inputs, subjects
+from creditflow.instrument import batching, budgets, inputs, steadiness, subjects
 from creditflow.instrument.audit import audit
 from creditflow.instrument.command import application, options
 from creditflow.instrument.command.requests import ModelRequest
 from creditflow.instrument.images import load_images
 from creditflow.instrument.result import AuditResult
+from creditflow.instrument.run import Plan
 from creditflow.instrument.subjects import Subject
 from creditflow.instrument.wrapped import UnitRange, read_preprocessing
 from faults.promised_data import Promised, Provoke, classes, written
@@ -66,6 +67,34 @@ def clean(model: nn.Module) -> Provoke:
 
 def first(model: nn.Module) -> Provoke:
     return lambda f: subjects.check_first(subject(model), INPUTS, CPU)
+
+
+class Counts(nn.Module):
+    """A model whose outputs grow from call to call."""
+
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.calls * x.flatten(1)[:, :2]
+
+
+class TellsTheJudge(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (-1 if torch.is_grad_enabled() else 1) * x.flatten(1)[:, :2]
+
+
+PLAN = Plan(Path(), INPUTS, [0.1], UNIT, None, budgets.get_budget("quick"), CPU, 3, False, 0)
+
+
+def asked(model: nn.Module) -> Provoke:
+    return lambda f: steadiness.first_answers(PLAN, subject(model), None)
+
+
+def asked_again(f: Path) -> object:
+    """Asks a network that has been trained since."""
+    asked_first = steadiness.first_answers(PLAN, subject(network()), None)
+    return steadiness.check_answers(PLAN, subject(network()), asked_first, "the end of the audit")
 
 
 def read(images: Any, labels: Any = LABELS, bounds: tuple[float, float] = UNIT) -> Provoke:
@@ -207,6 +236,10 @@ INSTRUMENT: dict[str, Promised] = {
             (lambda f: subjects.read_models({"": network()}), "use letters, digits"),
             (lambda f: subjects.read_models({"matched": network()}), "can't be the name of a model"),
             (lambda f: subjects.read_models({"a": []}), "a list of them, one for each seed"),
+            (
+                lambda f: subjects.read_models({"surrogate a": network()}),
+                "names that begin with 'surrogate ' are taken",
+            ),
         ],
     ),
     "instrument.subjects.reference_of": (
@@ -241,6 +274,30 @@ INSTRUMENT: dict[str, Promised] = {
             (first(Outputs(1)), "give one for each class"),
             (first(Outputs()), "logits have the shape (N, classes)"),
         ],
+    ),
+    "instrument.subjects.called": (
+        UserError,
+        [(lambda f: subjects.called(subject(Outputs(2, most=2)), X), "if memory ran out, say batch_size=")],
+    ),
+    "instrument.subjects.check_differ": (
+        UserError,
+        [
+            (
+                lambda f: subjects.check_differ([subject(network())] * 2, [X] * 2),
+                "networks 0 and 1 of model 'mine' are copies",
+            )
+        ],
+    ),
+    "instrument.steadiness.first_answers": (
+        UserError,
+        [
+            (asked(Counts()), "they depend on what it has seen before"),
+            (asked(TellsTheJudge()), "computes something else inside torch.no_grad()"),
+        ],
+    ),
+    "instrument.steadiness.check_answers": (
+        UserError,
+        [(asked_again, "gives other outputs at the end of the audit")],
     ),
     "instrument.subjects.clean_logits": (
         UserError,

@@ -94,8 +94,16 @@ class Problem:
         x = images.detach().clone().requires_grad_()
         with torch.enable_grad():
             loss = self.loss(self.model(x), self.labels)
-            (gradient,) = torch.autograd.grad(loss.sum(), x)
+            gradient = gradient_of(loss.sum(), x)
         return loss.detach(), gradient
+
+
+def gradient_of(value: Tensor, images: Tensor) -> Tensor:
+    """Returns the gradient of a number with respect to images; zeros if the number does not depend on them."""
+    if not value.requires_grad:
+        return torch.zeros_like(images)
+    (gradient,) = torch.autograd.grad(value, images, allow_unused=True, materialize_grads=True)
+    return gradient
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from creditflow.instrument.batching import fitting_batch
 from creditflow.instrument.inputs import Inputs, check_bounds, check_sizes, read_inputs
 from creditflow.instrument.measuring import Measured, measure
 from creditflow.instrument.result import AuditResult
+from creditflow.instrument.steadiness import copies
 from creditflow.instrument.subjects import Subject
 from creditflow.instrument.wrapped import Preprocessing, preprocessing_facts, read_preprocessing
 
@@ -96,13 +97,14 @@ def audit(
     audited = subjects.as_subjects(networks, range_of_pixels, preprocess)
     others = subjects.as_subjects(extra, range_of_pixels, preprocess)
     everybody = [member for members in (*audited.values(), *others.values()) for member in members]
+    untouched = copies([member for members in audited.values() for member in members])
     n_classes = _agreed_classes(everybody, inputs, place)
     size = _batch_size(batch_size, everybody, inputs, place)
     with _folder(save) as folder, deterministic(place):
         stated = preprocessing_facts(preprocess)
         fixed = batch_size is not None
         plan = run.Plan(folder, inputs, sizes, range_of_pixels, stated, tier, place, size, fixed, seed)
-        measured = measure(plan, audited, others, allowed, n_classes, progress)
+        measured = measure(plan, audited, others, allowed, n_classes, progress, untouched)
         result = _result(plan, measured, chosen, list(audited), margin)
         if save is not None:
             result.save(folder)
@@ -141,7 +143,7 @@ def _surrogates(surrogates: Mapping[str, nn.Module] | None) -> dict[str, list[nn
     if surrogates is None:
         return {}
     networks = subjects.read_models(surrogates) if surrogates else {}
-    return {f"surrogate {name}": members[:1] for name, members in networks.items()}
+    return {f"{subjects.FURTHER}{name}": members[:1] for name, members in networks.items()}
 
 
 def _agreed_classes(everybody: Sequence[Subject], inputs: Inputs, device: torch.device) -> int:

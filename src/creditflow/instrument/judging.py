@@ -79,7 +79,7 @@ def _doubts(cell: Cell, name: str, epsilon: float, margin: float) -> list[str]:
     """Returns why the worst case of a model that is compared with nothing cannot be believed."""
     evidence = cell.evidence(name, cell.seeds(name), epsilon)
     chance = at_chance(evidence, margin / 100)
-    doubts = problems(evidence, cell.plan.required_of(name))
+    doubts = cell.plan.doubts_of(name) + problems(evidence, cell.plan.required_of(name))
     return [*([chance] if chance else []), *doubts]
 
 

@@ -11,7 +11,8 @@ from creditflow.derivatives.report import GradientReport
 from creditflow.instrument.budgets import CLAIM, Job, jobs
 from creditflow.instrument.progress import Progress
 from creditflow.instrument.run import Attacked, Plan, Source, attack_record, best_view, clean_record
-from creditflow.instrument.subjects import Subject, clean_logits, gradient_report, own_gradient
+from creditflow.instrument.steadiness import Copies, check_answers, first_answers
+from creditflow.instrument.subjects import Subject, check_differ, clean_logits, gradient_report, own_gradient
 from creditflow.records.record import Record
 
 #: The networks of each model, by its name.
@@ -36,7 +37,13 @@ class Measured:
 
 
 def measure(
-    plan: Plan, audited: Networks, others: Networks, gradients: Sequence[str], n_classes: int, shown: bool
+    plan: Plan,
+    audited: Networks,
+    others: Networks,
+    gradients: Sequence[str],
+    n_classes: int,
+    shown: bool,
+    untouched: Copies,
 ) -> Measured:
     """Measures all networks.
 
@@ -47,17 +54,27 @@ def measure(
         gradients: what an attacker may follow.
         n_classes: number of outputs of every network.
         shown: whether a progress bar is shown.
+        untouched: copies of the audited networks that were made before any call; they are used up.
     """
     with Progress(shown) as progress, randomness.global_seed("audit", plan.seed):
-        return _measure(plan, audited, others, gradients, n_classes, progress)
+        return _measure(plan, audited, others, gradients, n_classes, progress, untouched)
 
 
 def _measure(
-    plan: Plan, audited: Networks, others: Networks, gradients: Sequence[str], n_classes: int, progress: Progress
+    plan: Plan,
+    audited: Networks,
+    others: Networks,
+    gradients: Sequence[str],
+    n_classes: int,
+    progress: Progress,
+    untouched: Copies,
 ) -> Measured:
     subjects = [subject for members in audited.values() for subject in members]
     progress.say("accuracy without an attack")
+    answers = {id(subject): first_answers(plan, subject, untouched.pop(id(subject), None)) for subject in subjects}
     logits = {id(subject): clean_logits(subject, plan.inputs, plan.device, plan.batch_size) for subject in subjects}
+    for members in audited.values():
+        check_differ(members, [logits[id(member)] for member in members])
     records = [clean_record(plan, subject, logits[id(subject)]) for subject in subjects]
     reports = {}
     for name, members in (*audited.items(), *others.items()):
@@ -70,7 +87,7 @@ def _measure(
             logits[id(subject)],
             reports[subject.name].verdict,
             views.own(subject),
-            [views.source(source) for source in _sources_of(subject, audited, others)[: plan.budget.sources]],
+            [views.source(source) for source in _sources_of(subject, audited, others, plan.budget.sources)],
         )
         for subject in subjects
     ]
@@ -83,6 +100,8 @@ def _measure(
     ]
     progress.expect([(job.attack, _cost(plan, job)) for _, job in todo])
     records += [attack_record(plan, target, job, progress) for target, job in todo]
+    for subject in subjects:
+        check_answers(plan, subject, answers[id(subject)], "the end of the audit")
     models = {
         name: [{"class": member.kind, "weights": member.weights} for member in members]
         for name, members in audited.items()
@@ -112,16 +131,15 @@ class _Views:
         return Source(f"{subject.name} {subject.seed}", view, subject.weights)
 
 
-def _sources_of(subject: Subject, audited: Networks, others: Networks) -> list[Subject]:
+def _sources_of(subject: Subject, audited: Networks, others: Networks, most: int) -> list[Subject]:
     """Returns the networks that images may be transferred from, as many for each network.
 
-    These are the further models, then of each other model the network of the same seed. Of a single model with several
-    networks it is the next one.
+    These are, of at most `most` other models, the network of the same seed; of a single model with several networks it
+    is the next one. All further models are added to these, so that they cannot take their place.
     """
     further = [members[0] for members in others.values()]
     if len(audited) > 1:
-        return further + [
-            members[subject.seed % len(members)] for name, members in audited.items() if name != subject.name
-        ]
+        own = [members[subject.seed % len(members)] for name, members in audited.items() if name != subject.name]
+        return own[:most] + further
     members = audited[subject.name]
-    return further + ([members[(subject.seed + 1) % len(members)]] if len(members) > 1 else [])
+    return ([members[(subject.seed + 1) % len(members)]] if len(members) > 1 else []) + further

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from creditflow.attacks.guards import check_outputs
 from creditflow.attacks.judge import frozen
+from creditflow.compute.randomness import generator
 from creditflow.core.errors import UserError, one_line, suggestion
-from creditflow.data.labels import cross_entropy
 from creditflow.derivatives.check import check_gradient
 from creditflow.derivatives.report import GradientReport
 from creditflow.instrument.inputs import Bounds, Inputs
@@ -22,6 +22,9 @@ ALONE = "model"
 
 #: The name of the model that others are compared with, where nothing else is said.
 REFERENCE = "reference"
+
+#: How the names of further models begin, from which images are transferred.
+FURTHER = "surrogate "
 
 #: How many images the check of a gradient looks at.
 _CHECKED = 8
@@ -62,6 +65,8 @@ def read_models(models: Any) -> dict[str, list[nn.Module]]:
     for name, value in models.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name) or name == "matched":
             raise UserError(f"{name!r} can't be the name of a model: use letters, digits, and - _ . + within")
+        if name.startswith(FURTHER):
+            raise UserError(f"{name!r} can't be the name of a model: names that begin with {FURTHER!r} are taken")
         members = [value] if isinstance(value, nn.Module) else value
         if (
             not isinstance(members, Sequence)
@@ -174,20 +179,24 @@ def check_first(subject: Subject, inputs: Inputs, device: torch.device) -> int:
     return n_classes
 
 
+def called(subject: Subject, images: Tensor) -> Tensor:
+    """Returns the logits (n, K) of images on the network's device. Raises UserError if the network fails there."""
+    try:
+        logits: Tensor = subject.network(images)
+    except Exception as error:  # whatever somebody's model raises
+        problem = f"{subject} fails at a batch of {len(images)} images, not at two ({one_line(error)[:200]})"
+        advice = "if it keeps a state between calls, reset it in forward; if memory ran out, say batch_size="
+        raise UserError(f"{problem}: {advice}") from error
+    return logits
+
+
 def clean_logits(subject: Subject, inputs: Inputs, device: torch.device, batch_size: int) -> Tensor:
     """Returns the logits (N, K) of all images, on the CPU.
 
     Raises UserError if the network fails, or if these are no logits: not finite, or probabilities.
     """
-    parts = []
     with frozen(subject.network), torch.no_grad():
-        for part in inputs.images.split(batch_size):
-            try:
-                parts.append(subject.network(part.to(device)).cpu())
-            except Exception as error:  # whatever somebody's model raises
-                problem = f"{subject} fails at a batch of {len(part)} images, not at two ({one_line(error)[:200]})"
-                advice = "if it keeps a state between calls, reset it in forward; if memory ran out, say batch_size="
-                raise UserError(f"{problem}: {advice}") from error
+        parts = [called(subject, part.to(device)).cpu() for part in inputs.images.split(batch_size)]
     logits = torch.cat(parts)
     try:
         check_outputs(logits)
@@ -211,22 +220,48 @@ def gradient_report(members: Sequence[Subject], inputs: Inputs, device: torch.de
     chosen = slice(0, _CHECKED)
     images, labels = inputs.images[chosen].to(device), inputs.labels[chosen].to(device)
     try:
-        reports = [check_gradient(subject.network, images, labels, layers=False, seed=seed) for subject in members]
+        reports = [_checked(subject, images, labels, layers=False, seed=seed) for subject in members]
         worst = max(range(len(reports)), key=lambda index: _ORDER.index(reports[index].verdict))
         if reports[worst].verdict != "honest":
-            reports[worst] = check_gradient(members[worst].network, images, labels, seed=seed)
+            reports[worst] = _checked(members[worst], images, labels, layers=True, seed=seed)
     except UserError as error:
         raise UserError(f"model {members[0].name!r}: {error}") from error
     return _without_wrapper(reports[worst])
 
 
+def _checked(subject: Subject, images: Tensor, labels: Tensor, *, layers: bool, seed: int) -> GradientReport:
+    """Returns the check of a network's gradient, in the mode in which attacks find it."""
+    with frozen(subject.network):
+        return check_gradient(subject.network, images, labels, layers=layers, seed=seed)
+
+
+def check_differ(members: Sequence[Subject], logits: Sequence[Tensor]) -> None:
+    """Raises UserError if two networks of a model are copies: a training counts only once.
+
+    Args:
+        members: the networks, one for each seed.
+        logits: the outputs (N, K) of each at the same images.
+    """
+    for place, (member, outputs) in enumerate(zip(members, logits, strict=True)):
+        for other in range(place):
+            if member.weights == members[other].weights and torch.equal(outputs, logits[other]):
+                raise UserError(
+                    f"networks {other} and {place} of model {member.name!r} are copies of each other: give networks of"
+                    " different trainings, as each counts as one seed"
+                )
+
+
 def own_gradient(subject: Subject, inputs: Inputs, device: torch.device) -> Tensor:
-    """Returns what a network's backward pass gives for the loss at the first images (n, C, H, W); zero if it fails."""
+    """Returns what a network's backward pass gives at the first images (n, C, H, W); zero if it fails.
+
+    It is the gradient of a random projection of the logits, which no scale of them saturates.
+    """
     x = inputs.images[:_CHECKED].to(device, copy=True).requires_grad_()
     try:
         with frozen(subject.network), torch.enable_grad():
-            loss = cross_entropy(subject.network(x), inputs.labels[:_CHECKED].to(device))
-            (gradient,) = torch.autograd.grad(loss, x)
+            logits = subject.network(x)
+            weights = torch.randn(logits.shape, generator=generator("own gradient")).to(logits)
+            (gradient,) = torch.autograd.grad((weights * logits).sum(), x)
     except Exception:  # whatever somebody's backward pass raises; `check_gradient` tells the reason
         return torch.zeros_like(x)
     return gradient.detach()

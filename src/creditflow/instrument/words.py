@@ -24,7 +24,8 @@ def _of_gradient(name: str, report: GradientReport) -> str:
         )
     return (
         f"{name} has no useful gradient{blamed}: {report.reason.rstrip('.')}. Its worst case rests on attacks"
-        " through its own gradient, which are a heuristic, and on attacks that need no gradient."
+        " through its own gradient, which are a heuristic, and on attacks that need no gradient. It is an upper bound"
+        " only."
     )
 
 

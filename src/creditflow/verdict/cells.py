@@ -41,7 +41,7 @@ class Plan:
             backpropagation stopped at each rule's clean accuracy.
         outcome: what a record says of each image: "correct", or "ap" of a query.
         required: kinds of attack that a worst case needs.
-        impossible: by the name of a network, kinds of attack that cannot be run on it, and that it does not need.
+        impossible: by the name of a network without a useful gradient, the kinds of attack that cannot be run on it.
     """
 
     attacks: Sequence[str]
@@ -62,6 +62,11 @@ class Plan:
     def required_of(self, rule: str) -> list[str]:
         """Returns the kinds of attack that the worst case of a network needs."""
         return [kind for kind in self.required if kind not in self.impossible.get(rule, ())]
+
+    def doubts_of(self, rule: str) -> list[str]:
+        """Returns why the worst case of a network says too little, whatever its attacks showed; in words."""
+        bound = "there is no useful gradient, so that stronger attacks may exist: the worst case is only an upper bound"
+        return [bound] if self.impossible.get(rule) else []
 
     def reference_of(self, rule: str) -> str | None:
         """Returns the network that a rule is compared with; None for references themselves."""

@@ -10,7 +10,7 @@ def of_use(records: Sequence[Record]) -> tuple[list[Record], dict[str, list[str]
 
     Where the derivative of what a model computes is zero almost everywhere or cannot be had, attacks along it show
     nothing. Then the worst case rests on the model's own gradient as a heuristic, on attacks without gradients,
-    and on images that are transferred.
+    and on images that are transferred. It is an upper bound only, since nothing shows that these attacks are strong.
     """
     useless = {record.keys.rule for record in records if _backward_pass(record) == "no useful gradient"}
     kept = [record for record in records if not (record.keys.rule in useless and record.keys.gradient == "exact")]

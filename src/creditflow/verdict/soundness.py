@@ -88,10 +88,11 @@ def _listed(conditions: Sequence[Condition], fired_for: Mapping[Condition, Seque
 
 
 def at_chance(evidence: Evidence, margin: float) -> str | None:
-    """Returns, in words, that a reference's clean accuracy is not shown to lie above chance; None if it is.
+    """Returns, in words, that a clean accuracy is not shown to lie above chance; None if it is.
 
     It has to lie above chance by `margin` (a share) with all of its interval: what has learnt nothing has nothing to
-    lose. For average precisions their mean (mAP) stands in place of the accuracy.
+    lose, and what always gives the same answer cannot be fooled. For average precisions their mean (mAP) stands in
+    place of the accuracy.
     """
     if evidence.chance is None:
         return None

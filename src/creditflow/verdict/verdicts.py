@@ -129,9 +129,12 @@ def _compared(cell: Cell, row: dict[str, Any], rule: Evidence, reference: Eviden
     worsts = worst_case(rule.outcomes), worst_case(reference.outcomes)
     pair = (claims[0], claims[1])
     advantage, worst = np.subtract(*pair, dtype=np.float64), np.subtract(*worsts, dtype=np.float64)
-    doubts = [problems(evidence, cell.plan.required_of(evidence.name)) for evidence in (rule, reference)]
-    chance = at_chance(reference, cell.plan.margin / 100)
-    reasons = [f"{reference.name}: {chance}"] if chance else []
+    doubts = [
+        cell.plan.doubts_of(evidence.name) + problems(evidence, cell.plan.required_of(evidence.name))
+        for evidence in (rule, reference)
+    ]
+    chances = [at_chance(evidence, cell.plan.margin / 100) for evidence in (rule, reference)]
+    reasons = [f"{each.name}: {chance}" for each, chance in zip((rule, reference), chances, strict=True) if chance]
     reasons += [f"{rule.name}: {doubt}" for doubt in doubts[0]] + [f"{reference.name}: {doubt}" for doubt in doubts[1]]
     return Comparison(
         row,
@@ -140,7 +143,7 @@ def _compared(cell: Cell, row: dict[str, Any], rule: Evidence, reference: Eviden
         difference(*worsts),
         difference(advantage, worst),
         lost_share(pair, worsts),
-        Trust(not doubts[0], not doubts[1], chance is None),
+        Trust(not doubts[0], not doubts[1], chances[0] is None, chances[1] is None),
         reasons,
     )
 

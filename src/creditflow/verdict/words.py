@@ -34,10 +34,11 @@ class Claim:
 
 @dataclass(frozen=True)
 class Trust:
-    """What can be believed: the worst case of the rule, that of the reference, and that the reference has learnt."""
+    """What can be believed: the worst cases of the rule and of the reference, and that each of them has learnt."""
 
     rule: bool = True
     reference: bool = True
+    rule_learnt: bool = True
     reference_learnt: bool = True
 
 
@@ -49,7 +50,9 @@ def claim_verdict(claim: Claim, margin: float, trust: Trust) -> tuple[ClaimVerdi
     is significantly above zero, and whose interval begins above the margin. What lies between is unresolved. So is a
     claim whose lost share may be below one half or above it. More seeds would choose the word in these cases.
 
-    "Masked" needs no sound worst case of the rule: if it is weaker than it seems, the rule has lost even more.
+    "Masked" needs no sound worst case of the rule: if it is weaker than it seems, the rule has lost even more. A rule
+    whose clean accuracy is not shown to lie above chance gets neither "partly masked" nor "holds": a constant answer
+    resists all attacks.
 
     Args:
         claim: the claim.
@@ -70,7 +73,7 @@ def claim_verdict(claim: Claim, margin: float, trust: Trust) -> tuple[ClaimVerdi
     if claim.lost.high >= 0.5:
         share = f"{_percent(claim.lost.low)} to {_percent(claim.lost.high)}%"
         return "unresolved", f"claim: the lost share, {share}, is not on one side of half"
-    if not (trust.rule and trust.reference):
+    if not (trust.rule and trust.rule_learnt and trust.reference):
         return "unresolved", ""
     return ("partly masked" if claim.loss.low > margin else "holds"), ""
 
@@ -99,7 +102,7 @@ def net_effect(difference: Estimate, p: float, n_tests: int, margin: float, trus
     if -margin < low and high < margin:
         return within_margin(margin), ""
     if p < ALPHA and difference.low > 0:
-        return "more robust", ""
+        return ("more robust" if trust.rule_learnt else "unresolved"), ""
     if p < ALPHA and difference.high < 0:
         return "less robust", ""
     count = "this comparison" if n_tests == 1 else f"all {n_tests} comparisons"

@@ -12,6 +12,8 @@ from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor
 from torch.nn import functional as F
 
+from creditflow.attacks.attack import gradient_of
+
 
 @dataclass(frozen=True)
 class _Run:
@@ -124,7 +126,7 @@ class _LeavesFooled(APGDAttack):  # type: ignore[misc]
         with torch.enable_grad():
             logits = self.model(x)
             losses = _loss(self, logits, y)
-            (gradient,) = torch.autograd.grad(losses.sum(), x)
+            gradient = gradient_of(losses.sum(), x)
         return gradient, losses.detach(), logits.detach().argmax(1) == y
 
 
