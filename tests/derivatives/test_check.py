@@ -95,6 +95,28 @@ def input_gradient(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
     return torch.autograd.grad(nn.functional.cross_entropy(model(x), labels, reduction="sum"), x)[0]
 
 
+class Shifted(nn.Module):
+    """A network, with a large number that is added to all logits of an image."""
+
+    def __init__(self, body: nn.Module, shift: nn.Module) -> None:
+        super().__init__()
+        self.body, self.shift = body, shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x) + 1e4 * self.shift(x).flatten(1)[:, :1]
+
+
+@pytest.mark.parametrize("labels", [None, LABELS])
+def test_what_is_added_to_all_logits_neither_hides_a_lie_nor_is_one(labels: Tensor | None) -> None:
+    """Predictions do not depend on it. So only the gradient of the differences between logits counts."""
+    torch.manual_seed(1)
+    x = images().double()
+    lie = Shifted(network(SignSymmetricLinear(20, 20)), nn.Identity()).double()
+    assert check_gradient(lie, x, labels).verdict == "surrogate"
+    harmless = Shifted(network(), ReversedGradient()).double()
+    assert check_gradient(harmless, x, labels).verdict == "honest"
+
+
 @pytest.mark.parametrize("rule", ["frsf", "dfa"])
 def test_rules_of_this_project_are_surrogates_and_their_layers_are_named(rule: str) -> None:
     view = apply_rule(network(), rule, generator=torch.Generator().manual_seed(0))

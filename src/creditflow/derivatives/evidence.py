@@ -44,10 +44,15 @@ class Number:
 
 
 class Projection(Number):
-    """A projection of the outputs on random weights. Unlike a loss it cannot be saturated."""
+    """A projection of the outputs on random weights. Unlike a loss it cannot be saturated.
+
+    The weights of an image sum to zero, so a number that is added to all of its logits does not count. Predictions do
+    not depend on such a number, and it could hide how the logits differ.
+    """
 
     def __init__(self, outputs: Tensor, generator: torch.Generator) -> None:
-        weights = torch.randn(outputs.shape, generator=generator, dtype=torch.float64).to(outputs.device)
+        weights = torch.randn(outputs.shape, generator=generator, dtype=torch.float64)
+        weights = (weights - weights.mean(-1, keepdim=True)).to(outputs.device)
         self.weights = weights
         size = float((weights * outputs.double()).norm())
         super().__init__(lambda logits: (weights * logits.double()).sum(), _EPSILON * size)

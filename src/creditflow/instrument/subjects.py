@@ -260,7 +260,8 @@ def own_gradient(subject: Subject, inputs: Inputs, device: torch.device) -> Tens
     try:
         with frozen(subject.network), torch.enable_grad():
             logits = subject.network(x)
-            weights = torch.randn(logits.shape, generator=generator("own gradient")).to(logits)
+            weights = torch.randn(logits.shape, generator=generator("own gradient"))
+            weights = (weights - weights.mean(1, keepdim=True)).to(logits)  # what is added to all logits does not count
             (gradient,) = torch.autograd.grad((weights * logits).sum(), x)
     except Exception:  # whatever somebody's backward pass raises; `check_gradient` tells the reason
         return torch.zeros_like(x)
