@@ -190,6 +190,25 @@ def test_an_attack_leaves_the_accuracy_that_a_linear_network_must_have(
     assert shares == pytest.approx(expected, abs=1e-3)
 
 
+def test_an_attack_says_what_its_accuracy_is_worth(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = "--images images.npz --epsilons 0.1 --attack pgd"
+    run(shlex.split(f"attack mine.py:linear {line}"))
+    assert "warning" not in capsys.readouterr().err
+    run(shlex.split(f"attack mine.py:dishonest {line} --gradient own"))
+    assert "is not the derivative of what the model computes" in (said := capsys.readouterr().err)
+    assert "Take --gradient exact." in said and "guard" not in said
+    Path("none.py").write_text(
+        "import torch\nfrom mine import linear\n"
+        "class Detached(torch.nn.Module):\n"
+        "    def __init__(self):\n        super().__init__(); self.body = linear()\n"
+        "    def forward(self, x):\n        return self.body(x).detach()\n",
+        encoding="utf-8",
+    )
+    run(shlex.split(f"attack none.py:Detached {line}"))
+    said = capsys.readouterr().err
+    assert "guard: zero gradients" in said and "creditflow audit tries others too" in said
+
+
 def test_a_dishonest_layer_is_named_and_a_report_is_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(shlex.split("check-gradient mine.py:linear --images images.npz"))
     assert capsys.readouterr().out.startswith("honest: ")

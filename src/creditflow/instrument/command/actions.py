@@ -25,6 +25,7 @@ from creditflow.instrument.command.requests import AttackRequest, AuditSettings,
 from creditflow.instrument.images import load_images
 from creditflow.instrument.wrapped import UnitRange, read_preprocessing
 from creditflow.models.factories import make_model
+from creditflow.records.guards import fired, in_words
 
 #: Images that an attack works on at once, where nothing else is said.
 _BATCH = 250
@@ -84,7 +85,10 @@ def check_model(request: ModelRequest, shown: ImagesRequest, output: Path | None
 
 
 def attack_model(request: ModelRequest, shown: ImagesRequest, epsilons: Sequence[float], chosen: AttackRequest) -> None:
-    """Attacks a model, prints the accuracy that is left, and writes the adversarial images if a file is named."""
+    """Attacks a model, prints the accuracy that is left, and writes the adversarial images if a file is named.
+
+    Signs that this accuracy means less than it seems are printed as warnings: what the gradient is worth, and guards.
+    """
     device = use_device(chosen.device, torch.get_num_threads())
     attack = get_attack(chosen.attack)
     parameters = parse(plugins.settings_class("attack", chosen.attack), chosen.settings, f"settings of {chosen.attack}")
@@ -94,11 +98,12 @@ def attack_model(request: ModelRequest, shown: ImagesRequest, epsilons: Sequence
     low, high = shown.bounds
     preprocess = read_preprocessing(request.normalisation, images.shape[1], device)
     network = UnitRange(view_of(model, chosen.gradient, honest=False), shown.bounds, preprocess).eval()
+    inside = (images - low) / (high - low) if shown.bounds != (0.0, 1.0) else images
     result = run_attack(
         attack,
         parameters,
         network,
-        unit_images((images - low) / (high - low) if shown.bounds != (0.0, 1.0) else images, labels, device),
+        unit_images(inside, labels, device),
         torch.arange(len(labels)),
         [size if attack.norm == "l0" else size / (high - low) for size in epsilons],
         batch_size=chosen.batch_size or _BATCH,
@@ -108,11 +113,27 @@ def attack_model(request: ModelRequest, shown: ImagesRequest, epsilons: Sequence
     print(f"accuracy without an attack: {float(result.clean_correct.double().mean()):.1%} of {len(labels)} images")
     for size, accuracy in zip(epsilons, robust_accuracies(result), strict=True):
         print(f"{chosen.attack}, {chosen.gradient} gradient, {attack.norm} {size:g}: accuracy {accuracy:.1%}")
+    doubts = [f"guard: {in_words(name)}; the accuracy means less than it seems" for name in fired(result.checks)]
+    if attack.uses_gradient:
+        asked = UnitRange(model, shown.bounds, preprocess).eval()
+        report = check_gradient(asked, inside.to(device), labels.to(device), layers=False, seed=shown.seed)
+        doubts += _of_gradient(report.verdict, report.reason, chosen.gradient)
+    for doubt in doubts:
+        print(f"warning: {doubt}", file=sys.stderr)
     if chosen.output is not None and result.kept is not None:
         kept = {name.removeprefix("kept_"): tensor.numpy() for name, tensor in result.kept.outcomes().items()}
         adversarial = {"adversarial": kept.pop("images") * (high - low) + low, "images": images.numpy()}
         _write_npz(chosen.output, kept | adversarial | {"epsilons": np.array(epsilons)})
         print(f"adversarial images: {chosen.output}")
+
+
+def _of_gradient(verdict: str, reason: str, followed: str) -> list[str]:
+    """Returns what an attack that follows a gradient ("exact" or "own") should say of it."""
+    if verdict == "no useful gradient":
+        return [f"{reason} This attack shows little then; creditflow audit tries others too."]
+    if verdict == "surrogate" and followed == "own":
+        return [f"{reason} Take --gradient exact."]
+    return []
 
 
 def _model(request: ModelRequest, shown: ImagesRequest) -> nn.Module:
