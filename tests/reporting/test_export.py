@@ -15,6 +15,7 @@ import yaml
 from creditflow.core import plugins
 from creditflow.core.errors import UserError
 from creditflow.core.files import fingerprint, write_sealed_json
+from creditflow.core.merging import compact_json
 from creditflow.core.settings import parse
 from creditflow.records.frames import write_frame
 from creditflow.records.record import Keys, Metric, read_record, write_record
@@ -27,7 +28,7 @@ from creditflow.workflow.finished import finished
 from creditflow.workflow.loading import load_experiments
 from creditflow.workflow.outputs import record_paths
 from creditflow.workflow.sources import source_files
-from helpers import stage
+from helpers import ROOT, stage
 
 TINY: dict[str, Any] = {
     "description": "two rules, made up",
@@ -181,6 +182,14 @@ def test_the_folder_holds_what_is_declared_and_explains_itself(
     assert "versions of the sources" not in page
     assert "their sidecars are no longer there" in page
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["tiny"]
+
+
+def test_a_table_is_made_again_with_its_settings_in_the_order_in_which_its_stage_got_them(tmp_path: Path) -> None:
+    """Columns follow this order, so a table that is as the stage made it would seem to be another one."""
+    experiment = load_experiments(ROOT / "config/experiments")["sal_fashion"]
+    written = experiment.keys["tables"]["training_measures"]
+    again = finished(experiment, tmp_path).tables["training_measures"]
+    assert list(again["metrics"]) == list(json.loads(compact_json(written))["metrics"]) != list(written["metrics"])
 
 
 def test_the_provenance_is_that_of_the_records_without_hosts(

@@ -1,7 +1,9 @@
 """What a finished experiment left, for its export."""
 
+import json
 from pathlib import Path
 
+from creditflow.core.merging import compact_json
 from creditflow.reporting.finished import Finished
 from creditflow.workflow.experiments import Experiment
 from creditflow.workflow.layout import record_keys
@@ -16,7 +18,8 @@ def finished(experiment: Experiment, results: Path) -> Finished:
         name=experiment.name,
         description=experiment.keys["description"],
         folder=results / experiment.name,
-        tables=experiment.keys["tables"],
+        # Keys are in the order in which stages get them, as columns of a table may follow this order.
+        tables=json.loads(compact_json(experiment.keys["tables"])),
         figures=list(experiment.keys["figures"]),
         records=record_paths(experiment, results),
         sidecars=[path.with_suffix(".json") for path in trainings(experiment, results)],

@@ -8,6 +8,7 @@ least to the greatest of them."""
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import LogLocator
 
 from creditflow.core.errors import UserError
 from creditflow.reporting.figure import Figure, only
@@ -57,6 +58,7 @@ def _label(losses: Axes, helps: Axes, cosine: Axes) -> None:
     losses.axhline(1, color="#999999", linewidth=0.8)
     losses.set(ylabel="loss after over loss before", yscale="log")
     losses.yaxis.set_major_formatter("{x:g}")
+    losses.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     losses.yaxis.set_minor_formatter("{x:g}")
     losses.tick_params(which="minor", labelsize=7)
     helps.set(ylabel="share of images whose loss falls", ylim=(0, 1.02))
