@@ -11,6 +11,7 @@ from torch.nn import functional as F
 import creditflow as cf
 from creditflow.core.errors import UserError
 from known_models import Scaled, attacked, honest
+from lies import ForgetsGradient
 
 FAST: dict[str, Any] = {"epsilons": [0.1], "budget": "quick", "progress": False}
 
@@ -89,6 +90,18 @@ def test_further_models_take_neither_the_name_nor_the_place_of_others() -> None:
     sources = [record.content["settings"]["surrogates"] for record in result.records if record.keys.attack == "cascade"]
     assert [next(iter(names)) for names in sources] == ["reference 0", "mine 0"]
     assert all(len(names) == 4 for names in sources)
+
+
+def test_a_network_without_any_gradient_is_no_source_of_images() -> None:
+    images, labels = attacked(20)
+    models = {"mine": honest(1), "blind": nn.Sequential(ForgetsGradient(), honest(2)).eval(), "reference": honest()}
+    result = cf.audit(models, images, labels, **FAST)
+    sources = {
+        record.keys.rule: list(record.content["settings"]["surrogates"])
+        for record in result.records
+        if record.content["settings"].get("surrogates")
+    }
+    assert sources == {"mine": ["reference 0"], "reference": ["mine 0"], "blind": ["mine 0"]}
 
 
 class Rounded(torch.autograd.Function):

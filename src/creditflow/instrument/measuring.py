@@ -87,7 +87,7 @@ def _measure(
             logits[id(subject)],
             reports[subject.name].verdict,
             views.own(subject),
-            [views.source(source) for source in _sources_of(subject, audited, others, plan.budget.sources)],
+            views.sources(subject, audited, others),
         )
         for subject in subjects
     ]
@@ -124,22 +124,31 @@ class _Views:
         honest = self._reports[subject.name].verdict == "honest"
         return None if honest else own_gradient(subject, self._plan.inputs, self._plan.device)
 
-    def source(self, subject: Subject) -> Source:
-        """Returns a network that images are transferred from, with its exact gradient if it has one."""
-        verdict = self._reports[subject.name].verdict
-        view = best_view(subject.network, verdict, "exact", self.own(subject))
-        return Source(f"{subject.name} {subject.seed}", view, subject.weights)
+    def sources(self, target: Subject, audited: Networks, further: Networks) -> list[Source]:
+        """Returns the networks that images are transferred from to a target, as attackers differentiate them.
+
+        These are some of the audited networks, as many as the budget has, and all further ones, which cannot take
+        their place. A network without any gradient makes no adversarial images, so it is none of them.
+        """
+        others = [source for subject in _others_of(target, audited) for source in self._source(subject)]
+        added = [source for members in further.values() for source in self._source(members[0])]
+        return others[: self._plan.budget.sources] + added
+
+    def _source(self, subject: Subject) -> list[Source]:
+        own, verdict = self.own(subject), self._reports[subject.name].verdict
+        if verdict == "no useful gradient" and (own is None or not bool((own != 0).any())):
+            return []
+        view = best_view(subject.network, verdict, "exact", own)
+        return [Source(f"{subject.name} {subject.seed}", view, subject.weights)]
 
 
-def _sources_of(subject: Subject, audited: Networks, others: Networks, most: int) -> list[Subject]:
-    """Returns the networks that images may be transferred from, as many for each network.
+def _others_of(subject: Subject, audited: Networks) -> list[Subject]:
+    """Returns the audited networks that images may be transferred from, as many for each network.
 
-    These are, of at most `most` other models, the network of the same seed; of a single model with several networks it
-    is the next one. All further models are added to these, so that they cannot take their place.
+    These are of each other model the network of the same seed. Of a single model with several networks it is the next
+    one.
     """
-    further = [members[0] for members in others.values()]
     if len(audited) > 1:
-        own = [members[subject.seed % len(members)] for name, members in audited.items() if name != subject.name]
-        return own[:most] + further
+        return [members[subject.seed % len(members)] for name, members in audited.items() if name != subject.name]
     members = audited[subject.name]
-    return ([members[(subject.seed + 1) % len(members)]] if len(members) > 1 else []) + further
+    return [members[(subject.seed + 1) % len(members)]] if len(members) > 1 else []
