@@ -55,9 +55,21 @@ class TellsTheJudge(nn.Module):
         return self.model(x.flip(3)) if torch.is_grad_enabled() else self.model(x)
 
 
+class LiesInLargeBatches(nn.Module):
+    """The digits' network, whose gradient has the wrong sign in larger batches than those that a check looks at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = honest()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x if len(x) <= 8 else 2 * x.detach() - x)
+
+
 @pytest.mark.parametrize(
     ("model", "words"),
     [
+        (LiesInLargeBatches(), "has another backward pass in large batches than in batches of 8"),
         (Remembers(), "depend on what it has seen before"),
         (Remembers(first=False), "depend on what it has seen before"),
         (Remembers(after=40), "depend on what it has seen before"),

@@ -1,4 +1,4 @@
-"""Whether a network always computes the same: after other images, and inside and outside of `torch.no_grad`.
+"""Whether a network always computes the same: after other images, in larger batches, inside and outside of no_grad.
 
 Attacks look for images with some calls of the network, and a later call inside `torch.no_grad` judges these images. A
 network that remembers images, or that tells the two kinds of call apart, can answer one way to the attacker and another
@@ -23,6 +23,12 @@ Copies = dict[int, Subject]
 
 #: At most so many images are looked at.
 _IMAGES = 64
+
+#: Of so many images the check of a gradient looks at once.
+_FEW = 8
+
+#: Two gradients are the same if they differ by at most this share of their norm.
+_SAME_GRADIENT = 0.1
 
 #: Two outputs are the same if they differ by at most this share of their norm. Kernels for other batches round in
 #: another way, and those of layers that have a faster path inside `torch.no_grad` do so, too.
@@ -65,7 +71,8 @@ def first_answers(plan: Plan, subject: Subject, untouched: Subject | None) -> An
         untouched: a copy of it that has not been called yet, or None.
 
     Raises:
-        UserError: if answers depend on earlier calls, or if the network computes something else inside `torch.no_grad`.
+        UserError: if answers depend on earlier calls, if the network computes something else inside `torch.no_grad`, or
+            if its backward pass is another one in a batch of the size of an attack's than in small ones.
     """
     clean = plan.inputs.images[:_IMAGES].to(plan.device)
     noise = torch.rand(clean.shape, generator=randomness.generator("steadiness", plan.seed)).to(plan.device)
@@ -79,6 +86,11 @@ def first_answers(plan: Plan, subject: Subject, untouched: Subject | None) -> An
         raise UserError(
             f"{subject} computes something else inside torch.no_grad(): attacks follow the one and are judged by the"
             " other, so no accuracy would mean anything; make both the same"
+        )
+    if _backward_depends_on_batch(plan, subject):
+        raise UserError(
+            f"{subject} has another backward pass in large batches than in batches of {_FEW}: a check of a few"
+            " images says nothing of it then; make both the same"
         )
     return answers
 
@@ -95,6 +107,31 @@ def _remembers(subject: Subject, when: str) -> UserError:
         f"{subject} gives other outputs at {when}, although all global seeds are fixed: they depend on what it has seen"
         " before; reset its state in forward, and draw random numbers from torch's global generator"
     )
+
+
+def _backward_depends_on_batch(plan: Plan, subject: Subject) -> bool:
+    """Returns whether outputs are the same in small batches, and their gradients are not."""
+    images = plan.inputs.images[: plan.batch_size].to(plan.device)
+    try:
+        at_once, few = _gradients(subject, images, len(images)), _gradients(subject, images, _FEW)
+    except Exception:  # whatever a backward pass raises; `check_gradient` says what it is worth
+        return False
+    gap = float((at_once[1] - few[1]).norm())
+    return _same(at_once[0], few[0]) and gap > _SAME_GRADIENT * float(at_once[1].norm())
+
+
+def _gradients(subject: Subject, images: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Returns the logits (N, K) of batches of a size, and the gradients of a random projection of them."""
+    logits, gradients = [], []
+    with frozen(subject.network), torch.enable_grad():
+        for part in images.split(size):
+            x = part.clone().requires_grad_()
+            logits.append(called(subject, x))
+            start = sum(map(len, logits)) - len(part)
+            weights = torch.randn(len(images), logits[-1].shape[1], generator=randomness.generator("steadiness"))
+            (gradient,) = torch.autograd.grad((weights[start : start + len(part)].to(x) * logits[-1]).sum(), x)
+            gradients.append(gradient)
+    return torch.cat(logits).detach(), torch.cat(gradients)
 
 
 def _logits(subject: Subject, images: Tensor, plan: Plan) -> Tensor:
