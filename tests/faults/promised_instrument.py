@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from creditflow.core.errors import UserError
-from creditflow.instrument import batching, budgets, inputs, steadiness, subjects
+from creditflow.derivatives import steadiness
+from creditflow.instrument import batching, budgets, inputs, subjects
 from creditflow.instrument.audit import audit
 from creditflow.instrument.command import application, options
 from creditflow.instrument.command.requests import ModelRequest
 from creditflow.instrument.images import load_images
 from creditflow.instrument.result import AuditResult
-from creditflow.instrument.run import Plan
 from creditflow.instrument.subjects import Subject
 from creditflow.instrument.wrapped import UnitRange, read_preprocessing
 from faults.promised_data import Promised, Provoke, classes, written
@@ -84,17 +84,17 @@ class TellsTheJudge(nn.Module):
         return (-1 if torch.is_grad_enabled() else 1) * x.flatten(1)[:, :2]
 
 
-PLAN = Plan(Path(), INPUTS, [0.1], UNIT, None, budgets.get_budget("quick"), CPU, 3, False, 0)
+PROBE = steadiness.Probe("model 'mine'", X, 0.1, 0)
 
 
 def asked(model: nn.Module) -> Provoke:
-    return lambda f: steadiness.first_answers(PLAN, subject(model), None)
+    return lambda f: steadiness.first_answers(model, PROBE, None)
 
 
 def asked_again(f: Path) -> object:
     """Asks a network that has been trained since."""
-    asked_first = steadiness.first_answers(PLAN, subject(network()), None)
-    return steadiness.check_answers(PLAN, subject(network()), asked_first, "the end of the audit")
+    asked_first = steadiness.first_answers(network(), PROBE, None)
+    return steadiness.check_answers(network(), PROBE, asked_first, "the end of the audit")
 
 
 def read(images: Any, labels: Any = LABELS, bounds: tuple[float, float] = UNIT) -> Provoke:
@@ -275,10 +275,6 @@ INSTRUMENT: dict[str, Promised] = {
             (first(Outputs()), "logits have the shape (N, classes)"),
         ],
     ),
-    "instrument.subjects.called": (
-        UserError,
-        [(lambda f: subjects.called(subject(Outputs(2, most=2)), X), "if memory ran out, say batch_size=")],
-    ),
     "instrument.subjects.check_differ": (
         UserError,
         [
@@ -288,14 +284,15 @@ INSTRUMENT: dict[str, Promised] = {
             )
         ],
     ),
-    "instrument.steadiness.first_answers": (
+    "derivatives.steadiness.first_answers": (
         UserError,
         [
             (asked(Counts()), "they depend on what it has seen before"),
+            (asked(Outputs(2, most=2)), "if it keeps a state between calls, reset it in forward"),
             (asked(TellsTheJudge()), "computes something else inside torch.no_grad()"),
         ],
     ),
-    "instrument.steadiness.check_answers": (
+    "derivatives.steadiness.check_answers": (
         UserError,
         [(asked_again, "gives other outputs at the end of the audit")],
     ),

@@ -46,6 +46,16 @@ class Pair(nn.Module):
     def forward(self, x):
         return x, x
 
+class Counts(nn.Module):
+    calls = 0
+    def forward(self, x):
+        self.calls += 1
+        return self.calls * x.flatten(1)[:, :2]
+
+class TellsTheJudge(nn.Module):
+    def forward(self, x):
+        return (-1 if torch.is_grad_enabled() else 1) * x.flatten(1)[:, :2]
+
 def pair(): return Pair()
 def wide(): return nn.Sequential(nn.Flatten(), nn.Linear(4, 7))
 def plain(): return nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
@@ -144,7 +154,7 @@ def attack_options(**change: Any) -> Namespace:
 def taken_over(make: str = "plain", **change: Any) -> Provoke:
     def provoke(folder: Path) -> object:
         factory = f"{written(folder / 'net.py', NETWORK)}:{make}"
-        options = {"weights": None, "sha256": None, "data": a_dataset(folder), "classes": None, "input": {}}
+        options = {"weights": None, "sha256": None, "data": a_dataset(folder), "classes": None, "input": {}, "seed": 0}
         return given.checked_model(Namespace(factory=factory, **(options | change)))
 
     return provoke
@@ -251,6 +261,8 @@ STAGES: dict[str, Promised] = {
             (taken_over("pair"), "not a tensor of logits"),
             (taken_over("wide"), "gives 7 numbers for each image, but the data has 2 classes"),
             (taken_over(input={"sizes": 9}), "'size'"),
+            (taken_over("Counts"), "they depend on what it has seen before"),
+            (taken_over("TellsTheJudge"), "computes something else inside torch.no_grad()"),
         ],
     ),
     "stages.identity.check_data": (

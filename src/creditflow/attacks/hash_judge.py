@@ -13,9 +13,9 @@ from creditflow.attacks.attack import perturbation_size
 from creditflow.attacks.batch import check_bounds
 from creditflow.attacks.epsilons import check_epsilons
 from creditflow.attacks.hash_attack import HashAttack, HashProblem
-from creditflow.attacks.judge import frozen
 from creditflow.core import plugins
 from creditflow.data.prepared import Subset
+from creditflow.derivatives.frozen import frozen
 from creditflow.retrieval.codes import hash_codes
 from creditflow.retrieval.storage import Encoded
 

@@ -1,7 +1,7 @@
 """The entry point of attacks on classifiers: attack a model at all epsilons, in batches, with guards."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any
@@ -25,6 +25,7 @@ from creditflow.data.dataset import ImageFiles
 from creditflow.data.labels import cross_entropies, per_class
 from creditflow.data.prepared import Subset
 from creditflow.data.unit_images import UnitImages
+from creditflow.derivatives.frozen import frozen
 
 
 @dataclass(frozen=True)
@@ -164,21 +165,6 @@ def _pool(model: nn.Module, data: Subset) -> Pool:
         guards.check_finite(outputs)
         predictions.append(outputs.argmax(1))
     return Pool(data, torch.cat(predictions))
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Puts a model in eval mode, without gradients of its parameters; at the end modes and flags are restored."""
-    modes = {module: module.training for module in model.modules()}
-    flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    model.eval().requires_grad_(False)
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-        for parameter, flag in flags.items():
-            parameter.requires_grad_(flag)
 
 
 def _counted(views: Views | None, counter: guards.QueryWatch) -> Views | None:

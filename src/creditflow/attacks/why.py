@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from creditflow.attacks import guards
-from creditflow.attacks.judge import frozen
 from creditflow.attacks.why_settings import WhySettings
 from creditflow.data.labels import cross_entropies, is_correct
 from creditflow.data.prepared import Subset
+from creditflow.derivatives.frozen import frozen
 from creditflow.records.record import Metric
 
 

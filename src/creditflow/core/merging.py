@@ -26,13 +26,14 @@ def compact_json(value: Any) -> str:
 
     JSON knows text as keys only, so that the key 0.1 becomes "0.1".
     """
-    return json.dumps(_ordered(value))
+    return json.dumps(in_order(value))
 
 
-def _ordered(value: Any) -> Any:
+def in_order(value: Any) -> Any:
+    """Returns a value of a YAML file with the keys of all its mappings in order: numbers first, then text."""
     if isinstance(value, Mapping):
         keys = sorted(value, key=lambda key: (isinstance(key, str), key if isinstance(key, str | int | float) else 0))
-        return {key: _ordered(value[key]) for key in keys}
+        return {key: in_order(value[key]) for key in keys}
     if isinstance(value, list | tuple):
-        return [_ordered(member) for member in value]
+        return [in_order(member) for member in value]
     return value

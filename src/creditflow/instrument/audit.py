@@ -15,12 +15,12 @@ from creditflow.compute.device import CUBLAS_WORKSPACE, DETERMINISTIC_WORKSPACE
 from creditflow.compute.provenance import provenance_of
 from creditflow.core.errors import UserError
 from creditflow.core.files import as_path, only_one_writer
+from creditflow.derivatives.steadiness import untouched
 from creditflow.instrument import budgets, judging, run, subjects
 from creditflow.instrument.batching import fitting_batch
 from creditflow.instrument.inputs import Inputs, check_bounds, check_sizes, read_inputs
 from creditflow.instrument.measuring import Measured, measure
 from creditflow.instrument.result import AuditResult
-from creditflow.instrument.steadiness import copies
 from creditflow.instrument.subjects import Subject
 from creditflow.instrument.wrapped import Preprocessing, preprocessing_facts, read_preprocessing
 
@@ -97,14 +97,14 @@ def audit(
     audited = subjects.as_subjects(networks, range_of_pixels, preprocess)
     others = subjects.as_subjects(extra, range_of_pixels, preprocess)
     everybody = [member for members in (*audited.values(), *others.values()) for member in members]
-    untouched = copies([member for members in audited.values() for member in members])
+    copies = {id(member): untouched(member.network) for members in audited.values() for member in members}
     n_classes = _agreed_classes(everybody, inputs, place)
     size = _batch_size(batch_size, everybody, inputs, place)
     with _folder(save) as folder, deterministic(place):
         stated = preprocessing_facts(preprocess)
         fixed = batch_size is not None
         plan = run.Plan(folder, inputs, sizes, range_of_pixels, stated, tier, place, size, fixed, seed)
-        measured = measure(plan, audited, others, allowed, n_classes, progress, untouched)
+        measured = measure(plan, audited, others, allowed, n_classes, progress, copies)
         result = _result(plan, measured, chosen, list(audited), margin)
         if save is not None:
             result.save(folder)

@@ -6,9 +6,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from creditflow.attacks.judge import frozen
 from creditflow.core.errors import UserError, one_line
 from creditflow.core.files import warn
+from creditflow.derivatives.frozen import frozen
 
 #: Bytes of activations that a batch may have on a CPU, where smaller ones stay in the cache, and the share of a GPU's
 #: free memory that it may have.

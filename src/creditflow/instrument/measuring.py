@@ -4,19 +4,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from creditflow.compute import randomness
 from creditflow.derivatives.report import GradientReport
+from creditflow.derivatives.steadiness import Probe, check_answers, first_answers
 from creditflow.instrument.budgets import CLAIM, Job, jobs
 from creditflow.instrument.progress import Progress
 from creditflow.instrument.run import Attacked, Plan, Source, attack_record, best_view, clean_record
-from creditflow.instrument.steadiness import Copies, check_answers, first_answers
 from creditflow.instrument.subjects import Subject, check_differ, clean_logits, gradient_report, own_gradient
 from creditflow.records.record import Record
 
 #: The networks of each model, by its name.
 Networks = Mapping[str, Sequence[Subject]]
+
+#: Copies of networks, by the `id` of the subject.
+Copies = dict[int, nn.Module | None]
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def measure(
     gradients: Sequence[str],
     n_classes: int,
     shown: bool,
-    untouched: Copies,
+    copies: Copies,
 ) -> Measured:
     """Measures all networks.
 
@@ -54,10 +57,11 @@ def measure(
         gradients: what an attacker may follow.
         n_classes: number of outputs of every network.
         shown: whether a progress bar is shown.
-        untouched: copies of the audited networks that were made before any call; they are used up.
+        copies: copies of the audited networks that were made before any call, by the `id` of the subject; None of what
+            cannot be copied. They are used up.
     """
     with Progress(shown) as progress, randomness.global_seed("audit", plan.seed):
-        return _measure(plan, audited, others, gradients, n_classes, progress, untouched)
+        return _measure(plan, audited, others, gradients, n_classes, progress, copies)
 
 
 def _measure(
@@ -67,11 +71,15 @@ def _measure(
     gradients: Sequence[str],
     n_classes: int,
     progress: Progress,
-    untouched: Copies,
+    copies: Copies,
 ) -> Measured:
     subjects = [subject for members in audited.values() for subject in members]
     progress.say("accuracy without an attack")
-    answers = {id(subject): first_answers(plan, subject, untouched.pop(id(subject), None)) for subject in subjects}
+    probes = {id(subject): _probe(plan, subject) for subject in subjects}
+    answers = {
+        id(subject): first_answers(subject.network, probes[id(subject)], copies.pop(id(subject)))
+        for subject in subjects
+    }
     logits = {id(subject): clean_logits(subject, plan.inputs, plan.device, plan.batch_size) for subject in subjects}
     for members in audited.values():
         check_differ(members, [logits[id(member)] for member in members])
@@ -101,12 +109,17 @@ def _measure(
     progress.expect([(job.attack, _cost(plan, job)) for _, job in todo])
     records += [attack_record(plan, target, job, progress) for target, job in todo]
     for subject in subjects:
-        check_answers(plan, subject, answers[id(subject)], "the end of the audit")
+        check_answers(subject.network, probes[id(subject)], answers[id(subject)], "the end of the audit")
     models = {
         name: [{"class": member.kind, "weights": member.weights} for member in members]
         for name, members in audited.items()
     }
     return Measured(records, reports, models, has_sources)
+
+
+def _probe(plan: Plan, subject: Subject) -> Probe:
+    images = plan.inputs.images[: plan.batch_size].to(plan.device)
+    return Probe(str(subject), images, max(plan.unit_epsilons), plan.seed)
 
 
 def _cost(plan: Plan, job: Job) -> float:

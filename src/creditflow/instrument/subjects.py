@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from creditflow.attacks.guards import check_outputs
-from creditflow.attacks.judge import frozen
 from creditflow.compute.randomness import generator
 from creditflow.core.errors import UserError, one_line, suggestion
 from creditflow.derivatives.check import check_gradient
+from creditflow.derivatives.frozen import frozen
 from creditflow.derivatives.report import GradientReport
 from creditflow.instrument.inputs import Bounds, Inputs
 from creditflow.instrument.wrapped import UnitRange, kind_of, weights_sha256
@@ -179,24 +179,20 @@ def check_first(subject: Subject, inputs: Inputs, device: torch.device) -> int:
     return n_classes
 
 
-def called(subject: Subject, images: Tensor) -> Tensor:
-    """Returns the logits (n, K) of images on the network's device. Raises UserError if the network fails there."""
-    try:
-        logits: Tensor = subject.network(images)
-    except Exception as error:  # whatever somebody's model raises
-        problem = f"{subject} fails at a batch of {len(images)} images, not at two ({one_line(error)[:200]})"
-        advice = "if it keeps a state between calls, reset it in forward; if memory ran out, say batch_size="
-        raise UserError(f"{problem}: {advice}") from error
-    return logits
-
-
 def clean_logits(subject: Subject, inputs: Inputs, device: torch.device, batch_size: int) -> Tensor:
     """Returns the logits (N, K) of all images, on the CPU.
 
     Raises UserError if the network fails, or if these are no logits: not finite, or probabilities.
     """
+    parts = []
     with frozen(subject.network), torch.no_grad():
-        parts = [called(subject, part.to(device)).cpu() for part in inputs.images.split(batch_size)]
+        for part in inputs.images.split(batch_size):
+            try:
+                parts.append(subject.network(part.to(device)).cpu())
+            except Exception as error:  # whatever somebody's model raises
+                problem = f"{subject} fails at a batch of {len(part)} images, not at two ({one_line(error)[:200]})"
+                advice = "if it keeps a state between calls, reset it in forward; if memory ran out, say batch_size="
+                raise UserError(f"{problem}: {advice}") from error
     logits = torch.cat(parts)
     try:
         check_outputs(logits)

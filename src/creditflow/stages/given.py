@@ -15,7 +15,9 @@ from creditflow.core.settings import parse
 from creditflow.data.prepared import load_prepared
 from creditflow.data.settings import InputSettings
 from creditflow.derivatives.check import check_gradient
+from creditflow.derivatives.frozen import frozen
 from creditflow.derivatives.report import GradientReport
+from creditflow.derivatives.steadiness import IMAGES, Probe, first_answers, untouched
 from creditflow.models.factories import make_model
 from creditflow.models.fitting import check_fits
 from creditflow.stages import identity
@@ -30,6 +32,9 @@ from creditflow.stages.command_line import (
 
 #: The number of images that the backward pass is checked with.
 _IMAGES = 8
+
+#: How far pixels are moved, to see whether outputs depend on earlier calls.
+_RADIUS = 0.1
 
 
 def options(description: str | None) -> argparse.Namespace:
@@ -57,14 +62,18 @@ def options(description: str | None) -> argparse.Namespace:
 def checked_model(args: argparse.Namespace) -> tuple[nn.Module, str, GradientReport]:
     """Returns the model that the options name, the factory that makes it again, and what its backward pass is worth.
 
-    Raises UserError if the model cannot be made, does not take the images, or gives something else than a number for
-    each class.
+    Raises UserError if the model cannot be made, does not take the images, gives something else than a number for each
+    class, or does not always compute the same (`derivatives/steadiness.py`).
     """
     data = load_prepared(args.data, "test", args.classes, parse(InputSettings, args.input, "--input"))
     model = make_model(args.factory, weights=args.weights, sha256=args.sha256)
+    copy = untouched(model)
     check_fits(model, data, args.factory)
-    images, labels = data.batch(torch.arange(min(_IMAGES, len(data.labels))))
-    report = check_gradient(model, images, None if data.multi_label else labels)
+    images, labels = data.batch(torch.arange(min(IMAGES, len(data.labels))))
+    first_answers(model, Probe(f"the model of {args.factory}", images, _RADIUS, args.seed), copy)
+    chosen = slice(0, _IMAGES)
+    with frozen(model):
+        report = check_gradient(model, images[chosen], None if data.multi_label else labels[chosen])
     return model, _lasting(args.factory, len(data.class_names)), report
 
 

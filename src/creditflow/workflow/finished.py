@@ -1,9 +1,8 @@
 """What a finished experiment left, for its export."""
 
-import json
 from pathlib import Path
 
-from creditflow.core.merging import compact_json
+from creditflow.core.merging import in_order
 from creditflow.reporting.finished import Finished
 from creditflow.workflow.experiments import Experiment
 from creditflow.workflow.layout import record_keys
@@ -19,7 +18,7 @@ def finished(experiment: Experiment, results: Path) -> Finished:
         description=experiment.keys["description"],
         folder=results / experiment.name,
         # Keys are in the order in which stages get them, as columns of a table may follow this order.
-        tables=json.loads(compact_json(experiment.keys["tables"])),
+        tables=in_order(experiment.keys["tables"]),
         figures=list(experiment.keys["figures"]),
         records=record_paths(experiment, results),
         sidecars=[path.with_suffix(".json") for path in trainings(experiment, results)],
