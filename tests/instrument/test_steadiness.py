@@ -1,6 +1,7 @@
 """Models that try to look robust: each behaves in one way when it is attacked, and in another way when it is judged."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,6 +81,31 @@ def test_a_model_that_does_not_always_compute_the_same_is_refused(model: nn.Modu
     images, labels = attacked(20)
     with pytest.raises(UserError, match=words):
         cf.audit({"mine": model.eval(), "reference": honest()}, images, labels, **FAST)
+
+
+class Wavy(nn.Module):
+    """The digits' network on x - s sin(32 pi x) / 32 pi, which is x itself at pixels of the digits."""
+
+    def __init__(self, strength: float) -> None:
+        super().__init__()
+        self.model, self.strength = honest(), strength
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x - self.strength * torch.sin(32 * torch.pi * x) / 3)
+
+
+def test_records_of_a_network_that_is_another_one_beside_the_images_are_made_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights, class and answers at the images are the same; a number that is no parameter differs."""
+    images, labels = attacked(40)
+    first = cf.audit(Wavy(0.0).eval(), images, labels, save=tmp_path, **FAST)
+    capsys.readouterr()
+    second = cf.audit(Wavy(1.0).eval(), images, labels, save=tmp_path, **FAST)
+    assert "not the same: model); it is measured again" in capsys.readouterr().err
+    assert second.table.clean.equals(first.table.clean)
+    again = cf.audit(Wavy(1.0).eval(), images, labels, save=tmp_path, **FAST)
+    assert "measured again" not in capsys.readouterr().err and again.table.equals(second.table)
 
 
 def test_copies_of_a_network_are_no_seeds() -> None:

@@ -83,7 +83,8 @@ def _measure(
     logits = {id(subject): clean_logits(subject, plan.inputs, plan.device, plan.batch_size) for subject in subjects}
     for members in audited.values():
         check_differ(members, [logits[id(member)] for member in members])
-    records = [clean_record(plan, subject, logits[id(subject)]) for subject in subjects]
+    moved = {key: answer.at_moved.cpu() for key, answer in answers.items()}
+    records = [clean_record(plan, each, logits[id(each)], moved[id(each)]) for each in subjects]
     reports = {}
     for name, members in (*audited.items(), *others.items()):
         progress.say(f"the gradient of {name}")
@@ -93,6 +94,7 @@ def _measure(
         Attacked(
             subject,
             logits[id(subject)],
+            moved[id(subject)],
             reports[subject.name].verdict,
             views.own(subject),
             views.sources(subject, audited, others),

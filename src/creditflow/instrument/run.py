@@ -90,11 +90,18 @@ def path_of(folder: Path, keys: Keys) -> Path:
     return place / keys.attack / folder_of(keys.gradient) / f"seed{keys.seed}.json"
 
 
-def clean_record(plan: Plan, subject: Subject, logits: Tensor) -> Record:
-    """Writes and returns the record of a network's clean accuracy; `logits` are those of all images, (N, K)."""
+def clean_record(plan: Plan, subject: Subject, logits: Tensor, at_moved: Tensor) -> Record:
+    """Writes and returns the record of a network's clean accuracy.
+
+    Args:
+        plan: what is the same for all records.
+        subject: the network.
+        logits: its outputs (N, K) at all images.
+        at_moved: its outputs (n, K) at images that were moved a little.
+    """
     correct = is_correct(logits, plan.inputs.labels)
     labels = plan.inputs.labels
-    settings = _settings(plan, subject, logits) | {"stage": "evaluate"}
+    settings = _settings(plan, subject, logits, at_moved) | {"stage": "evaluate"}
     keys = keys_of(subject, "clean", "none")
     write_record(
         path_of(plan.folder, keys),
@@ -116,6 +123,7 @@ class Attacked:
     Attributes:
         subject: the network.
         logits: its outputs (N, K) at the images without an attack.
+        at_moved: its outputs (n, K) at images that were moved a little.
         verdict: what its gradient is worth.
         own: its own gradient at the first images; None if it is honest.
         sources: where images are transferred from.
@@ -123,6 +131,7 @@ class Attacked:
 
     subject: Subject
     logits: Tensor
+    at_moved: Tensor
     verdict: str
     own: Tensor | None
     sources: Sequence[Source]
@@ -198,11 +207,12 @@ def _attacked(plan: Plan, target: Attacked, job: Job, progress: Progress) -> tup
         return with_less_memory(work, plan.batch_size)
 
 
-def _settings(plan: Plan, subject: Subject, logits: Tensor) -> dict[str, Any]:
+def _settings(plan: Plan, subject: Subject, logits: Tensor, at_moved: Tensor) -> dict[str, Any]:
     """Returns what a record says of network and images: everything that its outcomes follow from, beside the attack."""
     identity = plan.inputs.identity()
     return {
-        "model": {"weights": subject.weights, "class": subject.kind, "outputs": _behaviour(logits)},
+        "model": {"weights": subject.weights, "class": subject.kind}
+        | {"outputs": _behaviour(logits), "outputs_beside": _behaviour(at_moved)},
         "data": fingerprint(identity),
         "labels": identity["labels"],
         "images": len(plan.inputs.labels),
@@ -216,7 +226,7 @@ def _behaviour(logits: Tensor) -> str:
     """Returns what a network answers to the images, so that other code with the same weights is noticed.
 
     It is a hash of its predictions and the size of its logits; it is not one of the logits, as rounding differs between
-    machines.
+    machines. A network may be the same at the images and another one beside them, so moved images count, too.
     """
     predictions = sha256(logits.argmax(1).numpy().tobytes())[:16]
     return f"{predictions}, logits of {float(logits.double().abs().mean()):.3g} on average"
@@ -232,7 +242,7 @@ def _signature(gradient: Tensor | None) -> str | None:
 
 def _attack_settings(plan: Plan, target: Attacked, job: Job) -> dict[str, Any]:
     transfers = plain(job.settings).get("transfer") is not None
-    settings = _settings(plan, target.subject, target.logits) | {
+    settings = _settings(plan, target.subject, target.logits, target.at_moved) | {
         "stage": "attack",
         "attack": job.attack,
         "gradient": job.gradient,
