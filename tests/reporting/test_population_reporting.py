@@ -108,7 +108,7 @@ def test_sals_table_1_takes_the_chosen_epochs_training_accuracy(tmp_path: Path) 
     assert found.train["sal"] == pytest.approx((0.92 + 0.93) / 2)
     assert found.test["sal"] == pytest.approx(np.ceil(50 * 0.81) / 50)
     assert found.published["sal"] == pytest.approx(0.9723)
-    assert set(found.nearer) == {"train"}
+    assert set(found.place) == {"above both"}
     assert "92.5 ± 0.71" in text and "97.2 ± 0.08" in text
     with pytest.raises(UserError, match="choose one variant of mlp_200, natural"):
         table("sal_table1", {}, tmp_path)

@@ -1,7 +1,7 @@
 """Accuracy in percent, mean and standard deviation over seeds: on training images, while the chosen epoch went over
 them, and on test images. Beside it stands the SAL paper's Table 1. The paper does not say on which images its accuracy
-was measured. The last column says which of ours it is nearer to. A chosen learning rate that is the lowest or the
-highest tried may not be the best one that there is."""
+was measured. The column beside it says where it lies: above both of ours, below both, or between them. A chosen learning
+rate that is the lowest or the highest tried may not be the best one that there is."""
 
 import pandas as pd
 
@@ -34,8 +34,12 @@ def select(records: pd.DataFrame, published: pd.DataFrame, settings: Settings) -
     )
     frame = frame.merge(numbers, how="left", on=["dataset", "rule"])
     frame = frame.merge(_chosen_rates(clean[clean.backbone == variant]), how="left", on=["dataset", "rule"])
-    nearer = (frame.published - frame.train).abs() < (frame.published - frame.test).abs()
-    return frame.assign(nearer=nearer.map({True: "train", False: "test"}).where(frame.published.notna(), "-"))
+    ours = frame[["train", "test"]]
+    places = {"above both": frame.published > ours.max(axis=1), "below both": frame.published < ours.min(axis=1)}
+    place = pd.Series("between them", frame.index).where(frame.published.notna(), "-")
+    for words, holds in places.items():
+        place = place.mask(holds, words)
+    return frame.assign(place=place)
 
 
 def _of_each_seed(rows: pd.DataFrame) -> pd.DataFrame:
@@ -76,7 +80,7 @@ def show(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
         "Ours, train": texts("train"),
         "Ours, test": texts("test"),
         "Published": texts("published"),
-        "Published is nearer to": rows.nearer,
+        "Published lies": rows.place,
         "Learning rate": [with_edge(rate, edge) for rate, edge in zip(rows.learning_rate, rows.edge, strict=True)],
     }
     return pd.DataFrame(names | numbers)
