@@ -1,7 +1,7 @@
 """Accuracy in percent, mean and standard deviation over seeds: on training images, while the chosen epoch went over
 them, and on test images. Beside it stands the SAL paper's Table 1. The paper does not say on which images its accuracy
-was measured. The column beside it says where it lies: above both of ours, below both, or between them. A chosen learning
-rate that is the lowest or the highest tried may not be the best one that there is."""
+was measured. The column beside it says where it lies: above both of ours, below both, or between them. A chosen
+learning rate that is the lowest or the highest tried may not be the best one that there is."""
 
 import pandas as pd
 
