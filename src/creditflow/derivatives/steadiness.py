@@ -7,12 +7,14 @@ way to the judge. No accuracy of such a network means anything, so it is refused
 
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from creditflow.compute import randomness
 from creditflow.core.errors import UserError, one_line
+from creditflow.derivatives.evidence import Projection
 from creditflow.derivatives.frozen import frozen
 
 #: At most so many images are looked at, but for the backward pass.
@@ -50,7 +52,7 @@ class Probe:
         """The first images."""
         return self.images[:IMAGES]
 
-    @property
+    @cached_property
     def moved(self) -> Tensor:
         """The first images, moved at random as far as an attack may."""
         noise = torch.rand(self.clean.shape, generator=randomness.generator("steadiness", self.seed))
@@ -120,25 +122,21 @@ def _remembers(probe: Probe, when: str) -> UserError:
 def _backward_depends_on_batch(network: nn.Module, probe: Probe) -> bool:
     """Returns whether outputs are the same in small batches, and their gradients are not."""
     try:
-        at_once, few = (_gradients(network, probe.images, size) for size in (len(probe.images), _FEW))
+        at_once, few = (_gradients(network, probe, size) for size in (len(probe.images), _FEW))
     except Exception:  # whatever a backward pass raises; `check_gradient` says what it is worth
         return False
     gap = float((at_once[1] - few[1]).norm())
     return _same(at_once[0], few[0]) and gap > _SAME_GRADIENT * float(at_once[1].norm())
 
 
-def _gradients(network: nn.Module, images: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Returns the logits (N, K) of batches of a size, and the gradients of a random projection of them."""
-    logits, gradients = [], []
+def _gradients(network: nn.Module, probe: Probe, size: int) -> tuple[Tensor, Tensor]:
+    """Returns the logits (N, K) of batches of a size, and the gradient (N, C, H, W) of a random projection of them."""
+    x = probe.images.clone().requires_grad_()
     with frozen(network), torch.enable_grad():
-        for part in images.split(size):
-            x = part.clone().requires_grad_()
-            logits.append(network(x))
-            start = sum(map(len, logits)) - len(part)
-            weights = torch.randn(len(images), logits[-1].shape[1], generator=randomness.generator("steadiness"))
-            (gradient,) = torch.autograd.grad((weights[start : start + len(part)].to(x) * logits[-1]).sum(), x)
-            gradients.append(gradient)
-    return torch.cat(logits).detach(), torch.cat(gradients)
+        logits = torch.cat([network(part) for part in x.split(size)])
+        number = Projection(logits.detach(), randomness.generator("steadiness", "projection", probe.seed))
+        (gradient,) = torch.autograd.grad(number.value(logits), x)
+    return logits.detach(), gradient
 
 
 def _logits(network: nn.Module, probe: Probe, images: Tensor) -> Tensor:

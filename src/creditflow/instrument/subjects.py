@@ -12,6 +12,7 @@ from creditflow.attacks.guards import check_outputs
 from creditflow.compute.randomness import generator
 from creditflow.core.errors import UserError, one_line, suggestion
 from creditflow.derivatives.check import check_gradient
+from creditflow.derivatives.evidence import Projection
 from creditflow.derivatives.frozen import frozen
 from creditflow.derivatives.report import GradientReport
 from creditflow.instrument.inputs import Bounds, Inputs
@@ -256,9 +257,8 @@ def own_gradient(subject: Subject, inputs: Inputs, device: torch.device) -> Tens
     try:
         with frozen(subject.network), torch.enable_grad():
             logits = subject.network(x)
-            weights = torch.randn(logits.shape, generator=generator("own gradient"))
-            weights = (weights - weights.mean(1, keepdim=True)).to(logits)  # what is added to all logits does not count
-            (gradient,) = torch.autograd.grad((weights * logits).sum(), x)
+            number = Projection(logits.detach(), generator("own gradient"))
+            (gradient,) = torch.autograd.grad(number.value(logits), x)
     except Exception:  # whatever somebody's backward pass raises; `check_gradient` tells the reason
         return torch.zeros_like(x)
     return gradient.detach()

@@ -31,7 +31,7 @@ from creditflow.stages.command_line import (
 )
 
 #: The number of images that the backward pass is checked with.
-_IMAGES = 8
+_CHECKED = 8
 
 #: How far pixels are moved, to see whether outputs depend on earlier calls.
 _RADIUS = 0.1
@@ -71,7 +71,7 @@ def checked_model(args: argparse.Namespace) -> tuple[nn.Module, str, GradientRep
     check_fits(model, data, args.factory)
     images, labels = data.batch(torch.arange(min(IMAGES, len(data.labels))))
     first_answers(model, Probe(f"the model of {args.factory}", images, _RADIUS, args.seed), copy)
-    chosen = slice(0, _IMAGES)
+    chosen = slice(0, _CHECKED)
     with frozen(model):
         report = check_gradient(model, images[chosen], None if data.multi_label else labels[chosen])
     return model, _lasting(args.factory, len(data.class_names)), report

@@ -143,7 +143,12 @@ def _compared(cell: Cell, row: dict[str, Any], rule: Evidence, reference: Eviden
         difference(*worsts),
         difference(advantage, worst),
         lost_share(pair, worsts),
-        Trust(not doubts[0], not doubts[1], chances[0] is None, chances[1] is None),
+        Trust(
+            rule=not doubts[0],
+            reference=not doubts[1],
+            rule_learnt=chances[0] is None,
+            reference_learnt=chances[1] is None,
+        ),
         reasons,
     )
 
