@@ -34,6 +34,7 @@ def main() -> None:
     view, helpers = attacking.attacker_view(args, model), attacking.helpers(args, model, data)
     options = {"batch_size": args.batch_size, "seed": args.seed, "helpers": helpers}
     measured = {"keep": args.keep, "check_convergence": args.check_convergence}
+    measured["confirm_gradients"] = attacking.is_said_to_be_exact(args, model)
     result = run_attack(attack, parameters, view, data, chosen, args.epsilons, **options, **measured)
     facts = {"stage": "attack", "input": args.input, "classes": args.classes, "data": known_sha256(args.data)}
     facts["class_names"] = list(data.class_names) if args.keep else None

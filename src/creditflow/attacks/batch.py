@@ -1,6 +1,7 @@
 """One batch: it is attacked, and what the attack proposes is judged, in this one place."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from creditflow.attacks import guards
 from creditflow.attacks.attack import Attack, Candidates, Problem, Stage, perturbation_size
 from creditflow.attacks.convergence import falls_later
+from creditflow.attacks.followed import FollowedGradients
 from creditflow.attacks.foolbox_adapter import wrap
 from creditflow.attacks.kept import Kept, join
 from creditflow.attacks.stages import final
@@ -70,14 +72,15 @@ def attack_batch(
     counter: guards.QueryWatch,
     keep: int,
     converging: int,
+    followed: FollowedGradients | None = None,
 ) -> Batch:
     """Attacks a batch at all epsilons and judges what the attack proposes.
 
     `keep` is the number of images to keep, and `converging` the largest number of images that stand at which twice the
-    steps are tried, 0 for none.
+    steps are tried, 0 for none. `followed` checks gradients while the attack runs.
     """
     counter.n_images = 0
-    with counter.watching(*epsilons):
+    with counter.watching(*epsilons), followed.watching(problem.model) if followed else nullcontext():
         candidates = attack.propose(problem, epsilons, settings)
     queries = counter.n_images / len(problem.labels)
     result = replace(_judged(attack, problem, candidates, epsilons, counter, keep), queries_per_image=queries)

@@ -26,13 +26,20 @@ def falls_later(
     for row, epsilon in enumerate(epsilons):
         standing = correct[row].nonzero()[:, 0]
         if epsilon > 0 and len(standing):
-            checked = standing[:most]
+            checked = _spread(standing, most)
             part = problem.part(checked.to(problem.images.device))
             images = attack.propose(part, [epsilon], twice).images[0]
             with torch.no_grad():
                 fooled = ~is_correct(problem.model(images), part.labels)
             falls[row, checked] = fooled.cpu().double() * (len(standing) / len(checked))
     return falls
+
+
+def _spread(standing: Tensor, most: int) -> Tensor:
+    """Returns at most so many of the images that stand, spread evenly over all of them."""
+    if len(standing) <= most:
+        return standing
+    return standing[torch.linspace(0, len(standing) - 1, most).round().long()]
 
 
 def fallen_shares(falls: Tensor) -> list[float]:

@@ -14,6 +14,7 @@ from creditflow.attacks.attack import Attack, Pool, Problem, Views
 from creditflow.attacks.batch import AttackResult, attack_batch, join_results
 from creditflow.attacks.convergence import fallen_shares
 from creditflow.attacks.epsilons import check_epsilons
+from creditflow.attacks.followed import FollowedGradients
 from creditflow.attacks.kinds import needs_surrogate
 from creditflow.attacks.stages import join_stages, stage_checks
 from creditflow.compute import randomness
@@ -67,13 +68,14 @@ def run_attack(
     keep: int = 0,
     check_convergence: bool = False,
     convergence_images: int | None = None,
+    confirm_gradients: bool = False,
 ) -> AttackResult:
     """Attacks the chosen images in batches, at all epsilons.
 
     Models run in eval mode; their parameters collect no gradient, and their flags and modes are restored. The first
     `keep` images are kept with what the attack made of them. To check convergence, the attack runs again with twice
     its steps at the images that stand, or at about `convergence_images` of them; the outcomes stay those of the first
-    run.
+    run. To confirm gradients, some of those that the attack follows are compared with differences of the outputs.
 
     Raises:
         UserError: images that are not uint8; epsilons that do not rise; outputs that are probabilities, or that are not
@@ -89,6 +91,7 @@ def run_attack(
     batches, n_kept = [], 0
     with ExitStack() as stack:
         counter = guards.QueryWatch(attack.name)
+        followed = FollowedGradients(counter) if confirm_gradients and attack.uses_gradient else None
         hooks = [(model, counter.hook), *((other, counter.surrogate_hook) for other in helpers.surrogates.values())]
         for network, hook in hooks:
             stack.enter_context(frozen(network))
@@ -101,13 +104,15 @@ def run_attack(
             guards.check_outputs(problem.logits)
             most = len(labels) if convergence_images is None else ceil(convergence_images * len(labels) / len(chosen))
             converging = most if check_convergence else 0
-            batch = attack_batch(attack, settings, problem, epsilons, counter, keep - n_kept, converging)
+            batch = attack_batch(attack, settings, problem, epsilons, counter, keep - n_kept, converging, followed)
             batches.append(batch)
             n_kept += len(labels)
     result = join_results([batch.result for batch in batches], keep)
     labels = data.labels[chosen.to(data.labels.device)].cpu()
     signs = guards.join_signs([batch.signs for batch in batches])
     checks = guards.summarise(signs) | _counts(attack, epsilons, result, labels, problem.n_classes)
+    if followed is not None:
+        checks |= {"unconfirmed_gradients": followed.share(len(chosen))}
     falls = [batch.falls_later for batch in batches if batch.falls_later is not None]
     if falls:
         shares = fallen_shares(torch.cat(falls, dim=1))

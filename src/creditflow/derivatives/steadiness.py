@@ -141,20 +141,21 @@ def _gradients(network: nn.Module, probe: Probe, size: int) -> tuple[Tensor, Ten
 
 def _logits(network: nn.Module, probe: Probe, images: Tensor) -> Tensor:
     with frozen(network), randomness.global_seed("steadiness", probe.seed), torch.no_grad():
-        return _called(network, probe, images)
+        return called(network, images, probe.name)
 
 
 def _graph_logits(network: nn.Module, probe: Probe, images: Tensor) -> Tensor:
     with frozen(network), randomness.global_seed("steadiness", probe.seed), torch.enable_grad():
-        return _called(network, probe, images.clone().requires_grad_())
+        return called(network, images.clone().requires_grad_(), probe.name)
 
 
-def _called(network: nn.Module, probe: Probe, images: Tensor) -> Tensor:
+def called(network: nn.Module, images: Tensor, name: str) -> Tensor:
+    """Returns the logits (N, K) of a batch. Raises UserError, with the network's name, if the network fails at it."""
     try:
         logits: Tensor = network(images)
     except Exception as error:  # whatever somebody's model raises
-        problem = f"{probe.name} fails at a batch of {len(images)} images, not at two ({one_line(error)[:200]})"
-        advice = "if it keeps a state between calls, reset it in forward; if memory ran out, say batch_size="
+        problem = f"{name} fails at a batch of {len(images)} images, not at two ({one_line(error)[:200]})"
+        advice = "if it keeps a state between calls, reset it in forward; if memory ran out, lower batch_size"
         raise UserError(f"{problem}: {advice}") from error
     return logits.detach().clone()
 

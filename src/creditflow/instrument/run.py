@@ -198,6 +198,7 @@ def _attacked(plan: Plan, target: Attacked, job: Job, progress: Progress) -> tup
                 keep=plan.n_kept if job.keeps else 0,
                 check_convergence=job.checks_convergence,
                 convergence_images=plan.budget.convergence_images,
+                confirm_gradients=_has_exact(target, job),
             )
         except UserError as error:
             raise UserError(f"{subject}, attack {job.attack} {job.gradient}: {error}") from error
@@ -205,6 +206,11 @@ def _attacked(plan: Plan, target: Attacked, job: Job, progress: Progress) -> tup
     text = f"{subject.name}{f' {subject.seed}' if subject.seed else ''}: {job.attack} {job.gradient}"
     with progress.job(text, [view, *sources.values()]):
         return with_less_memory(work, plan.batch_size)
+
+
+def _has_exact(target: Attacked, job: Job) -> bool:
+    """Returns whether an attack follows a gradient that is said to be exact, so that it has to prove true."""
+    return job.gradient == "exact" and target.verdict != "no useful gradient"
 
 
 def _settings(plan: Plan, subject: Subject, logits: Tensor, at_moved: Tensor) -> dict[str, Any]:
@@ -256,6 +262,7 @@ def _attack_settings(plan: Plan, target: Attacked, job: Job) -> dict[str, Any]:
         "keep": plan.n_kept if job.keeps else 0,
         "check_convergence": job.checks_convergence,
         "convergence_images": plan.budget.convergence_images,
+        "confirm_gradients": _has_exact(target, job),
     }
     plain_settings: dict[str, Any] = json.loads(json.dumps(settings))  # as a record that is read has them
     return plain_settings

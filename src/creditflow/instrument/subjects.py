@@ -15,6 +15,7 @@ from creditflow.derivatives.check import check_gradient
 from creditflow.derivatives.evidence import Projection
 from creditflow.derivatives.frozen import frozen
 from creditflow.derivatives.report import GradientReport
+from creditflow.derivatives.steadiness import called
 from creditflow.instrument.inputs import Bounds, Inputs
 from creditflow.instrument.wrapped import UnitRange, kind_of, weights_sha256
 
@@ -185,16 +186,9 @@ def clean_logits(subject: Subject, inputs: Inputs, device: torch.device, batch_s
 
     Raises UserError if the network fails, or if these are no logits: not finite, or probabilities.
     """
-    parts = []
     with frozen(subject.network), torch.no_grad():
-        for part in inputs.images.split(batch_size):
-            try:
-                parts.append(subject.network(part.to(device)).cpu())
-            except Exception as error:  # whatever somebody's model raises
-                problem = f"{subject} fails at a batch of {len(part)} images, not at two ({one_line(error)[:200]})"
-                advice = "if it keeps a state between calls, reset it in forward; if memory ran out, say batch_size="
-                raise UserError(f"{problem}: {advice}") from error
-    logits = torch.cat(parts)
+        batches = inputs.images.split(batch_size)
+        logits = torch.cat([called(subject.network, part.to(device), str(subject)).cpu() for part in batches])
     try:
         check_outputs(logits)
     except UserError as error:

@@ -14,6 +14,7 @@ LIMITS = {
     "saturated_loss": 0.05,
     "zero_gradients": 0.01,
     "nonfinite_gradients": 0.0,
+    "unconfirmed_gradients": 0.01,
     "unconverged": 0.01,
     "only_without_gradient": 0.02,
     "below_decay": 0.0,

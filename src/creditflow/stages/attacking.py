@@ -169,6 +169,12 @@ def exact_view(model: nn.Module, path: Path) -> nn.Module:
     return view_of(model, "exact", honest=verdict == "honest", missing=missing)
 
 
+def is_said_to_be_exact(args: argparse.Namespace, model: nn.Module) -> bool:
+    """Returns whether an attack follows the exact gradient of a given model; tests check that of our own networks."""
+    exact = parse_gradient(args.gradient).kind == "exact" and not isinstance(model, ImageClassifier)
+    return exact and _verdict(read_sidecar(args.model)) != "no useful gradient"
+
+
 def _verdict(sidecar: dict[str, Any]) -> str | None:
     """Returns what `import_model` says of the backward pass of a given model; None for any other model."""
     checked = sidecar.get("gradient")

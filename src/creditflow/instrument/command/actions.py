@@ -109,6 +109,7 @@ def attack_model(request: ModelRequest, shown: ImagesRequest, epsilons: Sequence
         batch_size=chosen.batch_size or _BATCH,
         seed=shown.seed,
         keep=len(labels) if chosen.output is not None else 0,
+        confirm_gradients=chosen.gradient == "exact",
     )
     print(f"accuracy without an attack: {float(result.clean_correct.double().mean()):.1%} of {len(labels)} images")
     for size, accuracy in zip(epsilons, robust_accuracies(result), strict=True):

@@ -1,0 +1,175 @@
+"""Gradients that attacks follow are held against differences: honest ones are confirmed, and lies of all kinds not."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import creditflow as cf
+from creditflow.attacks.batch import AttackResult
+from creditflow.attacks.followed import FollowedGradients
+from creditflow.attacks.foreign import view_of
+from creditflow.attacks.guards import QueryWatch
+from creditflow.attacks.judge import get_attack, run_attack
+from creditflow.core import plugins
+from creditflow.core.settings import parse
+from creditflow.data.unit_images import unit_images
+from creditflow.records.guards import LIMITS, fired
+from known_models import BesideSteps, Scaled, attacked, honest, lying
+
+LIMIT = LIMITS["unconfirmed_gradients"]
+
+ATTACKS: dict[str, dict[str, Any]] = {
+    "pgd": {},
+    "apgd_scaled": {"steps": 20},
+    "fab": {"steps": 5},
+    "pgd_eot": {},
+    "cascade": {"apgd_ce": {"steps": 20}, "apgd_targeted": {"steps": 5}, "square": {"queries": 5}},
+}
+
+
+def run(name: str, model: nn.Module, n_images: int = 60, **options: Any) -> AttackResult:
+    images, labels = attacked(n_images)
+    data = unit_images(images, labels, torch.device("cpu"))
+    settings = parse(plugins.settings_class("attack", name), ATTACKS[name], name)
+    chosen = torch.arange(len(labels))
+    options = {"batch_size": 25, "seed": 3, "confirm_gradients": True} | options
+    return run_attack(get_attack(name), settings, model, data, chosen, [0.05, 0.1], **options)
+
+
+def unconfirmed(name: str, model: nn.Module) -> float:
+    share = run(name, model).checks["unconfirmed_gradients"]
+    assert isinstance(share, float)
+    return share
+
+
+def convolutional(activation: Callable[[], nn.Module]) -> nn.Module:
+    """A deep network with random weights, whose max-pooling meets many equal numbers at black pixels."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers: list[nn.Module] = [nn.Upsample(scale_factor=2)]
+        for n_inputs, n_outputs in ((1, 16), (16, 32), (32, 32), (32, 32)):
+            layers += [nn.Conv2d(n_inputs, n_outputs, 3, padding=1), nn.BatchNorm2d(n_outputs), activation()]
+        layers += [nn.MaxPool2d(2), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32 * 16, 10)]
+        model = nn.Sequential(*layers)
+        model(torch.rand(200, 1, 8, 8))
+    return model.eval()
+
+
+HONEST = {
+    "ReLU": honest,
+    "sharp": lambda: Scaled(honest(), 1e4),
+    "flat": lambda: Scaled(honest(), 1e-4),
+    "ReLU and max-pooling": lambda: convolutional(nn.ReLU),
+    "ReLU6": lambda: convolutional(nn.ReLU6),
+    "tanh": lambda: convolutional(nn.Tanh),
+    "GELU": lambda: convolutional(nn.GELU),
+    "clamped": lambda: nn.Sequential(nn.Hardtanh(0, 1), honest()),
+    "exact view of a lie": lambda: view_of(lying(), "exact", honest=False),
+    "exact view beside steps": lambda: view_of(BesideSteps(honest()), "exact", honest=False, missing="zero"),
+}
+
+
+@pytest.mark.parametrize("name", HONEST)
+@pytest.mark.parametrize("attack", [attack for attack in ATTACKS if attack != "pgd_eot"])
+def test_honest_gradients_are_confirmed(attack: str, name: str) -> None:
+    model = HONEST[name]()
+    assert unconfirmed(attack, model) <= LIMIT
+
+
+class Lies(nn.Module):
+    """The digits' network, whose gradient has the wrong sign where `where` says so of an image."""
+
+    def __init__(self, where: Callable[[Tensor], Tensor], lie: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.model, self.where, self.lie = honest(), where, lie
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(torch.where(self.where(x.detach())[:, None, None, None], self.lie(x), x))
+
+
+def off_grid(x: Tensor) -> Tensor:
+    """Images that no data has: their pixels are no multiples of 1/16."""
+    return ((16 * x - (16 * x).round()).abs() > 1e-3).flatten(1).any(1)
+
+
+def far(x: Tensor) -> Tensor:
+    """Images that have been moved by more than 0.02 somewhere; the data's pixels are multiples of 1/16."""
+    return ((16 * x - (16 * x).round()).abs() > 0.32).flatten(1).any(1)
+
+
+def some(x: Tensor) -> Tensor:
+    """About a third of the images, by what is in their middle, near enough the same for all images near them."""
+    return x[:, 0, 3, 3] > 0.6
+
+
+PLACES = {"off the grid": off_grid, "far": far, "some": some, "all": lambda x: torch.ones(len(x), dtype=torch.bool)}
+
+
+def masked(x: Tensor) -> Tensor:
+    """The images, of which the gradient sees two columns."""
+    return torch.cat([x[..., :2], x[..., 2:].detach()], dim=3)
+
+
+TALES: dict[str, Callable[[Tensor], Tensor]] = {
+    "wrong sign": lambda x: 2 * x.detach() - x,
+    "no gradient": lambda x: x.detach(),
+    "a part of it": masked,
+    "another order": lambda x: x.detach() + (x - x.detach()).flip(2),
+    "much smaller": lambda x: x.detach() + 1e-3 * (x - x.detach()),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("tale", TALES)
+def test_lies_are_found_wherever_they_are_told(place: str, tale: str) -> None:
+    model = Lies(PLACES[place], TALES[tale])
+    for attack in ("pgd", "cascade") if tale == "no gradient" else ("pgd",):
+        result = run(attack, model)
+        assert "unconfirmed_gradients" in fired(result.checks), (attack, result.checks["unconfirmed_gradients"])
+
+
+def test_own_gradients_of_a_lying_layer_and_other_outputs_in_a_graph_are_found() -> None:
+    class Two(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            outputs: Tensor = honest()(x)
+            return outputs + outputs.detach().flip(1) if torch.is_grad_enabled() else outputs
+
+    assert unconfirmed("pgd", lying()) > 0.3
+    assert unconfirmed("pgd", Two()) == 1
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_nothing_else_depends_on_the_check(attack: str) -> None:
+    noisy = nn.Sequential(nn.Dropout(0.2), honest())
+    for model in (honest(), noisy):
+        with_check, without = run(attack, model), run(attack, model, confirm_gradients=False)
+        assert torch.equal(with_check.correct, without.correct)
+        assert torch.equal(with_check.perturbation, without.perturbation)
+        assert with_check.queries_per_image == without.queries_per_image
+        assert {**without.checks, "unconfirmed_gradients": 0.0} == with_check.checks
+
+
+def test_a_gradient_of_the_same_images_through_another_model_is_no_part_of_this_one() -> None:
+    """An ensemble attack adds the gradients of two models at the same images."""
+    images, _ = attacked(20)
+    followed = FollowedGradients(QueryWatch("ensemble"))
+    with followed.watching(honest(0)):
+        x = images.clone().requires_grad_()
+        (honest(0)(x).sin().sum() + 5 * honest(1)(x).sin().sum()).backward()
+    assert followed.unconfirmed == {1: 0}
+
+
+@pytest.mark.parametrize("place", ["far", "some"])
+def test_the_audit_of_a_liar_is_not_sound_and_says_why(place: str) -> None:
+    """The eight images that `check_gradient` looks at are not lied about."""
+    images, labels = attacked(60)
+    order = some(images).int().argsort(stable=True)
+    models = {"mine": Lies(PLACES[place], TALES["wrong sign"]).eval(), "reference": honest()}
+    result = cf.audit(models, images[order], labels[order], epsilons=[0.1], budget="quick", progress=False)
+    table = result.table.set_index("model")
+    assert table.gradient["mine"] == "honest"
+    assert not table.sound["mine"] and "unconfirmed gradients" in table.reason["mine"]
+    assert table.net_effect["mine"] == "unresolved" and table.claim_verdict["mine"] != "holds"
