@@ -57,6 +57,8 @@ toc_object_entries = False
 
 html_theme = "furo"
 html_theme_options = {"light_css_variables": {"code-font-size": "75%"}}  # lines of 100 characters fit
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_title = f"creditflow {release}"
 html_copy_source = False
 html_show_sourcelink = False

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -124,10 +125,10 @@ class AuditResult:
         return words.limits(self.table, bool(self.facts["transfer"]), self.facts["margin"])
 
     def __str__(self) -> str:
-        """Returns the verdict in words, and then the table."""
+        """Returns the verdict in words, in lines of at most 100 characters, and then the table."""
         sentences = [*self.verdicts, *words.gradient_sentences(self.gradients), *self._limits()]
         table = words.short_table(self.table).to_string(index=False)
-        return "\n".join([*sentences, "", table])
+        return "\n\n".join([*(fill(text, 100, break_on_hyphens=False) for text in sentences), table])
 
 
 #: What a record's file has beside its facts.
