@@ -338,6 +338,7 @@ def test_the_report_holds_tables_figures_and_captions(finished: Path) -> None:
     text = (finished / "report.html").read_text(encoding="utf-8")
     for part in ("figure2", "table1", "table3", "Robust accuracy against epsilon", "Clean accuracy in percent"):
         assert part in text
+    assert 'var metadata = {"": []};' in text  # else it opens on the graph, or shows the settings of docutils
 
 
 def test_lint_is_clean() -> None:

@@ -37,6 +37,12 @@ CLAIM_WORDS = {
     "unresolved": "the numbers do not settle what becomes of the claim",
 }
 
+#: What the rest of the menu leads to.
+_MENU = (
+    "In the menu, Workflow shows the rules, and which files of a rule another one needs. Statistics shows when jobs"
+    " ran, and how long they took. About names the packages in this page, with their licences."
+)
+
 
 def opening(
     name: str, description: str, audit: pd.DataFrame | None, figure: tuple[Path, str] | None, facts: Sequence[str]
@@ -64,7 +70,7 @@ def opening(
         html = f'<img alt="{path.stem}" style="{style}" src="data:image/png;base64,{image}">'
         parts += [_heading("The first figure", "-"), f".. raw:: html\n\n   {html}", _escaped(caption)]
     parts += [_heading("What else is here", "-"), "The menu has the results in the order of these questions:"]
-    parts += ["\n".join(map(_escaped, PARTS.values()))]
+    parts += ["\n".join(map(_escaped, PARTS.values())), _MENU]
     parts += [_heading("How it was made", "-"), *map(_escaped, facts)]
     parts += ["Every number in the tables and figures comes from a record of a run in this workflow."]
     return "\n\n".join(parts) + "\n"
