@@ -48,13 +48,14 @@ def test_verdicts_are_told_in_words_and_numbers(masked: pd.DataFrame) -> None:
 def test_the_page_is_valid_and_has_the_name_the_verdicts_and_the_figure(masked: pd.DataFrame, tmp_path: Path) -> None:
     Image.new("RGB", (200, 200)).save(tmp_path / "f.png")
     Image.effect_noise((300, 300), 90).save(tmp_path / "f.png")  # so large that it takes several lines
-    text = opening("my_name", "What * it _does_", masked, (tmp_path / "f.png", "A |caption|."), ["Seeds 0, 1."])
+    figure = (tmp_path / "f.png", "A |caption|.")
+    text = opening("my_name", "What * it _does_", masked, figure, ["1. What happened?"], ["Seeds 0, 1."])
     html = publish_parts(text, writer="html", settings_overrides={"halt_level": 2})["html_body"]
     parts = ['<h1 class="title">my_name</h1>', "What * it _does_.", "<em>masked</em>", "data:image/png;base64,"]
     parts += ["A |caption|.", "What happened?", "Seeds 0, 1."]
     places = [html.index(part) for part in parts]
     assert places == sorted(places)
-    without = opening("e", "d", None, None, [])
+    without = opening("e", "d", None, None, [], [])
     assert "has no audit" in without and "base64" not in without
 
 

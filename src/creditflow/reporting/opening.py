@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 
-from creditflow.reporting.entries import PARTS
 from creditflow.reporting.measures import measure_of
 from creditflow.reporting.names import condition_title, display
 from creditflow.reporting.rules import by_rule_order
@@ -45,7 +44,12 @@ _MENU = (
 
 
 def opening(
-    name: str, description: str, audit: pd.DataFrame | None, figure: tuple[Path, str] | None, facts: Sequence[str]
+    name: str,
+    description: str,
+    audit: pd.DataFrame | None,
+    figure: tuple[Path, str] | None,
+    questions: Sequence[str],
+    facts: Sequence[str],
 ) -> str:
     """Returns the page.
 
@@ -54,6 +58,7 @@ def opening(
         description: what it does, in words.
         audit: the frame of the audit; None if the experiment has none.
         figure: the bitmap of its first figure, and its caption; None if there is none.
+        questions: those of a reader that its tables and figures answer, as the menu has them.
         facts: sentences on how the results were made.
     """
     parts = [
@@ -70,7 +75,7 @@ def opening(
         html = f'<img alt="{path.stem}" style="{style}" src="data:image/png;base64,{image}">'
         parts += [_heading("The first figure", "-"), f".. raw:: html\n\n   {html}", _escaped(caption)]
     parts += [_heading("What else is here", "-"), "The menu has the results in the order of these questions:"]
-    parts += ["\n".join(map(_escaped, PARTS.values())), _MENU]
+    parts += ["\n".join(map(_escaped, questions)), _MENU]
     parts += [_heading("How it was made", "-"), *map(_escaped, facts)]
     parts += ["Every number in the tables and figures comes from a record of a run in this workflow."]
     return "\n\n".join(parts) + "\n"

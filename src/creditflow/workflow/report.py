@@ -61,6 +61,7 @@ def _asked(targets: Iterable[str]) -> list[str]:
 
 def _page(experiment: Experiment, results: Path) -> str:
     from creditflow.reporting.collection import read_frame
+    from creditflow.reporting.entries import entry_part
     from creditflow.reporting.opening import opening
 
     path = layout.AUDIT.path(results, ".parquet", experiment=experiment.name)
@@ -71,7 +72,9 @@ def _page(experiment: Experiment, results: Path) -> str:
         bitmap = layout.PLOT_FIGURE.path(results, ".png", experiment=experiment.name, figure=name)
         if bitmap.exists():
             figure = (bitmap, " ".join(plugins.docstring("figure", name).split()))
-    return opening(experiment.name, experiment.keys["description"], frame, figure, _facts(experiment, results))
+    questions = sorted({entry_part(kind, name) for kind in ("table", "figure") for name in experiment.keys[f"{kind}s"]})
+    description, facts = experiment.keys["description"], _facts(experiment, results)
+    return opening(experiment.name, description, frame, figure, questions, facts)
 
 
 def _facts(experiment: Experiment, results: Path) -> list[str]:
