@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import creditflow as cf
 from creditflow.attacks.batch import AttackResult
@@ -16,16 +17,16 @@ from creditflow.attacks.judge import get_attack, run_attack
 from creditflow.core import plugins
 from creditflow.core.settings import parse
 from creditflow.data.unit_images import unit_images
+from creditflow.instrument.wrapped import UnitRange
 from creditflow.records.guards import LIMITS, fired
 from known_models import BesideSteps, Scaled, attacked, honest, lying
-
-LIMIT = LIMITS["unconfirmed_gradients"]
 
 ATTACKS: dict[str, dict[str, Any]] = {
     "pgd": {},
     "apgd_scaled": {"steps": 20},
     "fab": {"steps": 5},
     "pgd_eot": {},
+    "fgsm_mse": {"precision": "float64"},
     "cascade": {"apgd_ce": {"steps": 20}, "apgd_targeted": {"steps": 5}, "square": {"queries": 5}},
 }
 
@@ -58,25 +59,61 @@ def convolutional(activation: Callable[[], nn.Module]) -> nn.Module:
     return model.eval()
 
 
-HONEST = {
-    "ReLU": honest,
-    "sharp": lambda: Scaled(honest(), 1e4),
-    "flat": lambda: Scaled(honest(), 1e-4),
-    "ReLU and max-pooling": lambda: convolutional(nn.ReLU),
-    "ReLU6": lambda: convolutional(nn.ReLU6),
-    "tanh": lambda: convolutional(nn.Tanh),
-    "GELU": lambda: convolutional(nn.GELU),
-    "clamped": lambda: nn.Sequential(nn.Hardtanh(0, 1), honest()),
+class SwitchedOff(nn.Module):
+    """A model with one more class, which it never predicts."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.model(x), torch.full((len(x), 1), -1e6)], 1)
+
+
+class Autocast(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return convolutional(nn.ReLU)(x)
+
+
+class Median(nn.Module):
+    """Takes the median of each 3x3 patch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.unfold(F.pad(x, (1, 1, 1, 1), mode="reflect"), 3).median(1).values.reshape(x.shape)
+
+
+def unit_range(model: nn.Module) -> nn.Module:
+    return UnitRange(model, (0.0, 1.0), None)
+
+
+def exact(model: nn.Module) -> nn.Module:
+    return view_of(model, "exact", honest=True)
+
+
+HONEST: dict[str, Callable[[], nn.Module]] = {
+    "ReLU": lambda: exact(honest()),
+    "sharp": lambda: exact(Scaled(honest(), 1e4)),
+    "ReLU and max-pooling": lambda: exact(convolutional(nn.ReLU)),
+    "ReLU6": lambda: exact(convolutional(nn.ReLU6)),
+    "tanh": lambda: exact(convolutional(nn.Tanh)),
+    "clamped": lambda: exact(nn.Sequential(nn.Hardtanh(0, 1), honest())),
+    "max-pooling first": lambda: exact(nn.Sequential(nn.MaxPool2d(3, 1, 1), honest())),
+    "median first": lambda: exact(nn.Sequential(Median(), honest())),
+    "a class that is switched off": lambda: exact(SwitchedOff(honest())),
+    "bfloat16": lambda: exact(unit_range(convolutional(nn.ReLU).bfloat16())),
+    "autocast": lambda: exact(unit_range(Autocast())),
     "exact view of a lie": lambda: view_of(lying(), "exact", honest=False),
     "exact view beside steps": lambda: view_of(BesideSteps(honest()), "exact", honest=False, missing="zero"),
 }
 
 
 @pytest.mark.parametrize("name", HONEST)
-@pytest.mark.parametrize("attack", [attack for attack in ATTACKS if attack != "pgd_eot"])
+@pytest.mark.parametrize("attack", ["pgd", "apgd_scaled", "fab", "cascade"])
 def test_honest_gradients_are_confirmed(attack: str, name: str) -> None:
-    model = HONEST[name]()
-    assert unconfirmed(attack, model) <= LIMIT
+    checks = run(attack, HONEST[name]()).checks
+    assert checks["unconfirmed_gradients"] <= LIMITS["unconfirmed_gradients"]
+    assert checks["misleading_gradients"] <= LIMITS["misleading_gradients"]
 
 
 class Lies(nn.Module):
@@ -149,17 +186,39 @@ def test_nothing_else_depends_on_the_check(attack: str) -> None:
         assert torch.equal(with_check.correct, without.correct)
         assert torch.equal(with_check.perturbation, without.perturbation)
         assert with_check.queries_per_image == without.queries_per_image
-        assert {**without.checks, "unconfirmed_gradients": 0.0} == with_check.checks
+        shares = {"unconfirmed_gradients": 0.0, "misleading_gradients": 0.0}
+        assert {**without.checks, **shares} == with_check.checks
 
 
 def test_a_gradient_of_the_same_images_through_another_model_is_no_part_of_this_one() -> None:
     """An ensemble attack adds the gradients of two models at the same images."""
     images, _ = attacked(20)
-    followed = FollowedGradients(QueryWatch("ensemble"))
+    followed = FollowedGradients(QueryWatch("ensemble"), "linf", 0.1)
     with followed.watching(honest(0)):
         x = images.clone().requires_grad_()
         (honest(0)(x).sin().sum() + 5 * honest(1)(x).sin().sum()).backward()
-    assert followed.unconfirmed == {1: 0}
+    assert followed.unconfirmed == followed.misleading == {1: 0}
+
+
+class Rippled(nn.Module):
+    """A network whose true gradient points anywhere, though no pixel is moved by more than 0.001 in front of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = honest()(x - torch.sin(2 * torch.pi * 397 * x) / (torch.pi * 397))
+        return outputs
+
+
+@pytest.mark.parametrize("attack", ["pgd", "cascade"])
+def test_a_true_gradient_that_leads_nowhere_is_found(attack: str) -> None:
+    checks = run(attack, exact(Rippled())).checks
+    assert checks["unconfirmed_gradients"] <= LIMITS["unconfirmed_gradients"]
+    assert "misleading_gradients" in fired(checks)
+
+
+def test_a_precision_of_the_attacks_own_is_that_of_the_check() -> None:
+    for model in (honest(), view_of(lying(), "exact", honest=False)):
+        checks = run("fgsm_mse", model).checks
+        assert checks["unconfirmed_gradients"] == 0 and checks["zero_gradients"] == 0
 
 
 @pytest.mark.parametrize("place", ["far", "some"])
@@ -173,3 +232,13 @@ def test_the_audit_of_a_liar_is_not_sound_and_says_why(place: str) -> None:
     assert table.gradient["mine"] == "honest"
     assert not table.sound["mine"] and "unconfirmed gradients" in table.reason["mine"]
     assert table.net_effect["mine"] == "unresolved" and table.claim_verdict["mine"] != "holds"
+
+
+@pytest.mark.parametrize("front", [nn.ReLU(), nn.Hardtanh(0, 1)])
+def test_a_layer_in_front_that_changes_no_image_changes_no_number(front: nn.Module) -> None:
+    """The slope that autograd gives such a layer at black and white pixels is zero."""
+    images, labels = attacked(60)
+    models = {"plain": honest(1), "behind": nn.Sequential(front, honest(1)), "reference": honest()}
+    table = cf.audit(models, images, labels, epsilons=[0.1], budget="quick", progress=False).table.set_index("model")
+    assert table.worst["plain"] == table.worst["behind"] < 0.9
+    assert table["accuracy pgd exact"]["plain"] == table["accuracy pgd exact"]["behind"]

@@ -9,7 +9,7 @@ from torch import nn
 
 from creditflow.attacks.batch import AttackResult
 from creditflow.attacks.convergence import fallen_shares
-from creditflow.attacks.foreign import ExactView, view_of
+from creditflow.attacks.foreign import Beside, ExactView, view_of
 from creditflow.attacks.judge import Helpers, get_attack, run_attack
 from creditflow.attacks.kinds import kinds
 from creditflow.attacks.methods.cascade import STAGES
@@ -35,9 +35,9 @@ def run(model: nn.Module, epsilons: list[float], parameters: dict[str, Any], **o
 def test_the_view_has_the_exact_gradient_beside_models_with_their_own() -> None:
     images, labels = attacked(5)
     view, own = view_of(lying(), "exact", honest=False), view_of(lying(), "own", honest=False)
-    assert isinstance(view, ExactView) and not isinstance(own, ExactView)
+    assert isinstance(view, Beside) and isinstance(view.model, ExactView) and not isinstance(own, Beside)
     gradients = []
-    for model in (honest(), view, own):
+    for model in (honest(), view.model, own):
         x = images.clone().requires_grad_()
         logits = model(x)
         torch.testing.assert_close(logits, honest()(images))
@@ -49,6 +49,26 @@ def test_the_view_has_the_exact_gradient_beside_models_with_their_own() -> None:
     assert float(torch.nn.functional.cosine_similarity(by_itself[1].flatten(), exact[1].flatten(), 0)) < 0.7
     with torch.no_grad():
         assert torch.equal(view(images), lying()(images))
+
+
+def test_the_gradient_is_taken_beside_images() -> None:
+    """There, layers in front that are the identity on [0, 1] have its slope, also at pixels that are exactly 0 or 1."""
+    images, labels = attacked(50)
+    assert float(((images == 0) | (images == 1)).double().mean()) > 0.5
+    slopes = []
+    for front in (nn.Identity(), nn.ReLU(), nn.Hardtanh(0, 1), nn.Threshold(0, 0)):
+        model = nn.Sequential(front, honest())
+        view = view_of(model, "exact", honest=True)
+        with torch.no_grad():
+            assert torch.equal(view(images), model(images))
+        x = images.clone().requires_grad_()
+        logits = view(x)
+        torch.testing.assert_close(logits, model(images), rtol=0, atol=0.05)
+        slopes.append(torch.autograd.grad(nn.functional.cross_entropy(logits, labels), x)[0])
+        x.grad = None
+        (plain,) = torch.autograd.grad(nn.functional.cross_entropy(model(x), labels), x)
+        if not isinstance(front, nn.Identity):
+            assert torch.equal(slopes[-1], slopes[0]) and not torch.equal(plain, slopes[0])
 
 
 def test_a_late_transfer_meets_only_images_that_all_else_left() -> None:

@@ -142,6 +142,11 @@ def test_logits_at_their_own_scale() -> None:
     one_hot = 1e30 * nn.functional.one_hot(torch.arange(3), 5000).float()
     assert bool((at_own_scale(one_hot).amax(1) <= 40).all())  # exp(-80) is no zero in float32
     assert float(at_own_scale(torch.full((2, 3), 7.0)).abs().max()) == 0
+    # A class that is switched off does not make the others look alike.
+    usual = torch.randn((20, 6), generator=torch.Generator().manual_seed(0))
+    off = torch.cat([usual, torch.full((20, 1), -1e6)], 1)
+    spread = at_own_scale(off)[:, :6].std(1)
+    assert bool((spread > 1).all())
 
 
 def test_the_targeted_ratio_is_the_librarys() -> None:

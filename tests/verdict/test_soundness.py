@@ -39,6 +39,12 @@ def test_random_outputs_are_named_once() -> None:
     assert len(problems(evidence(pgd=random, square=random), ())) == 1
 
 
+@pytest.mark.parametrize("sign", ["unconfirmed_gradients", "misleading_gradients"])
+def test_a_gradient_that_is_not_what_it_seems_is_named_wherever_it_was_seen(sign: str) -> None:
+    texts = problems(evidence(pgd={sign: 0.5}), REQUIRED)
+    assert texts == [f"{sign.replace('_', ' ')} (pgd exact)"]
+
+
 def test_a_kind_whose_attacks_all_fail_is_named_with_their_guards() -> None:
     texts = problems(evidence(square={"failed_starts": 1.0}), REQUIRED)
     assert texts == ["no attack without gradients without a fired guard (square: failed starts)"]

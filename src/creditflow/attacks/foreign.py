@@ -1,11 +1,13 @@
 """Whose gradient an attack on somebody else's model follows: its own gradient, or the exact one."""
 
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from creditflow.compute import randomness
 from creditflow.derivatives.exact import exact_gradients
 from creditflow.derivatives.scope import Missing
 
@@ -55,6 +57,38 @@ class _Exact(torch.autograd.Function):
         return inner, None, None
 
 
+#: How far from an image, in units of its range, the exact gradient is taken.
+_BESIDE = 2.5e-4
+
+
+class Beside(nn.Module):
+    """A view of a model whose gradient is taken at a point beside each image, within [0, 1]; its outputs are the same.
+
+    Autograd has to choose a derivative where there is none. Its ReLU and Hardtanh have a slope of zero at 0 and 1, so
+    that black and white pixels behind such a layer would never move; and of equal numbers, max-pooling follows one.
+    Images are full of such points, and there are none beside them. The random moves are the same for all images.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the model's outputs (N, K) at images x (N, C, H, W)."""
+        if torch.is_grad_enabled() and x.requires_grad:
+            at = x.detach() + _moves(tuple(x.shape[1:])).to(x)
+            # What would leave [0, 1] is reflected. The value is that beside the image, the slope that of the identity.
+            x = 1 - (1 - at.abs()).abs() + (x - x.detach())
+        outputs: Tensor = self.model(x)
+        return outputs
+
+
+@lru_cache(maxsize=4)
+def _moves(shape: tuple[int, ...]) -> Tensor:
+    """Returns numbers between -2.5e-4 and 2.5e-4, float32 of this shape."""
+    return _BESIDE * (2 * torch.rand(shape, generator=randomness.generator("beside")) - 1)
+
+
 class FlatView(nn.Module):
     """A view of a model with the same outputs and a gradient of zero.
 
@@ -74,12 +108,14 @@ class FlatView(nn.Module):
 
 
 def view_of(model: nn.Module, gradient: str, *, honest: bool, missing: Missing = "error") -> nn.Module:
-    """Returns a model as an attacker differentiates it: itself, or a view with the exact gradient.
+    """Returns a model as an attacker differentiates it: itself, or a view with the exact gradient beside each image.
 
     Args:
         model: any module.
         gradient: "exact" or "own".
-        honest: whether the model's own gradient is known to be the exact one, so that no view is needed.
+        honest: whether the model's own gradient is known to be the exact one.
         missing: what becomes of parts of the model without a derivative; see `exact_gradients`.
     """
-    return ExactView(model, missing) if gradient == "exact" and not honest else model
+    if gradient != "exact":
+        return model
+    return Beside(model if honest else ExactView(model, missing))

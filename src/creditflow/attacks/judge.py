@@ -75,7 +75,7 @@ def run_attack(
     Models run in eval mode; their parameters collect no gradient, and their flags and modes are restored. The first
     `keep` images are kept with what the attack made of them. To check convergence, the attack runs again with twice
     its steps at the images that stand, or at about `convergence_images` of them; the outcomes stay those of the first
-    run. To confirm gradients, some of those that the attack follows are compared with differences of the outputs.
+    run. To confirm gradients, some of those that the attack follows are compared with what the outputs do.
 
     Raises:
         UserError: images that are not uint8; epsilons that do not rise; outputs that are probabilities, or that are not
@@ -91,7 +91,8 @@ def run_attack(
     batches, n_kept = [], 0
     with ExitStack() as stack:
         counter = guards.QueryWatch(attack.name)
-        followed = FollowedGradients(counter) if confirm_gradients and attack.uses_gradient else None
+        judging = confirm_gradients and attack.uses_gradient
+        followed = FollowedGradients(counter, attack.norm, max(epsilons)) if judging else None
         hooks = [(model, counter.hook), *((other, counter.surrogate_hook) for other in helpers.surrogates.values())]
         for network, hook in hooks:
             stack.enter_context(frozen(network))
@@ -112,7 +113,7 @@ def run_attack(
     signs = guards.join_signs([batch.signs for batch in batches])
     checks = guards.summarise(signs) | _counts(attack, epsilons, result, labels, problem.n_classes)
     if followed is not None:
-        checks |= {"unconfirmed_gradients": followed.share(len(chosen))}
+        checks |= followed.shares(len(chosen))
     falls = [batch.falls_later for batch in batches if batch.falls_later is not None]
     if falls:
         shares = fallen_shares(torch.cat(falls, dim=1))

@@ -12,6 +12,12 @@ _DEVIATION = 4.0
 #: Largest distance of a logit from the mean after that. With a gap below 80, no probability vanishes in float32.
 _LARGEST = 40.0
 
+#: A logit counts for the scale down to so many times the distance of the largest one from the median, below the median.
+_FAR = 100.0
+
+#: As long as so many logits count. Of fewer, two that are nearly equal would make the others seem far.
+_FEWEST = 4
+
 
 def at_own_scale(logits: Tensor) -> Tensor:
     """Returns logits (N, K) with the mean 0 and the standard deviation 4 over the K classes, image by image.
@@ -22,10 +28,16 @@ def at_own_scale(logits: Tensor) -> Tensor:
     """
     least = torch.finfo(logits.dtype).tiny
     with torch.no_grad():
-        mean = logits.mean(1, keepdim=True)
-        largest = (logits - mean).abs().amax(1, keepdim=True).clamp_min(least)
+        # A class that a model has switched off, with a logit such as -1e6, must not set the scale of the others.
+        middle, top = logits.median(1, keepdim=True).values, logits.amax(1, keepdim=True)
+        counted = logits >= middle - _FAR * (top - middle)
+        counted |= counted.sum(1, keepdim=True) < _FEWEST
+        n_counted = counted.sum(1, keepdim=True)
+        mean = torch.where(counted, logits, 0).sum(1, keepdim=True) / n_counted
+        distance = torch.where(counted, logits - mean, 0)
+        largest = distance.abs().amax(1, keepdim=True).clamp_min(least)
         # The sizes are brought to 1 first: squares of very large or small logits would overflow or vanish.
-        deviation = ((logits - mean) / largest).square().mean(1, keepdim=True).sqrt().clamp_min(least)
+        deviation = ((distance / largest).square().sum(1, keepdim=True) / n_counted).sqrt().clamp_min(least)
         factor = (_DEVIATION / deviation).clamp_max(_LARGEST)
     return (logits - mean) / largest * factor
 

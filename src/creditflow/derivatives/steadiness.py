@@ -69,6 +69,8 @@ class Answers:
 
 def untouched(network: nn.Module) -> nn.Module | None:
     """Returns a copy of a network that no one has called yet, with what it remembers; None if it cannot be copied."""
+    if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
+        return None  # the parameters of a copy would be results of an operation, whose flags cannot be changed
     try:
         return deepcopy(network)
     except Exception:  # whatever somebody's model raises; the order of calls is checked without a copy, too

@@ -44,7 +44,9 @@ def _activation_bytes(network: nn.Module, image: Tensor) -> int:
         if isinstance(output, Tensor):
             sizes.append(output.numel() * output.element_size())
 
-    leaves = [module for module in network.modules() if not any(True for _ in module.children())]
+    # Compiled modules (TorchScript) take no hooks.
+    modules = [module for module in network.modules() if not isinstance(module, torch.jit.ScriptModule)]
+    leaves = [module for module in modules if not any(True for _ in module.children())]
     hooks = [module.register_forward_hook(note) for module in leaves]
     try:
         with frozen(network):

@@ -125,7 +125,7 @@ def check_modes(networks: Mapping[str, Sequence[nn.Module]]) -> None:
     for name, members in networks.items():
         for network in members:
             for place, module in network.named_modules():
-                if module.training and isinstance(module, changing):
+                if isinstance(module, changing) and module.training:
                     what = f"{type(module).__name__} {place}".strip()
                     raise UserError(
                         f"model {name!r} is in training mode, and {what} works otherwise there: call .eval()"

@@ -44,13 +44,16 @@ class UnitRange(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns logits (N, K) of images x (N, C, H, W) in [0, 1]."""
+        given = x
         if (self.low, self.span) != (0.0, 1.0):
             x = x * self.span + self.low
         if self.preprocess is not None:
             x = self.preprocess(x)
         # Read anew each time: somebody may have changed the type of the parameters.
         types = (tensor.dtype for tensor in self.model.parameters() if tensor.is_floating_point())
-        outputs: Tensor = self.model(x.to(next(types, x.dtype)))
+        x = x.to(next(types, x.dtype))
+        # Somebody's model may write into what it is given, which must not be the caller's images.
+        outputs: Tensor = self.model(x.clone() if x is given else x)
         half = isinstance(outputs, Tensor) and outputs.dtype in (torch.float16, torch.bfloat16)
         return outputs.float() if half else outputs
 

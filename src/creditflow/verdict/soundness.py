@@ -65,6 +65,12 @@ def problems(evidence: Evidence, required: Sequence[str]) -> list[str]:
         for condition, names in fired_for.items()
         if "randomised outputs" in names
     ][:1]
+    texts += [
+        f"{name} ({spelled(condition)})"
+        for condition, names in fired_for.items()
+        for name in names
+        if name in ("unconfirmed gradients", "misleading gradients")
+    ][:1]
     for kind in required:
         conditions = [condition for condition in evidence.outcomes if _is_of(kind, condition, evidence.parameters)]
         if not any(not fired_for[condition] for condition in conditions):
