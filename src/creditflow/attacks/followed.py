@@ -6,8 +6,8 @@ the gradients that attacks ask for are compared with what the outputs do, at the
 itself has chosen.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -223,10 +223,15 @@ def _is_coarse(call: _Call) -> bool:
 
 @contextmanager
 def _all_digits() -> Iterator[None]:
-    """Lets an NVIDIA GPU multiply float32 with all digits in a block."""
-    products, convolutions = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    """Lets an NVIDIA GPU multiply float32 with all digits in a block, where PyTorch's settings are the usual ones."""
+    places: Sequence[Any] = (torch.backends.cuda.matmul, torch.backends.cudnn) if torch.cuda.is_initialized() else ()
+    before = []
+    for place in places:
+        with suppress(RuntimeError):  # of a user who has set `fp32_precision`, which these settings cannot express
+            before.append((place, place.allow_tf32))
+            place.allow_tf32 = False
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = products, convolutions
+        for place, value in before:
+            place.allow_tf32 = value
