@@ -27,7 +27,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "fab": {"steps": 5},
     "pgd_eot": {},
     "fgsm_mse": {"precision": "float64"},
-    "cascade": {"apgd_ce": {"steps": 20}, "apgd_targeted": {"steps": 5}, "square": {"queries": 5}},
+    "cascade": {"apgd_scaled": {"steps": 20}, "apgd_targeted": {"steps": 5}, "square": {"queries": 5}},
 }
 
 
@@ -71,9 +71,14 @@ class SwitchedOff(nn.Module):
 
 
 class Autocast(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = convolutional(nn.ReLU)
+
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            return convolutional(nn.ReLU)(x)
+            outputs: Tensor = self.model(x)
+        return outputs
 
 
 class Median(nn.Module):
@@ -109,7 +114,7 @@ HONEST: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.parametrize("name", HONEST)
-@pytest.mark.parametrize("attack", ["pgd", "apgd_scaled", "fab", "cascade"])
+@pytest.mark.parametrize("attack", ["pgd", "cascade"])
 def test_honest_gradients_are_confirmed(attack: str, name: str) -> None:
     checks = run(attack, HONEST[name]()).checks
     assert checks["unconfirmed_gradients"] <= LIMITS["unconfirmed_gradients"]
