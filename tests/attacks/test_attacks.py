@@ -69,6 +69,7 @@ CHEAP: dict[str, dict[str, object]] = {
     "square": {"queries": 10},
     "few_pixel": {"generations": 2, "population": 10},
     "apgd_scaled": {"steps": 5},
+    "pgd_smoothed": {"steps": 4, "points": 2, "relative_step": 0.3},
     "cascade": {"transfer": {"steps": 3}, "apgd_scaled": {"steps": 5}, "square": {"queries": 10}},
     "fab_l2": {"steps": 3},
     "fmn_linf": {"steps": 5},

@@ -1,7 +1,8 @@
 """Gradients that attacks follow are held against differences: honest ones are confirmed, and lies of all kinds not."""
 
+import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -70,6 +71,18 @@ class SwitchedOff(nn.Module):
         return torch.cat([self.model(x), torch.full((len(x), 1), -1e6)], 1)
 
 
+def deep() -> nn.Module:
+    """A network of 31 layers with random weights, without shortcuts."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers: list[nn.Module] = [nn.Flatten()]
+        for n_inputs in (64, *[64] * 29):
+            layers += [nn.Linear(n_inputs, 64), nn.BatchNorm1d(64), nn.ReLU()]
+        model = nn.Sequential(*layers, nn.Linear(64, 10))
+        model(torch.rand(200, 1, 8, 8))
+    return model.eval()
+
+
 class Autocast(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -108,6 +121,8 @@ HONEST: dict[str, Callable[[], nn.Module]] = {
     "a class that is switched off": lambda: exact(SwitchedOff(honest())),
     "bfloat16": lambda: exact(unit_range(convolutional(nn.ReLU).bfloat16())),
     "autocast": lambda: exact(unit_range(Autocast())),
+    "half": lambda: exact(unit_range(copy.deepcopy(honest()).half())),
+    "31 layers": lambda: exact(deep()),
     "exact view of a lie": lambda: view_of(lying(), "exact", honest=False),
     "exact view beside steps": lambda: view_of(BesideSteps(honest()), "exact", honest=False, missing="zero"),
 }
@@ -137,9 +152,14 @@ def off_grid(x: Tensor) -> Tensor:
     return ((16 * x - (16 * x).round()).abs() > 1e-3).flatten(1).any(1)
 
 
+def beyond(x: Tensor, distance: float) -> Tensor:
+    """Images that have been moved by more than this somewhere; the data's pixels are multiples of 1/16."""
+    return ((16 * x - (16 * x).round()).abs() > 16 * distance).flatten(1).any(1)
+
+
 def far(x: Tensor) -> Tensor:
-    """Images that have been moved by more than 0.02 somewhere; the data's pixels are multiples of 1/16."""
-    return ((16 * x - (16 * x).round()).abs() > 0.32).flatten(1).any(1)
+    """Images that have been moved by more than 0.02 somewhere."""
+    return beyond(x, 0.02)
 
 
 def some(x: Tensor) -> Tensor:
@@ -202,7 +222,7 @@ def test_a_gradient_of_the_same_images_through_another_model_is_no_part_of_this_
     with followed.watching(honest(0)):
         x = images.clone().requires_grad_()
         (honest(0)(x).sin().sum() + 5 * honest(1)(x).sin().sum()).backward()
-    assert followed.unconfirmed == followed.misleading == {1: 0}
+    assert followed.unconfirmed == followed.misleading == {(0, 1): 0}
 
 
 class Rippled(nn.Module):
@@ -237,6 +257,55 @@ def test_the_audit_of_a_liar_is_not_sound_and_says_why(place: str) -> None:
     assert table.gradient["mine"] == "honest"
     assert not table.sound["mine"] and "unconfirmed gradients" in table.reason["mine"]
     assert table.net_effect["mine"] == "unresolved" and table.claim_verdict["mine"] != "holds"
+
+
+def test_a_lie_at_the_last_epsilon_alone_is_found() -> None:
+    images, labels = attacked(60)
+    model = Lies(lambda x: beyond(x, 0.03), TALES["wrong sign"]).eval()
+    for epsilons in ([0.1], [0.01, 0.02, 0.1]):
+        table = cf.audit(model, images, labels, epsilons=epsilons, budget="quick", progress=False).table
+        assert table.gradient.iloc[-1] == "honest" and "unconfirmed gradients" in table.reason.iloc[-1]
+
+
+class Clipped(nn.Module):
+    """A model that takes dark pixels for black and light ones for white, so that most pixels have no gradient."""
+
+    def __init__(self, model: nn.Module, share: float) -> None:
+        super().__init__()
+        self.model, self.share = model, share
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.model(x.clamp(self.share, 1 - self.share))
+        return outputs
+
+
+class Wavy(nn.Module):
+    """A model on pixels with waves so long that a short step follows them, and so high that they lead nowhere."""
+
+    def __init__(self, model: nn.Module, length: float, height: float) -> None:
+        super().__init__()
+        self.model, self.length, self.height = model, length, height
+
+    def forward(self, x: Tensor) -> Tensor:
+        frequency = 2 * torch.pi / self.length
+        outputs: Tensor = self.model(x - self.height * torch.sin(frequency * x) / frequency)
+        return outputs
+
+
+@pytest.mark.parametrize("budget", ["quick", "default"])
+@pytest.mark.parametrize(
+    "model", [Clipped(honest(1), 0.005), Wavy(honest(1), 0.05, 1.1), Wavy(honest(1), 0.04, 1.5)], ids=str
+)
+def test_the_worst_case_of_a_model_that_hides_its_slope_is_that_of_the_model_behind(
+    model: nn.Module, budget: Literal["quick", "default"]
+) -> None:
+    """It is so by the stage with a smoothed gradient: there is no other model to transfer images from."""
+    images, labels = attacked(100)
+    worst = [
+        float(cf.audit(each.eval(), images, labels, epsilons=[0.1], budget=budget, progress=False).table.worst.iloc[0])
+        for each in (model, honest(1))
+    ]
+    assert worst[0] <= worst[1] + 0.1
 
 
 @pytest.mark.parametrize("front", [nn.ReLU(), nn.Hardtanh(0, 1)])

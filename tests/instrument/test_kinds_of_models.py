@@ -63,3 +63,21 @@ def test_kinds_of_models(kind: str, batch_size: int | None) -> None:
     assert torch.equal(images, before)
     row, true = (frame.set_index("model").loc["mine"] for frame in (table, truth))
     assert row.gradient == "honest" and abs(row.worst - true.worst) <= 1 / 40 and row.clean == true.clean
+
+
+def test_settings_of_the_caller_change_nothing() -> None:
+    images, labels = attacked(40)
+
+    def audited() -> str:
+        return str(cf.audit(honest(1), images, labels, epsilons=[0.1], budget="quick", progress=False))
+
+    usual = audited()
+    with torch.no_grad():
+        assert audited() == usual and not torch.is_grad_enabled()
+    with torch.inference_mode():
+        assert audited() == usual and torch.is_inference_mode_enabled()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert audited() == usual and torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)

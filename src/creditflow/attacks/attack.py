@@ -1,6 +1,6 @@
 """What an attack is: it proposes perturbed images. Whether they fool the model is judged elsewhere, in one place."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -50,6 +50,7 @@ class Problem:
         surrogates: other models of the same task by name ("twin", "other_seed"), for attacks that transfer from them.
         views: views of the model with other draws of its feedback weights; None where nothing is drawn.
         loss: the loss that the attack ascends.
+        on_begin: is called where an attack begins anew, such as at another epsilon; see `begin`.
     """
 
     model: nn.Module
@@ -59,6 +60,7 @@ class Problem:
     surrogates: Mapping[str, nn.Module] = field(default_factory=dict)
     views: Views | None = None
     loss: Loss = cross_entropies
+    on_begin: Callable[[], None] | None = None
 
     @cached_property
     def logits(self) -> Tensor:
@@ -66,6 +68,11 @@ class Problem:
         with torch.no_grad():
             outputs: Tensor = self.model(self.images)
         return outputs
+
+    def begin(self) -> None:
+        """Says that an attack begins anew: at another epsilon, or as another stage of a cascade."""
+        if self.on_begin is not None:
+            self.on_begin()
 
     def part(self, chosen: Tensor, **changes: Any) -> "Problem":
         """Returns the problem of some of the images, int64 (M,), which has their outputs already.

@@ -26,6 +26,9 @@ _STEPS = (1e-5, 1e-4, 1e-6, 1e-3)
 #: A difference confirms a gradient if they differ by at most this share of the gradient's norm.
 _TOLERANCE = 0.25
 
+#: The same for a gradient that was computed with few digits.
+_COARSE_TOLERANCE = 0.6
+
 #: The error of an output, in units of rounding: each output is the end of many sums.
 _ROUNDINGS = 32
 
@@ -35,15 +38,27 @@ _SAME_OUTPUTS = 1e-2
 #: Types of numbers with few digits.
 _FEW_DIGITS = (torch.float16, torch.bfloat16)
 
-#: A gradient ought to lead uphill for this share of epsilon.
-_REACH = 1 / 8
+#: Those of a model that computes with few digits, and of the same model in float64.
+_SIMILAR_OUTPUTS = 0.1
+
+#: Types of numbers with few digits.
+_FEW_DIGITS = (torch.float16, torch.bfloat16)
+
+#: A gradient ought to lead uphill for these shares of epsilon.
+_REACHES = (1 / 8, 1 / 3)
+
+#: Numbers of the gradients that are judged, in each run of an attack. The first one of all is judged, too.
+_JUDGED = frozenset(3 * 4**power for power in range(16))
 
 
 @dataclass
 class _Call:
-    """One call of the model: its number in the batch, images, outputs, and the gradient (N, K) at the outputs."""
+    """One call of the model: images, outputs, and the gradient (N, K) at the outputs.
 
-    number: int
+    `place` is the run of the attack in its batch, and the number of the gradient in this run.
+    """
+
+    place: tuple[int, int]
     images: Tensor
     outputs: Tensor | None = None
     at_outputs: Tensor | None = None
@@ -55,28 +70,52 @@ class _Call:
             self.at_outputs = gradient.detach().clone()
 
 
+@dataclass(frozen=True)
+class _Followed:
+    """What an attack follows: at images (N, C, H, W) with outputs (N, K), the gradients at the outputs and at them."""
+
+    images: Tensor
+    outputs: Tensor
+    at_outputs: Tensor
+    at_images: Tensor
+    similar: float = _SAME_OUTPUTS
+    tolerance: float = _TOLERANCE
+
+    @property
+    def few_digits(self) -> bool:
+        """Whether the outputs have so few digits that small differences of them say nothing."""
+        return any(torch.equal(self.outputs.to(dtype).to(self.outputs), self.outputs) for dtype in _FEW_DIGITS)
+
+    def double(self) -> "_Followed":
+        """Returns the same in float64, for a model in float64."""
+        limits = (_SIMILAR_OUTPUTS, _COARSE_TOLERANCE) if self.few_digits else (_SAME_OUTPUTS, _TOLERANCE)
+        images, outputs = self.images.double(), self.outputs.double()
+        return _Followed(images, outputs, self.at_outputs.double(), self.at_images.double(), *limits)
+
+
 @dataclass
 class FollowedGradients:
-    """Judges some gradients of each batch: the 1st, 4th, 16th, 64th ... that an attack asks for.
+    """Judges some gradients of each batch: the first, and the 3rd, 12th, 48th ... of each run and each epsilon.
 
     Let g be the gradient at images x, which came from a gradient v at the outputs f(x), and let u be a random
     direction. The gradient is confirmed if g u is v (f(x + h u) - f(x - h u)) / 2h for one of the steps h, and if f(x)
-    is the same without a graph. It misleads if a step of an eighth of epsilon along it does not raise v f above what a
-    step against it gives.
+    is the same without a graph. What float32 or fewer digits cannot confirm, the model in float64 may. The gradient
+    misleads if a step of an eighth or a third of epsilon along it gives less v f than a step against it.
 
     Attributes:
         counter: counts the attack's queries, to which these calls do not belong.
         norm: the attack's norm.
         epsilon: the largest size of the perturbation.
-        unconfirmed: number of images whose gradient no step has confirmed, by the number of the gradient in its batch.
+        unconfirmed: number of images whose gradient was not confirmed, by run and number of the gradient.
         misleading: number of images whose gradient misleads, likewise.
     """
 
     counter: QueryWatch
     norm: Norm
     epsilon: float
-    unconfirmed: dict[int, int] = field(default_factory=dict)
-    misleading: dict[int, int] = field(default_factory=dict)
+    unconfirmed: dict[tuple[int, int], int] = field(default_factory=dict)
+    misleading: dict[tuple[int, int], int] = field(default_factory=dict)
+    _n_runs: int = 0
     _n_calls: int = 0
     _open: _Call | None = None
     _busy: bool = False
@@ -87,7 +126,7 @@ class FollowedGradients:
         watched = model.model if isinstance(model, Beside) else model
         before = watched.register_forward_pre_hook(self._before)
         after = watched.register_forward_hook(self._after)
-        self._n_calls, self._open = 0, None
+        self._n_runs, self._n_calls, self._open = 0, 0, None
         try:
             yield
         finally:
@@ -95,19 +134,23 @@ class FollowedGradients:
             before.remove()
             after.remove()
 
+    def begin(self) -> None:
+        """Says that a run of the attack begins: at another epsilon, or another stage of a cascade."""
+        self._n_runs, self._n_calls = self._n_runs + 1, 0
+
     def shares(self, n_images: int) -> dict[str, float]:
-        """Returns the largest shares of the attacked images, over the gradients of one number, as a record has them."""
+        """Returns the largest shares of the attacked images, over all places, by their names in a record."""
         counts = {"unconfirmed_gradients": self.unconfirmed, "misleading_gradients": self.misleading}
-        return {name: max(by_number.values(), default=0) / n_images for name, by_number in counts.items()}
+        return {name: max(by_place.values(), default=0) / n_images for name, by_place in counts.items()}
 
     def _before(self, model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
         images = inputs[0]
         if self._busy or not (torch.is_grad_enabled() and images.requires_grad):
             return None
         self._n_calls += 1
-        if self._n_calls not in {4**power for power in range(16)}:
+        if self._n_calls not in _JUDGED and not (self._n_calls == 1 and self._n_runs <= 1):
             return None
-        call = self._open = _Call(self._n_calls, images.detach().clone())
+        call = self._open = _Call((self._n_runs, self._n_calls), images.detach().clone())
         # An attack may show the same images to several models. The gradient of the copy is that of this call alone.
         copy = images.clone()
         copy.register_hook(lambda gradient: self._judge(model, call, gradient.detach()))
@@ -122,65 +165,80 @@ class FollowedGradients:
 
     def _judge(self, model: nn.Module, call: _Call, gradient: Tensor) -> None:
         """Judges the first gradient (N, C, H, W) at the images that follows from one at the outputs."""
-        if call.judged or call.at_outputs is None:
+        if call.judged or call.outputs is None or call.at_outputs is None:
             return
         call.judged = self._busy = True
         n_queries = self.counter.n_images
+        followed = _Followed(call.images, call.outputs, call.at_outputs, gradient)
         try:
             with torch.no_grad(), kept_randomness(), _all_digits():
-                unconfirmed = None if _is_coarse(call) else ~_confirmed(model, call, gradient)
-                misleading = self._misleads(model, call, gradient)
+                confirmed, misled = self._judged(model, followed)
         finally:
             self._busy, self.counter.n_images = False, n_queries
-        for counts, found in ((self.unconfirmed, unconfirmed), (self.misleading, misleading)):
-            if found is not None:
-                counts[call.number] = counts.get(call.number, 0) + int(found.sum())
+        for counts, found in ((self.unconfirmed, ~confirmed), (self.misleading, misled)):
+            counts[call.place] = counts.get(call.place, 0) + int(found.sum())
 
-    def _misleads(self, model: nn.Module, call: _Call, gradient: Tensor) -> Tensor | None:
-        """Returns bool (N,): whether a gradient that is not zero leads nowhere; None where the norm has no such step.
+    def _judged(self, model: nn.Module, followed: _Followed) -> tuple[Tensor, Tensor]:
+        """Returns bool (N,) each: whether the gradients of images are confirmed, and whether they mislead."""
+        n_images, device = len(followed.images), followed.images.device
+        nobody = torch.zeros(n_images, dtype=torch.bool, device=device)
+        if followed.few_digits:
+            confirmed, misled = nobody, nobody
+        else:
+            confirmed = _confirmed(model, followed, ~nobody)
+            misled = self._misled(model, followed)
+        types = _floating_types(model)
+        if not bool(confirmed.all()) and len(types) == 1:
+            precise = followed.double()
+            with _type_at_the_end(model, types.pop()):
+                if _computes_in_float64(model.to(torch.float64), precise.images):
+                    confirmed = confirmed | _confirmed(model, precise, ~confirmed)
+                    misled = self._misled(model, precise) if followed.few_digits else misled
+        return confirmed, misled
+
+    def _misled(self, model: nn.Module, followed: _Followed) -> Tensor:
+        """Returns bool (N,): whether a gradient that is not zero leads nowhere, where the norm has steps along it.
 
         What rounding can do counts for the gradient.
         """
-        reach = _REACH * self.epsilon
-        if self.norm == "l0" or reach == 0:
-            return None
+        gradient = followed.at_images
         size = gradient.flatten(1).double().norm(dim=1)
-        direction = (
-            gradient.sign()
-            if self.norm == "linf"
-            else gradient / size.clamp_min(1e-300).to(gradient)[:, None, None, None]
-        )
-        right, left = ((call.images + sign * reach * direction).clamp(0, 1) for sign in (1, -1))
-        assert call.at_outputs is not None
-        risen, rounding = _change(call.at_outputs, model(right), model(left))
-        misled: Tensor = (size > 0) & (risen < -rounding)
+        length = size.clamp_min(1e-300).to(gradient)[:, None, None, None]
+        direction = gradient.sign() if self.norm == "linf" else gradient / length
+        misled = torch.zeros_like(size, dtype=torch.bool)
+        for reach in _REACHES if self.norm != "l0" and self.epsilon > 0 else ():
+            step = reach * self.epsilon * direction
+            right, left = ((followed.images + sign * step).clamp(0, 1) for sign in (1, -1))
+            risen, rounding = _change(followed.at_outputs, model(right), model(left))
+            misled |= (size > 0) & (risen < -rounding)
         return misled
 
 
-def _confirmed(model: nn.Module, call: _Call, gradient: Tensor) -> Tensor:
-    """Returns bool (N,): whether differences confirm the gradient of a call at its images.
+def _confirmed(model: nn.Module, followed: _Followed, asked: Tensor) -> Tensor:
+    """Returns bool (N,): whether differences confirm the gradients of the images that are asked for, bool (N,).
 
     Where no step can tell, because rounding is larger than what is compared, only a gradient of zero is confirmed.
     """
-    assert call.outputs is not None and call.at_outputs is not None
-    centre = model(call.images)
-    gap = (centre.double() - call.outputs.double()).norm(dim=1)
-    same = ~(gap > _SAME_OUTPUTS * call.outputs.double().norm(dim=1))
+    centre = model(followed.images)
+    gap = (centre.double() - followed.outputs.double()).norm(dim=1)
+    same = ~(gap > followed.similar * followed.outputs.double().norm(dim=1))
     confirmed, denied = torch.zeros_like(same), ~same
-    generator = torch.Generator().manual_seed(call.number)
-    direction = torch.randn(call.images.shape, generator=generator, dtype=torch.float64).to(call.images)
+    generator = torch.Generator().manual_seed(0)
+    direction = torch.randn(centre.shape[:1] + followed.images.shape[1:], generator=generator, dtype=torch.float64)
     for step in _STEPS:
-        asked = (same & ~confirmed).nonzero()[:, 0]
-        if len(asked):
-            x, outputs, v, g = (of[asked] for of in (call.images, centre, call.at_outputs, gradient))
-            tells, agrees = _compare(model, x, outputs, v, g, step * direction[asked])
-            confirmed[asked] = tells & agrees
-            denied[asked] |= tells & ~agrees
-    harmless: Tensor = confirmed | ~(denied | (gradient != 0).flatten(1).any(1))
-    return harmless
+        places = (asked & same & ~confirmed).nonzero()[:, 0]
+        if len(places):
+            x, outputs, v, g = (of[places] for of in (followed.images, centre, followed.at_outputs, followed.at_images))
+            tells, agrees = _compare(model, x, outputs, v, g, step * direction.to(x)[places], followed.tolerance)
+            confirmed[places] = tells & agrees
+            denied[places] |= tells & ~agrees
+    harmless: Tensor = confirmed | ~(denied | (followed.at_images != 0).flatten(1).any(1))
+    return harmless & asked
 
 
-def _compare(model: nn.Module, x: Tensor, outputs: Tensor, v: Tensor, g: Tensor, move: Tensor) -> tuple[Tensor, Tensor]:
+def _compare(
+    model: nn.Module, x: Tensor, outputs: Tensor, v: Tensor, g: Tensor, move: Tensor, tolerance: float
+) -> tuple[Tensor, Tensor]:
     """Compares gradients g at images x with the differences of x + move, x and x - move.
 
     Pixels that a move would take out of [0, 1] stay. At a kink of the network, autograd may choose a slope between
@@ -198,10 +256,10 @@ def _compare(model: nn.Module, x: Tensor, outputs: Tensor, v: Tensor, g: Tensor,
     # For a random direction of n pixels, |g| |taken| / sqrt(n) is the usual size of g times taken.
     n_pixels = inside.flatten(1).sum(1).clamp(min=1)
     usual = (g.double() * inside).flatten(1).norm(dim=1) * taken.flatten(1).norm(dim=1) / n_pixels.sqrt()
-    tells = rounding <= _TOLERANCE * torch.maximum(usual, measured.abs())
+    tells = rounding <= tolerance * torch.maximum(usual, measured.abs())
     low, high = torch.minimum(*sides), torch.maximum(*sides)
     distance = torch.maximum(low - promised, promised - high)
-    return tells, distance <= _TOLERANCE * usual
+    return tells, distance <= tolerance * usual
 
 
 def _change(v: Tensor, right: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
@@ -215,10 +273,26 @@ def _change(v: Tensor, right: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
     return (v * (at_right - at_left)).sum(1), _ROUNDINGS * eps * (v * spread).abs().sum(1)
 
 
-def _is_coarse(call: _Call) -> bool:
-    """Returns whether outputs have so few digits that small differences of them say nothing."""
-    assert call.outputs is not None
-    return any(torch.equal(call.outputs.to(dtype).to(call.outputs), call.outputs) for dtype in _FEW_DIGITS)
+def _floating_types(model: nn.Module) -> set[torch.dtype]:
+    tensors = (*model.parameters(), *model.buffers())
+    return {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+
+
+def _computes_in_float64(model: nn.Module, images: Tensor) -> bool:
+    try:
+        outputs: Tensor = model(images)
+    except Exception:  # whatever somebody's model raises; its gradient then stays unconfirmed
+        return False
+    return outputs.dtype == torch.float64
+
+
+@contextmanager
+def _type_at_the_end(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Puts a model into a type at the end of a block."""
+    try:
+        yield
+    finally:
+        model.to(dtype)
 
 
 @contextmanager

@@ -52,6 +52,7 @@ def fixed_epsilon(
     def proposal(epsilon: float) -> Tensor:
         if epsilon == 0 and not getattr(attack, "random_start", True):
             return problem.images
+        problem.begin()
         perturbed = attack.run(fmodel, images, criterion, epsilon=epsilon)
         clipped: Tensor = attack.distance.clip_perturbation(images, perturbed, epsilon).raw
         return clipped

@@ -93,6 +93,7 @@ def run_attack(
         counter = guards.QueryWatch(attack.name)
         judging = confirm_gradients and attack.uses_gradient
         followed = FollowedGradients(counter, attack.norm, max(epsilons)) if judging else None
+        on_begin = followed.begin if followed else None
         hooks = [(model, counter.hook), *((other, counter.surrogate_hook) for other in helpers.surrogates.values())]
         for network, hook in hooks:
             stack.enter_context(frozen(network))
@@ -101,7 +102,7 @@ def run_attack(
         pool = _pool(model, data) if attack.uses_pool else None
         views, loss = _counted(helpers.views, counter), attack.loss or cross_entropies
         for images, labels in data.batches(chosen.split(batch_size)):
-            problem = Problem(model, images, labels, pool, helpers.surrogates, views, loss)
+            problem = Problem(model, images, labels, pool, helpers.surrogates, views, loss, on_begin)
             guards.check_outputs(problem.logits)
             most = len(labels) if convergence_images is None else ceil(convergence_images * len(labels) / len(chosen))
             converging = most if check_convergence else 0

@@ -33,6 +33,7 @@ def fixed_epsilon(
         seed = int(torch.randint(2**31, ()))
         if epsilon == 0:
             return problem.images
+        problem.begin()
         perturbed = make(epsilon, seed).perturb(problem.images, problem.labels).detach()
         # The library's projections round a little beyond epsilon, which the judge does not accept.
         if norm == "linf":

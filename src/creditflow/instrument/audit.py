@@ -25,6 +25,8 @@ from creditflow.instrument.subjects import Subject
 from creditflow.instrument.wrapped import Preprocessing, preprocessing_facts, read_preprocessing
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def audit(
     models: nn.Module | Mapping[str, nn.Module | Sequence[nn.Module]],
     images: Tensor | Dataset[Any] | DataLoader[Any],

@@ -1,9 +1,11 @@
 """All measurements of an audit: clean accuracies, the worth of gradients, and attacks, one network after the other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from creditflow.compute import randomness
@@ -60,8 +62,19 @@ def measure(
         copies: copies of the audited networks that were made before any call, by the `id` of the subject; None of what
             cannot be copied. They are used up.
     """
-    with Progress(shown) as progress, randomness.global_seed("audit", plan.seed):
+    with Progress(shown) as progress, randomness.global_seed("audit", plan.seed), _float32_by_default():
         return _measure(plan, audited, others, gradients, n_classes, progress, copies)
+
+
+@contextmanager
+def _float32_by_default() -> Iterator[None]:
+    """Makes float32 the type of new tensors in a block, as libraries of attacks need it."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _measure(

@@ -77,6 +77,7 @@ _NAMES = {
     "pgd_mse_code": "PGD, the PEPITA code's",
     "fgsm_mse": "FGSM, the PEPITA code's",
     "pgd_eot": "PGD, expected gradient",
+    "pgd_smoothed": "PGD, smoothed gradient",
     "apgd_ce": "APGD-CE",
     "apgd_dlr": "APGD-DLR",
     "apgd_targeted": "APGD-T",

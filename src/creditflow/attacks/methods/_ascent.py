@@ -11,6 +11,7 @@ def ascend(problem: Problem, epsilon: float, *, steps: int, step: float, random_
 
     Where the gradient is exactly zero, its sign is zero, too: such an image stays where the attack began.
     """
+    problem.begin()
     images = problem.images
     low, high = (images - epsilon).clamp(min=lowest), (images + epsilon).clamp(max=1)
     current = images

@@ -14,7 +14,16 @@ from torch import Tensor
 
 from creditflow.attacks import guards
 from creditflow.attacks.attack import Attack, Candidates, Problem, Stage
-from creditflow.attacks.methods import apgd_ce, apgd_dlr, apgd_scaled, apgd_targeted, fab, square, transfer
+from creditflow.attacks.methods import (
+    apgd_ce,
+    apgd_dlr,
+    apgd_scaled,
+    apgd_targeted,
+    fab,
+    pgd_smoothed,
+    square,
+    transfer,
+)
 from creditflow.attacks.methods.settings.cascade import Settings
 from creditflow.data.labels import cross_entropies, is_correct
 
@@ -26,6 +35,7 @@ STAGES: Mapping[str, Attack] = {
     "apgd_dlr": apgd_dlr.ATTACK,
     "apgd_targeted": apgd_targeted.ATTACK,
     "fab": fab.ATTACK,
+    "pgd_smoothed": pgd_smoothed.ATTACK,
     "square": square.ATTACK,
 }
 

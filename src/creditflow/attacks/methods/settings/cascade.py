@@ -10,6 +10,7 @@ from creditflow.attacks.methods.settings import apgd_dlr as of_apgd_dlr
 from creditflow.attacks.methods.settings import apgd_scaled as of_apgd_scaled
 from creditflow.attacks.methods.settings import apgd_targeted as of_apgd_targeted
 from creditflow.attacks.methods.settings import fab as of_fab
+from creditflow.attacks.methods.settings import pgd_smoothed as of_pgd_smoothed
 from creditflow.attacks.methods.settings import square as of_square
 from creditflow.attacks.methods.settings import transfer as of_transfer
 from creditflow.core.settings import SettingsModel
@@ -37,6 +38,8 @@ class Settings(SettingsModel):
     """APGD on the targeted difference of logits ratio; without this key it does not run."""
     fab: of_fab.Settings | None = None
     """FAB; without this key it does not run."""
+    pgd_smoothed: of_pgd_smoothed.Settings | None = None
+    """PGD on a gradient that is averaged around each iterate; without this key it does not run."""
     square: of_square.Settings | None = None
     """The Square Attack, which needs no gradient; without this key it does not run."""
     transfer_last: bool = False
