@@ -47,6 +47,9 @@ _FEW_DIGITS = (torch.float16, torch.bfloat16)
 #: A gradient ought to lead uphill for these shares of epsilon.
 _REACHES = (1 / 8, 1 / 3)
 
+#: It need not do so for a larger part of the range of pixels, over which ordinary networks bend.
+_LONGEST = 0.04
+
 #: Numbers of the gradients that are judged, in each run of an attack. The first one of all is judged, too.
 _JUDGED = frozenset(3 * 4**power for power in range(16))
 
@@ -207,7 +210,8 @@ class FollowedGradients:
         direction = gradient.sign() if self.norm == "linf" else gradient / length
         misled = torch.zeros_like(size, dtype=torch.bool)
         for reach in _REACHES if self.norm != "l0" and self.epsilon > 0 else ():
-            step = reach * self.epsilon * direction
+            length_of_step = min(reach * self.epsilon, _LONGEST) if self.norm == "linf" else reach * self.epsilon
+            step = length_of_step * direction
             right, left = ((followed.images + sign * step).clamp(0, 1) for sign in (1, -1))
             risen, rounding = _change(followed.at_outputs, model(right), model(left))
             misled |= (size > 0) & (risen < -rounding)

@@ -14,7 +14,7 @@ LIMITS = {
     "saturated_loss": 0.05,
     "zero_gradients": 0.01,
     "nonfinite_gradients": 0.0,
-    "unconfirmed_gradients": 0.02,
+    "unconfirmed_gradients": 0.05,
     "misleading_gradients": 0.05,
     "unconverged": 0.01,
     "only_without_gradient": 0.02,
