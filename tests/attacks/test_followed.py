@@ -2,7 +2,8 @@
 
 import copy
 from collections.abc import Callable
-from typing import Any, Literal
+from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -128,8 +129,13 @@ HONEST: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@pytest.mark.parametrize("name", HONEST)
-@pytest.mark.parametrize("attack", ["pgd", "cascade"])
+@pytest.mark.parametrize(
+    ("attack", "name"),
+    [
+        *product(["pgd"], HONEST),
+        *product(["cascade"], ["ReLU", "max-pooling first", "bfloat16", "exact view of a lie"]),
+    ],
+)
 def test_honest_gradients_are_confirmed(attack: str, name: str) -> None:
     checks = run(attack, HONEST[name]()).checks
     assert checks["unconfirmed_gradients"] <= LIMITS["unconfirmed_gradients"]
@@ -167,7 +173,7 @@ def some(x: Tensor) -> Tensor:
     return x[:, 0, 3, 3] > 0.6
 
 
-PLACES = {"off the grid": off_grid, "far": far, "some": some, "all": lambda x: torch.ones(len(x), dtype=torch.bool)}
+PLACES = {"off the grid": off_grid, "far": far, "some": some}
 
 
 def masked(x: Tensor) -> Tensor:
@@ -184,8 +190,7 @@ TALES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("tale", TALES)
+@pytest.mark.parametrize(("place", "tale"), [*product(["far", "some"], TALES), ("off the grid", "wrong sign")])
 def test_lies_are_found_wherever_they_are_told(place: str, tale: str) -> None:
     model = Lies(PLACES[place], TALES[tale])
     for attack in ("pgd", "cascade") if tale == "no gradient" else ("pgd",):
@@ -292,17 +297,16 @@ class Wavy(nn.Module):
         return outputs
 
 
-@pytest.mark.parametrize("budget", ["quick", "default"])
 @pytest.mark.parametrize(
     "model", [Clipped(honest(1), 0.005), Wavy(honest(1), 0.05, 1.1), Wavy(honest(1), 0.04, 1.5)], ids=str
 )
 def test_the_worst_case_of_a_model_that_hides_its_slope_is_that_of_the_model_behind(
-    model: nn.Module, budget: Literal["quick", "default"]
+    model: nn.Module,
 ) -> None:
     """It is so by the stage with a smoothed gradient: there is no other model to transfer images from."""
-    images, labels = attacked(100)
+    images, labels = attacked(60)
     worst = [
-        float(cf.audit(each.eval(), images, labels, epsilons=[0.1], budget=budget, progress=False).table.worst.iloc[0])
+        float(cf.audit(each.eval(), images, labels, epsilons=[0.1], progress=False).table.worst.iloc[0])
         for each in (model, honest(1))
     ]
     assert worst[0] <= worst[1] + 0.1

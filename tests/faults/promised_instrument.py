@@ -292,6 +292,10 @@ INSTRUMENT: dict[str, Promised] = {
             (asked(TellsTheJudge()), "computes something else inside torch.no_grad()"),
         ],
     ),
+    "derivatives.steadiness.called": (
+        UserError,
+        [(lambda f: steadiness.called(Outputs(2, most=2), X, "model 'mine'"), "if memory ran out, lower batch_size")],
+    ),
     "derivatives.steadiness.check_answers": (
         UserError,
         [(asked_again, "gives other outputs at the end of the audit")],

@@ -39,6 +39,7 @@ CLOSE = {
     "hopskipjump": {"steps": 2, "max_evaluations": 200},
     "few_pixel": {"generations": 3, "population": 20},
     "pgd_mse_code": {"steps": 5},
+    "pgd_smoothed": {"steps": 5, "points": 2, "relative_step": 0.3},
 }
 
 

@@ -64,7 +64,8 @@ def test_quick_is_what_the_readme_promises() -> None:
         assert {*everywhere, *through_its_own} <= set(quick.conditions("fashion_5_9", rule, 0))
     met = {attack for rule in ("bp", "frsf", "brsf") for attack, _ in quick.conditions("fashion_5_9", rule, 0)}
     of_another_paper = {"pgd_mse", "pgd_mse_code", "fgsm_mse"}
-    assert met == set(plugins.names("attack")) - of_another_paper
+    of_models_that_hide_their_slope = {"pgd_smoothed"}
+    assert met == set(plugins.names("attack")) - of_another_paper - of_models_that_hide_their_slope
     assert [
         rule for rule in quick.keys["rules"] if ("pgd_eot", "feedback") in quick.conditions("fashion_5_9", rule, 2)
     ] == ["brsf"]
