@@ -205,13 +205,13 @@ class FollowedGradients:
         What rounding can do counts for the gradient.
         """
         gradient = followed.at_images
-        size = gradient.flatten(1).double().norm(dim=1)
-        length = size.clamp_min(1e-300).to(gradient)[:, None, None, None]
+        size = gradient.flatten(1).norm(dim=1)
+        length = size.clamp_min(torch.finfo(size.dtype).tiny)[:, None, None, None]
         direction = gradient.sign() if self.norm == "linf" else gradient / length
         misled = torch.zeros_like(size, dtype=torch.bool)
         for reach in _REACHES if self.norm != "l0" and self.epsilon > 0 else ():
-            length_of_step = min(reach * self.epsilon, _LONGEST) if self.norm == "linf" else reach * self.epsilon
-            step = length_of_step * direction
+            longest = _LONGEST if self.norm == "linf" else reach * self.epsilon
+            step = min(reach * self.epsilon, longest) * direction
             right, left = ((followed.images + sign * step).clamp(0, 1) for sign in (1, -1))
             risen, rounding = _change(followed.at_outputs, model(right), model(left))
             misled |= (size > 0) & (risen < -rounding)
