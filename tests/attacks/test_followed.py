@@ -25,9 +25,6 @@ from known_models import BesideSteps, Scaled, attacked, honest, lying
 
 ATTACKS: dict[str, dict[str, Any]] = {
     "pgd": {},
-    "apgd_scaled": {"steps": 20},
-    "fab": {"steps": 5},
-    "pgd_eot": {},
     "fgsm_mse": {"precision": "float64"},
     "cascade": {"apgd_scaled": {"steps": 20}, "apgd_targeted": {"steps": 5}, "square": {"queries": 5}},
 }
@@ -208,7 +205,7 @@ def test_own_gradients_of_a_lying_layer_and_other_outputs_in_a_graph_are_found()
     assert unconfirmed("pgd", Two()) == 1
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("attack", ["pgd", "fgsm_mse", "cascade"])
 def test_nothing_else_depends_on_the_check(attack: str) -> None:
     noisy = nn.Sequential(nn.Dropout(0.2), honest())
     for model in (honest(), noisy):
@@ -230,17 +227,22 @@ def test_a_gradient_of_the_same_images_through_another_model_is_no_part_of_this_
     assert followed.unconfirmed == followed.misleading == {(0, 1): 0}
 
 
-class Rippled(nn.Module):
-    """A network whose true gradient points anywhere, though no pixel is moved by more than 0.001 in front of it."""
+class Wavy(nn.Module):
+    """A model on pixels with waves: its gradient is true, and leads nowhere."""
+
+    def __init__(self, model: nn.Module, length: float, height: float) -> None:
+        super().__init__()
+        self.model, self.length, self.height = model, length, height
 
     def forward(self, x: Tensor) -> Tensor:
-        outputs: Tensor = honest()(x - torch.sin(2 * torch.pi * 397 * x) / (torch.pi * 397))
+        frequency = 2 * torch.pi / self.length
+        outputs: Tensor = self.model(x - self.height * torch.sin(frequency * x) / frequency)
         return outputs
 
 
 @pytest.mark.parametrize("attack", ["pgd", "cascade"])
 def test_a_true_gradient_that_leads_nowhere_is_found(attack: str) -> None:
-    checks = run(attack, exact(Rippled())).checks
+    checks = run(attack, exact(Wavy(honest(), 1 / 397, 2))).checks
     assert checks["unconfirmed_gradients"] <= LIMITS["unconfirmed_gradients"]
     assert "misleading_gradients" in fired(checks)
 
@@ -281,19 +283,6 @@ class Clipped(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         outputs: Tensor = self.model(x.clamp(self.share, 1 - self.share))
-        return outputs
-
-
-class Wavy(nn.Module):
-    """A model on pixels with waves so long that a short step follows them, and so high that they lead nowhere."""
-
-    def __init__(self, model: nn.Module, length: float, height: float) -> None:
-        super().__init__()
-        self.model, self.length, self.height = model, length, height
-
-    def forward(self, x: Tensor) -> Tensor:
-        frequency = 2 * torch.pi / self.length
-        outputs: Tensor = self.model(x - self.height * torch.sin(frequency * x) / frequency)
         return outputs
 
 

@@ -34,25 +34,39 @@ def in_float64(problem: Problem) -> Iterator[Problem]:
     model = problem.model
     dtype_before = _type_of(model)
     handle = model.register_forward_hook(_check_type)
-    model.to(torch.float64)
     try:
-        yield replace(problem, images=problem.images.double())
+        with weights_in_float64(model, dtype_before):
+            yield replace(problem, images=problem.images.double())
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or not _OTHER_TYPE.search(str(error)):
             raise
         raise UserError(f"the model does not compute in float64 ({one_line(error)}); {_ADVICE}") from error
     finally:
         handle.remove()
+
+
+@contextmanager
+def weights_in_float64(model: nn.Module, dtype_before: torch.dtype) -> Iterator[None]:
+    """Puts the weights of a model, which have one type, into float64 in a block."""
+    try:
+        model.to(torch.float64)
+        yield
+    finally:
         model.to(dtype_before)
 
 
+def types_of(model: nn.Module) -> set[torch.dtype]:
+    """Returns the types of a model's floating-point weights and buffers."""
+    tensors = (*model.parameters(), *model.buffers())
+    return {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+
+
 def _type_of(model: nn.Module) -> torch.dtype:
-    tensors = [*model.parameters(), *model.buffers()]
-    types = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors if tensor.is_floating_point()})
+    types = types_of(model)
     if len(types) > 1:
-        raise UserError(f"precision: float64 needs weights of one type, not of {' and '.join(types)}; {_ADVICE}")
-    dtype: torch.dtype = getattr(torch, types[0] if types else "float32")
-    return dtype
+        names = sorted(str(dtype).removeprefix("torch.") for dtype in types)
+        raise UserError(f"precision: float64 needs weights of one type, not of {' and '.join(names)}; {_ADVICE}")
+    return next(iter(types), torch.float32)
 
 
 def _check_type(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

@@ -56,8 +56,8 @@ def _smoothed(steps: int, points: int, step: float) -> dict[str, Any]:
     return {"steps": steps, "points": points, "relative_step": step}
 
 
-#: The tiers. `strong` has the settings of the attacks' authors (AutoAttack). The smoothed
-#: stage has few steps in the others, as the guards of followed gradients look for the same thing.
+#: The tiers. `strong` has the settings of the attacks' authors (AutoAttack). The smoothed stage
+#: has few steps in the others, as the guards of followed gradients look for the same thing.
 BUDGETS = {
     budget.name: budget
     for budget in (

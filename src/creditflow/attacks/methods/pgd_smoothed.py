@@ -27,16 +27,15 @@ def _at(problem: Problem, epsilon: float, settings: Settings) -> Tensor:
         return images
     problem.begin()
     low, high = (images - epsilon).clamp(min=0), (images + epsilon).clamp(max=1)
-    current, proposed = images, images.clone()
+    proposed = images.clone()
     standing = torch.arange(len(images), device=images.device)
     for _ in range(settings.steps):
-        part = problem.part(standing)
-        gradient = _smoothed_gradient(part, current[standing], settings.relative_radius * epsilon, settings.points)
-        moved = current[standing] + settings.relative_step * epsilon * gradient.sign()
+        part, current = problem.part(standing), proposed[standing]
+        gradient = _smoothed_gradient(part, current, settings.relative_radius * epsilon, settings.points)
+        moved = current + settings.relative_step * epsilon * gradient.sign()
         proposed[standing] = moved.maximum(low[standing]).minimum(high[standing])
-        current = proposed
         with torch.no_grad():
-            standing = standing[is_correct(problem.model(current[standing]), problem.labels[standing])]
+            standing = standing[is_correct(problem.model(proposed[standing]), part.labels)]
         if not len(standing):
             break
     return proposed
